@@ -1,0 +1,13 @@
+//! The words of the field as types: what each may hold is checked once, when it is parsed. No I/O.
+
+mod lsn;
+mod names;
+mod secret;
+mod system_id;
+mod timeline;
+
+pub use lsn::Lsn;
+pub use names::{ClusterName, InvalidName, MemberName};
+pub use secret::Secret;
+pub use system_id::SystemId;
+pub use timeline::{HistoryLine, Timeline, parse_history};
