@@ -1,0 +1,405 @@
+//! The driver for etcd v3.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    time::Duration,
+};
+
+use etcd_client::{
+    Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnResponse, WatchOptions, WatchStream,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Dcs, DcsConfig, DcsError, Renewal,
+    keys::Keys,
+    snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, Snapshot, StatusKey, SyncState},
+};
+use crate::model::{MemberName, SystemId};
+
+/// Pause before a failed request is repeated; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A connection to an etcd cluster, one session (lease), and one watch.
+pub struct Etcd {
+    client: Client,
+    keys: Keys,
+    /// Time for one operation, its repetitions included: Patroni's `retry_timeout`.
+    budget: Cell<Duration>,
+    lease: Cell<Option<i64>>,
+    watch: RefCell<Option<WatchStream>>,
+}
+
+impl Etcd {
+    /// Prepares a connection; nothing is sent yet, so an etcd that is still starting is no error.
+    pub async fn connect(config: &DcsConfig, budget: Duration) -> Result<Etcd, DcsError> {
+        let options = ConnectOptions::new()
+            .with_connect_timeout(Duration::from_secs(1))
+            // A peer that vanished without a word is noticed on an idle connection too.
+            .with_keep_alive(Duration::from_secs(2), Duration::from_secs(2))
+            .with_keep_alive_while_idle(true)
+            // A member cut off from its majority answers with an error instead of silence or stale data.
+            .with_require_leader(true);
+        let client = Client::connect(&config.endpoints, Some(options)).await.map_err(|e| DcsError::Refused(e.to_string()))?;
+        Ok(Etcd {
+            client,
+            keys: Keys::new(&config.namespace, &config.scope),
+            budget: Cell::new(budget),
+            lease: Cell::new(None),
+            watch: RefCell::new(None),
+        })
+    }
+
+    /// Changes the time that one operation may take.
+    pub fn set_budget(&self, budget: Duration) {
+        self.budget.set(budget);
+    }
+
+    /// Repeats `request` until it is answered, the budget is used up, or the answer is that repeating will not help. Every request here
+    /// may be repeated: it is a read, or its condition tells its own earlier success from somebody else's.
+    async fn answered<T, F>(&self, mut request: impl FnMut(Client) -> F) -> Result<T, DcsError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let budget = self.budget.get();
+        let mut last = "no answer yet".to_owned();
+        let attempts = async {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                // Half the budget for one attempt: an answer that got lost must leave time for a second one.
+                match tokio::time::timeout(budget / 2, request(self.client.clone())).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(error)) => match refusal(&error) {
+                        Some(refused) => return Err(refused),
+                        None => last = error.to_string(),
+                    },
+                    Err(_) => last = "timed out".to_owned(),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        };
+        let outcome = match tokio::time::timeout(budget, attempts).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(DcsError::NoAnswer(last)),
+        };
+        if matches!(outcome, Err(DcsError::SessionLost)) {
+            self.lease.set(None);
+        }
+        outcome
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResponse, DcsError> {
+        self.answered(|mut client| {
+            let txn = txn.clone();
+            async move { client.txn(txn).await }
+        })
+        .await
+    }
+
+    /// The session's lease, or the error that says there is none.
+    fn session(&self) -> Result<i64, DcsError> {
+        self.lease.get().ok_or(DcsError::SessionLost)
+    }
+
+    fn bound(&self) -> Result<Option<PutOptions>, DcsError> {
+        Ok(Some(PutOptions::new().with_lease(self.session()?)))
+    }
+
+    /// Extends the lease. Zero seconds left in the answer is etcd's way to say that it is gone.
+    async fn extend(&self, lease: i64) -> Result<(), DcsError> {
+        let left = self
+            .answered(|mut client| async move {
+                let (_keeper, mut answers) = client.lease_keep_alive(lease).await?;
+                let answer = answers.message().await?;
+                Ok(answer.map_or(0, |a| a.ttl()))
+            })
+            .await?;
+        if left > 0 {
+            return Ok(());
+        }
+        self.lease.set(None);
+        Err(DcsError::SessionLost)
+    }
+
+    /// Puts `value` under the leader's condition, plus `seen` where given. `Ok(false)`: the condition did not hold.
+    async fn put_as_leader(&self, me: &MemberName, key: &str, value: String, seen: Option<Option<i64>>) -> Result<bool, DcsError> {
+        let path = self.keys.of(key);
+        let mut when = vec![Compare::value(self.keys.of("leader"), CompareOp::Equal, me.as_str())];
+        match seen {
+            Some(Some(version)) => when.push(Compare::mod_revision(path.as_str(), CompareOp::Equal, version)),
+            Some(None) => when.push(Compare::create_revision(path.as_str(), CompareOp::Equal, 0)),
+            None => {}
+        }
+        let put = TxnOp::put(path.as_str(), value.as_str(), None);
+        let answer = self.txn(Txn::new().when(when).and_then([put]).or_else([TxnOp::get(path.as_str(), None)])).await?;
+        if answer.succeeded() {
+            return Ok(true);
+        }
+        // A repeated request whose first answer got lost finds its own value there.
+        Ok(seen.is_some() && first_value(&answer).is_some_and(|kv| kv.value() == value.as_bytes()))
+    }
+
+    async fn open_watch(&self) -> Result<WatchStream, DcsError> {
+        let base = self.keys.base().to_owned();
+        self.answered(|mut client| {
+            let base = base.clone();
+            async move {
+                let mut stream = client.watch(base, Some(WatchOptions::new().with_prefix())).await?;
+                // The first message only confirms that the watch stands.
+                stream.message().await?;
+                Ok(stream)
+            }
+        })
+        .await
+    }
+}
+
+impl Dcs for Etcd {
+    async fn snapshot(&self) -> Result<Snapshot, DcsError> {
+        let base = self.keys.base().to_owned();
+        let answer = self
+            .answered(|mut client| {
+                let base = base.clone();
+                async move { client.get(base, Some(GetOptions::new().with_prefix())).await }
+            })
+            .await?;
+        Ok(read_snapshot(self.keys.base(), answer.kvs()))
+    }
+
+    async fn changed(&self) {
+        loop {
+            let open = self.watch.borrow_mut().take();
+            let Some(mut stream) = open else {
+                match self.open_watch().await {
+                    Ok(stream) => *self.watch.borrow_mut() = Some(stream),
+                    Err(_) => tokio::time::sleep(LONGEST_PAUSE).await,
+                }
+                // Between the old watch and this one something may have been missed.
+                return;
+            };
+            let event = stream.message().await;
+            if let Ok(Some(answer)) = event
+                && !answer.canceled()
+            {
+                *self.watch.borrow_mut() = Some(stream);
+                if answer.events().is_empty() {
+                    continue;
+                }
+                return;
+            }
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
+    }
+
+    async fn keep_session(&self, ttl: Duration) -> Result<(), DcsError> {
+        if let Some(lease) = self.lease.get() {
+            match self.extend(lease).await {
+                Err(DcsError::SessionLost) => {}
+                other => return other,
+            }
+        }
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
+        let granted = self.answered(|mut client| async move { client.lease_grant(seconds, None).await }).await?;
+        self.lease.set(Some(granted.id()));
+        Ok(())
+    }
+
+    async fn claim_leader(&self, me: &MemberName) -> Result<bool, DcsError> {
+        let key = self.keys.of("leader");
+        let free = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
+        let take = TxnOp::put(key.as_str(), me.as_str(), self.bound()?);
+        let lease = self.session()?;
+        let answer = self.txn(Txn::new().when([free]).and_then([take]).or_else([TxnOp::get(key.as_str(), None)])).await?;
+        // Taken, but by this very session: the answer to an earlier attempt got lost.
+        let ours = |kv: &KeyValue| kv.lease() == lease && kv.value() == me.as_str().as_bytes();
+        Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| ours(&kv)))
+    }
+
+    async fn renew_leader(&self, me: &MemberName, ttl: Duration) -> Result<Renewal, DcsError> {
+        self.keep_session(ttl).await?;
+        let key = self.keys.of("leader");
+        let lease = self.session()?;
+        let mine = [Compare::value(key.as_str(), CompareOp::Equal, me.as_str()), Compare::lease(key.as_str(), CompareOp::Equal, lease)];
+        let check = Txn::new().when(mine).or_else([TxnOp::get(key.as_str(), None)]);
+        let answer = self.txn(check).await?;
+        if answer.succeeded() {
+            return Ok(Renewal::Kept);
+        }
+        let Some(found) = first_value(&answer) else { return Ok(Renewal::Lost { holder: None }) };
+        if found.value() != me.as_str().as_bytes() {
+            return Ok(Renewal::Lost { holder: holder_of(&found) });
+        }
+        // Our name from an earlier session: bind the very key we saw to this one.
+        let unchanged = Compare::mod_revision(key.as_str(), CompareOp::Equal, found.mod_revision());
+        let rebind = TxnOp::put(key.as_str(), me.as_str(), self.bound()?);
+        let answer = self.txn(Txn::new().when([unchanged]).and_then([rebind]).or_else([TxnOp::get(key.as_str(), None)])).await?;
+        let ours = |kv: &KeyValue| kv.lease() == lease && kv.value() == me.as_str().as_bytes();
+        match first_value(&answer) {
+            _ if answer.succeeded() => Ok(Renewal::Kept),
+            Some(kv) if ours(&kv) => Ok(Renewal::Kept),
+            other => Ok(Renewal::Lost { holder: other.and_then(|kv| holder_of(&kv)) }),
+        }
+    }
+
+    async fn release_leader(&self, me: &MemberName, status: Option<&StatusKey>) -> Result<(), DcsError> {
+        let key = self.keys.of("leader");
+        let mine = Compare::value(key.as_str(), CompareOp::Equal, me.as_str());
+        let mut steps = vec![TxnOp::delete(key.as_str(), None)];
+        if let Some(status) = status {
+            steps.push(TxnOp::put(self.keys.of("status"), json(status), None));
+        }
+        self.txn(Txn::new().when([mine]).and_then(steps)).await.map(drop)
+    }
+
+    async fn claim_initialize(&self) -> Result<bool, DcsError> {
+        let key = self.keys.of("initialize");
+        let lease = self.session()?;
+        let free = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
+        let take = TxnOp::put(key.as_str(), "", self.bound()?);
+        let answer = self.txn(Txn::new().when([free]).and_then([take]).or_else([TxnOp::get(key.as_str(), None)])).await?;
+        Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| kv.lease() == lease))
+    }
+
+    async fn record_initialize(&self, id: SystemId) -> Result<bool, DcsError> {
+        let key = self.keys.of("initialize");
+        let value = id.to_string();
+        let lease = self.lease.get().unwrap_or_default();
+        let put = || TxnOp::put(key.as_str(), value.as_str(), None);
+        let claimed = Compare::lease(key.as_str(), CompareOp::Equal, lease);
+        let unset = Compare::value(key.as_str(), CompareOp::Equal, "");
+        let absent = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
+        let otherwise = Txn::new().when([absent]).and_then([put()]).or_else([TxnOp::get(key.as_str(), None)]);
+        self.txn(Txn::new().when([claimed, unset]).and_then([put()]).or_else([TxnOp::txn(otherwise)])).await?;
+        let now = self.snapshot().await?;
+        Ok(now.initialize == Initialize::Done(id))
+    }
+
+    async fn release_initialize(&self) -> Result<(), DcsError> {
+        let key = self.keys.of("initialize");
+        let claimed = [Compare::lease(key.as_str(), CompareOp::Equal, self.session()?), Compare::value(key.as_str(), CompareOp::Equal, "")];
+        self.txn(Txn::new().when(claimed).and_then([TxnOp::delete(key.as_str(), None)])).await.map(drop)
+    }
+
+    async fn put_member(&self, me: &MemberName, data: &MemberData) -> Result<(), DcsError> {
+        let (key, value, bound) = (self.keys.member(me), json(data), self.bound()?);
+        self.answered(|mut client| {
+            let (key, value, bound) = (key.clone(), value.clone(), bound.clone());
+            async move { client.put(key, value, bound).await }
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn remove_member(&self, me: &MemberName) -> Result<(), DcsError> {
+        let key = self.keys.member(me);
+        self.answered(|mut client| {
+            let key = key.clone();
+            async move { client.delete(key, None).await }
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn put_status(&self, me: &MemberName, status: &StatusKey) -> Result<bool, DcsError> {
+        self.put_as_leader(me, "status", json(status), None).await
+    }
+
+    async fn put_history(&self, me: &MemberName, history: &[HistoryEntry]) -> Result<bool, DcsError> {
+        self.put_as_leader(me, "history", json(&history), None).await
+    }
+
+    async fn put_sync(&self, me: &MemberName, sync: &SyncState, seen: Option<i64>) -> Result<bool, DcsError> {
+        self.put_as_leader(me, "sync", json(sync), Some(seen)).await
+    }
+
+    async fn put_failover(&self, request: &FailoverKey, seen: Option<i64>) -> Result<bool, DcsError> {
+        let key = self.keys.of("failover");
+        let mut txn = Txn::new();
+        if let Some(version) = seen {
+            txn = txn.when([Compare::mod_revision(key.as_str(), CompareOp::Equal, version)]);
+        }
+        let value = json(request);
+        let answer =
+            self.txn(txn.and_then([TxnOp::put(key.as_str(), value.as_str(), None)]).or_else([TxnOp::get(key.as_str(), None)])).await?;
+        Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| kv.value() == value.as_bytes()))
+    }
+
+    async fn put_config_if_absent(&self, config: &serde_json::Value) -> Result<bool, DcsError> {
+        let key = self.keys.of("config");
+        let absent = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
+        let answer = self.txn(Txn::new().when([absent]).and_then([TxnOp::put(key.as_str(), json(config), None)])).await?;
+        Ok(answer.succeeded())
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("keys are strings and numbers are finite, so JSON cannot fail")
+}
+
+/// The key-value that a transaction's first operation read.
+fn first_value(answer: &TxnResponse) -> Option<KeyValue> {
+    answer.op_responses().into_iter().find_map(|response| match response {
+        etcd_client::TxnOpResponse::Get(get) => get.kvs().first().cloned(),
+        _ => None,
+    })
+}
+
+fn holder_of(kv: &KeyValue) -> Option<MemberName> {
+    kv.value_str().ok()?.parse().ok()
+}
+
+/// The error to give up with, for answers that repeating will not change. Everything else (no connection, no leader, too busy) may pass:
+/// an etcd in trouble has not said that we lost anything.
+fn refusal(error: &Error) -> Option<DcsError> {
+    match error {
+        // etcd-client's word for "zero seconds left" when it opens the stream.
+        Error::LeaseKeepAliveError(_) => Some(DcsError::SessionLost),
+        Error::InvalidArgs(why) => Some(DcsError::Refused(why.clone())),
+        Error::GRpcStatus(status) => {
+            let said = status.message();
+            if said.contains("requested lease not found") {
+                return Some(DcsError::SessionLost);
+            }
+            let definite = said.contains("permission denied") || said.contains("authentication") || said.contains("invalid auth token");
+            definite.then(|| DcsError::Refused(said.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// Builds the snapshot from the key-values below `base`.
+fn read_snapshot(base: &str, kvs: &[KeyValue]) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for kv in kvs {
+        let (Ok(key), Ok(value)) = (kv.key_str(), kv.value_str()) else { continue };
+        let Some(relative) = key.strip_prefix(base) else { continue };
+        match relative {
+            "initialize" => snapshot.initialize = value.parse().map_or(Initialize::InProgress, Initialize::Done),
+            "config" => snapshot.config = parsed(value).filter(serde_json::Value::is_object),
+            "leader" => snapshot.leader = value.parse().ok(),
+            "status" => snapshot.status = parsed(value).unwrap_or_default(),
+            "sync" => {
+                snapshot.sync = parsed(value).unwrap_or_default();
+                snapshot.sync_version = Some(kv.mod_revision());
+            }
+            "failover" => {
+                snapshot.failover = parsed::<FailoverKey>(value).filter(|f| !f.is_empty());
+                snapshot.failover_version = Some(kv.mod_revision());
+            }
+            "history" => snapshot.history = parsed(value).unwrap_or_default(),
+            _ => {
+                if let Some((name, data)) = relative.strip_prefix("members/").and_then(|n| Some((n.parse().ok()?, parsed(value)?))) {
+                    snapshot.members.insert(name, data);
+                }
+            }
+        }
+    }
+    snapshot
+}
+
+fn parsed<T: DeserializeOwned>(value: &str) -> Option<T> {
+    serde_json::from_str(value).ok()
+}
