@@ -131,24 +131,24 @@ mod tests {
 
     use super::{super::status::tests::seen_by, *};
 
-    fn check(kind: HandoverKind, body: Value, change: impl Fn(&mut NodeStatus)) -> Result<FailoverKey, (u16, String)> {
+    fn check(kind: HandoverKind, body: &Value, change: impl Fn(&mut NodeStatus)) -> Result<FailoverKey, (u16, String)> {
         let mut status = seen_by("orders-1");
         change(&mut status);
-        check_handover(kind, &body, &status).map(|(_, key)| key)
+        check_handover(kind, body, &status).map(|(_, key)| key)
     }
 
-    fn refusal(kind: HandoverKind, body: Value, change: impl Fn(&mut NodeStatus)) -> String {
+    fn refusal(kind: HandoverKind, body: &Value, change: impl Fn(&mut NodeStatus)) -> String {
         let (code, text) = check(kind, body, change).expect_err("it must be refused");
         format!("{code} {text}")
     }
 
     #[test]
     fn a_switchover_names_the_leader_and_perhaps_a_candidate() {
-        let key = check(HandoverKind::Switchover, json!({"leader": "orders-1", "candidate": "orders-3"}), |_| {}).unwrap();
+        let key = check(HandoverKind::Switchover, &json!({"leader": "orders-1", "candidate": "orders-3"}), |_| {}).unwrap();
         assert_eq!(serde_json::to_string(&key).unwrap(), r#"{"leader":"orders-1","member":"orders-3"}"#);
-        let key = check(HandoverKind::Switchover, json!({"leader": "orders-1", "candidate": null}), |_| {}).unwrap();
+        let key = check(HandoverKind::Switchover, &json!({"leader": "orders-1", "candidate": null}), |_| {}).unwrap();
         assert_eq!(serde_json::to_string(&key).unwrap(), r#"{"leader":"orders-1"}"#);
-        let key = check(HandoverKind::Failover, json!({"leader": "orders-1", "candidate": "orders-2"}), |_| {}).unwrap();
+        let key = check(HandoverKind::Failover, &json!({"leader": "orders-1", "candidate": "orders-2"}), |_| {}).unwrap();
         assert_eq!(key.member.as_deref(), Some("orders-2"));
     }
 
@@ -157,23 +157,23 @@ mod tests {
         use HandoverKind::{Failover, Switchover};
         let pause = |s: &mut NodeStatus| s.pause = true;
         let none = |_: &mut NodeStatus| {};
-        assert_eq!(refusal(Failover, json!({}), none), "400 Failover could be performed only to a specific candidate");
-        assert_eq!(refusal(Switchover, json!({}), none), "400 Switchover could be performed only from a specific leader");
+        assert_eq!(refusal(Failover, &json!({}), none), "400 Failover could be performed only to a specific candidate");
+        assert_eq!(refusal(Switchover, &json!({}), none), "400 Switchover could be performed only from a specific leader");
         let scheduled = json!({"leader": "orders-1", "candidate": "orders-2", "scheduled_at": "2030-01-01T00:00Z"});
-        assert_eq!(refusal(Failover, scheduled.clone(), none), "400 Failover can't be scheduled");
-        assert_eq!(refusal(Switchover, scheduled.clone(), pause), "400 Can't schedule switchover in the paused state");
-        assert!(refusal(Switchover, scheduled, none).starts_with("501 scheduled"));
-        assert!(refusal(Failover, json!({"candidate": "orders-2"}), none).starts_with("501 failover"));
+        assert_eq!(refusal(Failover, &scheduled, none), "400 Failover can't be scheduled");
+        assert_eq!(refusal(Switchover, &scheduled, pause), "400 Can't schedule switchover in the paused state");
+        assert!(refusal(Switchover, &scheduled, none).starts_with("501 scheduled"));
+        assert!(refusal(Failover, &json!({"candidate": "orders-2"}), none).starts_with("501 failover"));
         let to_any = json!({"leader": "orders-1"});
-        assert_eq!(refusal(Switchover, to_any, pause), "400 Switchover is possible only to a specific candidate in a paused state");
+        assert_eq!(refusal(Switchover, &to_any, pause), "400 Switchover is possible only to a specific candidate in a paused state");
         let to_itself = json!({"leader": "orders-1", "candidate": "orders-1"});
-        assert_eq!(refusal(Switchover, to_itself, none), "400 Switchover target and source are the same");
+        assert_eq!(refusal(Switchover, &to_itself, none), "400 Switchover target and source are the same");
     }
 
     #[test]
     fn requests_that_cannot_succeed_are_refused_in_patronis_words() {
         let switch = |leader: &str, candidate: Option<&str>, change: &dyn Fn(&mut NodeStatus)| {
-            refusal(HandoverKind::Switchover, json!({"leader": leader, "candidate": candidate}), change)
+            refusal(HandoverKind::Switchover, &json!({"leader": leader, "candidate": candidate}), change)
         };
         let named = |s: &mut NodeStatus| s.sync_mode = SyncMode::On;
         let alone = |s: &mut NodeStatus| s.cluster.members.retain(|name, _| name.as_str() == "orders-1");
