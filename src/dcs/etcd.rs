@@ -356,7 +356,7 @@ fn holder_of(kv: &KeyValue) -> Option<MemberName> {
 fn refusal(error: &Error) -> Option<DcsError> {
     match error {
         // etcd-client's word for "zero seconds left" when it opens the stream.
-        Error::LeaseKeepAliveError(_) => Some(DcsError::SessionLost),
+        Error::LeaseKeepAliveError(why) if why == "lease not found" => Some(DcsError::SessionLost),
         Error::InvalidArgs(why) => Some(DcsError::Refused(why.clone())),
         Error::GRpcStatus(status) => {
             let said = status.message();

@@ -176,6 +176,10 @@ pub struct StatusKey {
     /// Slots of members that are away but may return.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retain_slots: Vec<String>,
+    /// Ours, unknown to Patroni: the leader that wrote this has shut down cleanly, and wrote nothing after this position. Gone as soon as
+    /// somebody leads again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_lsn: Option<Lsn>,
 }
 
 /// The `sync` key: who may succeed the leader.
