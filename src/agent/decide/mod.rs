@@ -1,0 +1,190 @@
+//! What to do next: one pure function of the view. No clock, no I/O, no randomness, ordered collections only.
+
+mod bootstrap;
+mod leader;
+mod race;
+mod reason;
+mod recovery;
+mod replica;
+mod switchover;
+pub mod sync;
+
+use std::{collections::BTreeSet, time::Duration};
+
+pub use reason::Reason;
+use serde::{Deserialize, Serialize};
+
+use super::view::{Local, Lock, View};
+pub use super::view::{Peer, Task};
+use crate::{
+    dcs::snapshot::SyncState,
+    model::{MemberName, SystemId},
+};
+
+/// What to do and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// To be performed in this order.
+    pub actions: Vec<Action>,
+    /// Why.
+    pub reason: Reason,
+    /// Look again this soon, even if nothing happens; `None`: after `loop_wait`.
+    pub recheck: Option<Duration>,
+}
+
+/// How PostgreSQL is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// Cleanly, with a checkpoint.
+    Fast,
+    /// At once.
+    Immediate,
+}
+
+/// One effect. Each may be repeated: it is named by the state it leads to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Claim the right to initialise, and if it is ours, begin.
+    ClaimInitialize,
+    /// Record this system identifier as the cluster's.
+    RecordInitialize(SystemId),
+    /// Write the first dynamic configuration if there is none.
+    EnsureConfig,
+    /// Forget that the bootstrap is unrecorded.
+    BootstrapIsRecorded,
+    /// Move the data directory aside.
+    SetDataAside,
+    /// Ask these members for their positions.
+    AskPeers(BTreeSet<MemberName>),
+    /// Take the leader key.
+    ClaimLeader,
+    /// Give the leader key up.
+    ReleaseLeader,
+    /// Start as primary.
+    StartPrimary,
+    /// Start as standby, following this member or nobody.
+    StartStandby(Option<MemberName>),
+    /// Point the running standby at this member or at nobody.
+    Follow(Option<MemberName>),
+    /// Copy this member.
+    Clone(MemberName),
+    /// Find out how to follow this member, rewind or copy where needed, start.
+    Rejoin(MemberName),
+    /// Compare histories with this member.
+    CompareHistories(MemberName),
+    /// Make the standby a primary.
+    Promote,
+    /// Stop PostgreSQL.
+    StopServer(Stop),
+    /// Stop the primary cleanly, then give the leader key up with its last position.
+    HandOver,
+    /// Set `synchronous_standby_names`.
+    SetSyncNames(sync::PgSync),
+    /// Write who may succeed the leader.
+    PutSync(SyncState),
+    /// Write the leader's progress.
+    PutStatus,
+    /// Bring the history of timelines up to date.
+    EnsureHistory,
+    /// Clear the request to hand over.
+    ClearFailover,
+    /// Make sure that these members have slots.
+    EnsureSlots(BTreeSet<MemberName>),
+    /// Drop slots of members that have been away too long.
+    DropSlots(BTreeSet<String>),
+    /// Write a checkpoint, so that the control file names the new timeline.
+    Checkpoint,
+    /// Remove the data directory that a copy replaced.
+    DropOldData,
+    /// Leave the DCS and end the process.
+    End,
+}
+
+impl Decision {
+    fn wait(reason: Reason) -> Decision {
+        Decision { actions: Vec::new(), reason, recheck: None }
+    }
+
+    fn wait_briefly(reason: Reason, recheck: Duration) -> Decision {
+        Decision { actions: Vec::new(), reason, recheck: Some(recheck) }
+    }
+
+    fn act(actions: impl IntoIterator<Item = Action>, reason: Reason) -> Decision {
+        Decision { actions: actions.into_iter().collect(), reason, recheck: None }
+    }
+}
+
+/// Decides.
+pub fn decide(view: &View) -> Decision {
+    if view.stopping {
+        return ending(view);
+    }
+    if let Some(task) = view.task {
+        return while_task_runs(view, task);
+    }
+    if let Some(refusal) = bootstrap::foreign_data(view) {
+        return refusal;
+    }
+    match (&view.local, &view.lock) {
+        (Local::Unusable { why }, _) => Decision::wait(Reason::Unusable { why: why.clone() }),
+
+        (Local::Empty, Lock::Mine { .. }) => Decision::act([Action::ReleaseLeader], Reason::NoDataToLead),
+        (Local::Empty, Lock::Other(leader)) => bootstrap::clone_leader(view, leader),
+        (Local::Empty, Lock::Free) => bootstrap::new_cluster(view),
+        (Local::Empty, Lock::Unknown { .. }) => Decision::wait(Reason::DcsSilentWhileFollowing),
+
+        (Local::Stopped(data), Lock::Mine { .. }) => recovery::holding_the_lock(view, data),
+        (Local::Stopped(data), Lock::Other(leader)) => recovery::behind(view, data, leader),
+        (Local::Stopped(data), Lock::Free | Lock::Unknown { .. }) => recovery::without_leader(view, data),
+
+        (Local::Silent { since }, Lock::Mine { .. }) => recovery::silent_leader(view, *since),
+        (Local::Silent { .. }, Lock::Unknown { until: Some(until) }) => leader::without_answers(view, *until),
+        (Local::Silent { .. }, _) => Decision::wait(Reason::WaitingForServer),
+
+        (Local::Primary(server), Lock::Mine { .. }) => leader::lead(view, server),
+        (Local::Primary(_), Lock::Other(holder)) => {
+            Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })
+        }
+        (Local::Primary(server), Lock::Free) => leader::without_lock(view, server),
+        (Local::Primary(_), Lock::Unknown { until: Some(until) }) => leader::without_answers(view, *until),
+        // Never led in this life: a primary adopted from before, or one just initialised. Nobody else can lead without the DCS either,
+        // but somebody may have before it fell silent.
+        (Local::Primary(_), Lock::Unknown { until: None }) => Decision::act([Action::StopServer(Stop::Immediate)], Reason::LeaseAlmostOver),
+
+        (Local::Standby(server), Lock::Mine { until }) => leader::promote(view, server, *until),
+        (Local::Standby(server), Lock::Other(leader)) => replica::follow(view, server, leader),
+        (Local::Standby(server), Lock::Free) => race::race(view, server),
+        (Local::Standby(_), Lock::Unknown { .. }) => Decision::wait(Reason::DcsSilentWhileFollowing),
+    }
+}
+
+/// The agent was told to end: a leader hands over first.
+fn ending(view: &View) -> Decision {
+    let end = |actions: &[Action]| Decision::act(actions.iter().cloned(), Reason::AskedToEnd);
+    match (&view.local, &view.lock, view.task) {
+        (_, _, Some(Task::HandOver | Task::Stop)) => Decision::wait(Reason::AskedToEnd),
+        (Local::Primary(_), Lock::Mine { .. }, _) => end(&[Action::HandOver]),
+        (Local::Primary(_) | Local::Standby(_) | Local::Silent { .. }, _, _) => end(&[Action::StopServer(Stop::Fast)]),
+        (_, Lock::Mine { .. }, _) => end(&[Action::ReleaseLeader, Action::End]),
+        _ => end(&[Action::End]),
+    }
+}
+
+/// While long work runs, only losing the right to do it is acted upon.
+fn while_task_runs(view: &View, task: Task) -> Decision {
+    let leads = matches!(task, Task::Promote | Task::HandOver | Task::Checkpoint);
+    match (&view.local, &view.lock) {
+        (Local::Primary(_) | Local::Silent { .. }, Lock::Other(holder)) if leads => {
+            Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })
+        }
+        (Local::Standby(_), Lock::Other(_) | Lock::Free) if task == Task::Promote => {
+            Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: None })
+        }
+        // A checkpoint is no reason to let the cluster's records grow old, nor is a comparison to stop following.
+        (Local::Primary(server), Lock::Mine { .. }) if task == Task::Checkpoint => leader::lead(view, server),
+        (_, Lock::Unknown { until: Some(until) }) if leads => leader::without_answers(view, *until),
+        _ => Decision::wait(Reason::TaskRunning { task }),
+    }
+}
