@@ -7,7 +7,7 @@ const HEADER: &str = "| room | what lives there | may use |";
 pub enum MayUse {
     /// The last column says `everything`.
     Everything,
-    /// Module paths; each stands for itself and all below it.
+    /// Paths of modules, or of items in them; each stands for itself and all below it.
     These(Vec<String>),
 }
 
@@ -68,10 +68,18 @@ fn parse_may_use(cell: &str, row: &str) -> MayUse {
     }
 }
 
-/// A module path with or without backticks.
+/// The module that holds `path` when it ends in an item, which is written `LikeThis`; else `path` itself.
+pub fn module_part(path: &str) -> &str {
+    match path.rsplit_once("::") {
+        Some((module, item)) if item.starts_with(|c: char| c.is_ascii_uppercase()) => module,
+        _ => path,
+    }
+}
+
+/// A path with or without backticks.
 fn bare(cell: &str, row: &str) -> String {
     let path = cell.trim().trim_matches('`');
-    let is_path = path.split("::").all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+    let is_path = path.split("::").all(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
     assert!(is_path, "'{path}' is no module path, in: {row}");
     path.to_owned()
 }
@@ -106,6 +114,12 @@ mod tests {
     #[should_panic(expected = "no table with the header")]
     fn a_document_without_the_table_is_an_error() {
         Table::parse("# Architecture\n");
+    }
+
+    #[test]
+    fn an_item_is_looked_for_in_its_module() {
+        assert_eq!(module_part("sys::clock::Moment"), "sys::clock");
+        assert_eq!(module_part("sys::clock"), "sys::clock");
     }
 
     #[test]
