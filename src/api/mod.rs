@@ -1,1 +1,14 @@
+//! The REST API: answers from the published status, requests to the shell; never PostgreSQL itself. Speaks Patroni's protocol.
 
+mod answers;
+mod documents;
+mod handover;
+mod health;
+pub mod report;
+mod server;
+mod status;
+
+pub use answers::{Answer, Body, answer};
+pub use handover::{HandoverKind, Outcome, check_handover, judge_handover};
+pub use server::serve;
+pub use status::{ApiRequest, NodeStatus, SyncMode, WalSender, Xlog};

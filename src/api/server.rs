@@ -1,0 +1,278 @@
+//! The HTTP server: one request per connection, each step under a time limit, so that slow or many clients cannot starve the health checks
+//! by which a load balancer decides whether this node is alive.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde_json::Value;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::{sleep, timeout},
+};
+
+use super::{Answer, ApiRequest, Body, HandoverKind, NodeStatus, Outcome, answers::answer, check_handover, handover::judge_handover};
+use crate::{dcs::snapshot::Snapshot, sys::clock::Moment};
+
+/// Connections served at the same time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 128;
+/// A request's head, and then its body, must arrive within this.
+const READ_LIMIT: Duration = Duration::from_secs(3);
+/// A request and its answer, unless it waits for a new leader.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Largest body: a dynamic configuration is far below.
+const LARGEST_BODY: usize = 64 * 1024;
+/// Shortest time in which a hand-over should come true.
+const SHORTEST_HANDOVER: Duration = Duration::from_secs(10);
+/// Patroni's default for `loop_wait`.
+const DEFAULT_LOOP_WAIT: u64 = 10;
+
+/// What every request is answered from.
+#[derive(Clone)]
+struct Published {
+    status: watch::Receiver<Arc<NodeStatus>>,
+    requests: mpsc::Sender<ApiRequest>,
+}
+
+/// Serves the API until it is dropped.
+pub async fn serve(listener: TcpListener, status: watch::Receiver<Arc<NodeStatus>>, requests: mpsc::Sender<ApiRequest>) {
+    let router = router(Published { status: status.clone(), requests });
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (router, limit) = (router.clone(), handover_limit(&status.borrow()) + ANSWER_LIMIT);
+                tokio::spawn(async move {
+                    // A client that does not take its answer must not keep its place for ever.
+                    let _ = timeout(limit, one_request(stream, router)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the REST API cannot accept a connection");
+                // Most likely no file descriptor is left: that passes only when other connections end.
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn one_request(stream: TcpStream, router: Router) -> Result<(), hyper::Error> {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.keep_alive(false).max_buf_size(16 * 1024).timer(TokioTimer::new()).header_read_timeout(READ_LIMIT);
+    http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await
+}
+
+fn router(published: Published) -> Router {
+    Router::new()
+        .route("/switchover", post(switchover).fallback(from_status))
+        .route("/failover", post(failover).fallback(from_status))
+        .fallback(from_status)
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .with_state(published)
+}
+
+async fn from_status(State(published): State<Published>, request: Request) -> Answer {
+    let status = published.status.borrow().clone();
+    let uri = request.uri();
+    answer(request.method().as_str(), uri.path(), uri.query().unwrap_or_default(), &status, Moment::now())
+}
+
+async fn switchover(State(published): State<Published>, request: Request) -> Answer {
+    hand_over(published, HandoverKind::Switchover, request).await
+}
+
+async fn failover(State(published): State<Published>, request: Request) -> Answer {
+    hand_over(published, HandoverKind::Failover, request).await
+}
+
+async fn hand_over(published: Published, kind: HandoverKind, request: Request) -> Answer {
+    let body = match read_body(request).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let status = published.status.borrow().clone();
+    if !status.sees_dcs(Moment::now()) {
+        return Answer::text(503, "the DCS has not been read recently: try again, or ask another member");
+    }
+    let (kind, key) = match check_handover(kind, &body, &status) {
+        Ok(checked) => checked,
+        Err((code, text)) => return Answer::text(code, text),
+    };
+    let candidate = key.member.clone();
+    let (answer, written) = oneshot::channel();
+    let sent = published.requests.send(ApiRequest::Handover { key, answer }).await;
+    match timeout(ANSWER_LIMIT, written).await {
+        Ok(Ok(Ok(()))) if sent.is_ok() => {}
+        Ok(Ok(Err(why))) => {
+            tracing::warn!(why, "the failover key could not be written");
+            return Answer::text(503, "failed to write failover key into DCS");
+        }
+        _ => return Answer::text(503, "failed to write failover key into DCS"),
+    }
+    let outcome = timeout(handover_limit(&status), new_leader(published.status, &status.cluster)).await.unwrap_or(Outcome::Pending);
+    told(kind, &outcome, candidate.as_deref())
+}
+
+async fn read_body(request: Request) -> Result<Value, Answer> {
+    use axum::extract::FromRequest;
+    let bytes = match timeout(READ_LIMIT, Bytes::from_request(request, &())).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(rejection)) => return Err(Answer::text(rejection.status().as_u16(), rejection.body_text())),
+        Err(_) => return Err(Answer::text(408, "the request's body did not arrive in time")),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(body @ Value::Object(_)) => Ok(body),
+        _ => Err(Answer::text(400, "the body is not a JSON object")),
+    }
+}
+
+/// Waits until the request has come true or was withdrawn.
+async fn new_leader(mut status: watch::Receiver<Arc<NodeStatus>>, before: &Snapshot) -> Outcome {
+    let judged = |status: &Arc<NodeStatus>| judge_handover(before, &status.cluster);
+    let settled = status.wait_for(|s| judged(s) != Outcome::Pending).await.map(|s| judged(&s));
+    settled.unwrap_or(Outcome::Pending)
+}
+
+fn told(kind: HandoverKind, outcome: &Outcome, candidate: Option<&str>) -> Answer {
+    match outcome {
+        Outcome::NewLeader(leader) if candidate.is_none_or(|c| c == leader.as_str()) => {
+            Answer::text(200, format!("Successfully {} to \"{leader}\"", kind.done()))
+        }
+        Outcome::NewLeader(leader) => {
+            let mut done = kind.done().to_owned();
+            done[..1].make_ascii_uppercase();
+            Answer::text(200, format!("{done} to \"{leader}\" instead of \"{}\"", candidate.unwrap_or_default()))
+        }
+        Outcome::Withdrawn => Answer::text(503, format!("{} failed", kind.title())),
+        Outcome::Pending => Answer::text(503, format!("{} status unknown", kind.title())),
+    }
+}
+
+/// How long a hand-over may take before its asker is told that it is not known.
+fn handover_limit(status: &NodeStatus) -> Duration {
+    2 * SHORTEST_HANDOVER.max(Duration::from_secs(status.setting("loop_wait").unwrap_or(DEFAULT_LOOP_WAIT).min(3600)))
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        match self.body {
+            Body::Empty => code.into_response(),
+            Body::Text(text) => (code, text).into_response(),
+            Body::Json(document) => (code, [(header::CONTENT_TYPE, "application/json")], document.to_string()).into_response(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::{super::status::tests::seen_by, *};
+
+    struct Running {
+        address: SocketAddr,
+        status: watch::Sender<Arc<NodeStatus>>,
+        requests: mpsc::Receiver<ApiRequest>,
+    }
+
+    /// A server on loopback whose member sees the DCS and holds a lease for the next minute.
+    async fn start() -> Running {
+        let mut status = seen_by("orders-1");
+        let later = Moment::now() + Duration::from_secs(60);
+        (status.dcs_fresh_until, status.leader_until) = (later, Some(later));
+        let (status, published) = watch::channel(Arc::new(status));
+        let (sender, requests) = mpsc::channel(1);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, published, sender));
+        Running { address, status, requests }
+    }
+
+    async fn ask(address: SocketAddr, head: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let text = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    fn block<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn health_checks_are_answered_over_the_wire() {
+        block(async {
+            let running = start().await;
+            let answer = ask(running.address, "OPTIONS /primary", "").await;
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n"), "{answer}");
+            let answer = ask(running.address, "GET /replica?lag=1", "").await;
+            assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#""role":"primary""#), "{answer}");
+            running.status.send_modify(|s| Arc::make_mut(s).leader_until = None);
+            assert!(ask(running.address, "OPTIONS /primary", "").await.starts_with("HTTP/1.1 503"));
+        });
+    }
+
+    #[test]
+    fn a_switchover_is_answered_when_another_member_leads() {
+        block(async {
+            let mut running = start().await;
+            let address = running.address;
+            let asked = tokio::spawn(async move { ask(address, "POST /switchover", r#"{"leader":"orders-1"}"#).await });
+            let Some(ApiRequest::Handover { key, answer }) = running.requests.recv().await else { panic!("no request") };
+            assert_eq!(key.leader.as_deref(), Some("orders-1"));
+            answer.send(Ok(())).unwrap();
+            running.status.send_modify(|s| Arc::make_mut(s).cluster.leader = None);
+            running.status.send_modify(|s| Arc::make_mut(s).cluster.leader = Some("orders-3".parse().unwrap()));
+            let answer = asked.await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"Successfully switched over to "orders-3""#), "{answer}");
+        });
+    }
+
+    #[test]
+    fn a_switchover_that_cannot_be_written_or_read_fails() {
+        block(async {
+            let mut running = start().await;
+            let address = running.address;
+            let asked = tokio::spawn(async move { ask(address, "POST /switchover", r#"{"leader":"orders-1"}"#).await });
+            let Some(ApiRequest::Handover { answer, .. }) = running.requests.recv().await else { panic!("no request") };
+            answer.send(Err("no answer".into())).unwrap();
+            assert!(asked.await.unwrap().ends_with("failed to write failover key into DCS"));
+            assert!(ask(address, "POST /switchover", "nonsense").await.starts_with("HTTP/1.1 400"));
+            assert!(ask(address, "POST /switchover", &" ".repeat(LARGEST_BODY + 1)).await.starts_with("HTTP/1.1 413"));
+            running.status.send_modify(|s| Arc::make_mut(s).dcs_seen = None);
+            assert!(ask(address, "POST /switchover", r#"{"leader":"orders-1"}"#).await.starts_with("HTTP/1.1 503"));
+        });
+    }
+
+    #[test]
+    fn clients_that_say_nothing_lose_their_place() {
+        block(async {
+            let running = start().await;
+            let mut silent = Vec::new();
+            for _ in 0..CONNECTIONS {
+                silent.push(TcpStream::connect(running.address).await.unwrap());
+            }
+            let answer =
+                timeout(READ_LIMIT * 2, ask(running.address, "OPTIONS /primary", "")).await.expect("the silent clients starve others");
+            assert!(answer.starts_with("HTTP/1.1 200"));
+        });
+    }
+}
