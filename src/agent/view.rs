@@ -98,6 +98,8 @@ pub struct StoppedData {
     pub standby_signal: bool,
     /// A rewind was begun and not completed: nothing may be started from this.
     pub half_rewound: bool,
+    /// It is a copy that was never started. Its control file is the source's, and says nothing of how *this* directory was left.
+    pub fresh_copy: bool,
 }
 
 /// What another member says of itself.
@@ -149,6 +151,8 @@ pub struct Memory {
     pub not_streaming_since: Option<Moment>,
     /// Standby: histories were compared, and they have parted.
     pub diverged: bool,
+    /// Stopped data was made fit to follow this member.
+    pub ready_behind: Option<MemberName>,
     /// Attempts to come back that failed since the last success.
     pub failed_rejoins: u32,
     /// Starts as primary that failed since the last success.
@@ -157,6 +161,8 @@ pub struct Memory {
     pub sync_barrier: Option<Lsn>,
     /// The data directory is from a bootstrap of ours that was never recorded in the DCS: nobody's data is in it.
     pub unrecorded_bootstrap: bool,
+    /// The claim to initialise the cluster is ours.
+    pub holds_initialize: bool,
     /// Leader: the checkpoint after promotion is still to come.
     pub checkpoint_due: bool,
     /// When each other member was last seen in the DCS.

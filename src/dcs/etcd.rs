@@ -7,7 +7,8 @@ use std::{
 };
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnResponse, WatchOptions, WatchStream,
+    Client, Compare, CompareOp, ConnectOptions, Error, Event, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnResponse, WatchOptions,
+    WatchStream,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -142,12 +143,26 @@ impl Etcd {
         Ok(seen.is_some() && first_value(&answer).is_some_and(|kv| kv.value() == value.as_bytes()))
     }
 
+    /// Whether a change is worth waking up for. Progress is written all the time: who would wake up for it, and then write their own, would
+    /// never sleep again.
+    fn matters(&self, event: &Event) -> bool {
+        let Some(key) = event.kv().and_then(|kv| kv.key_str().ok()?.strip_prefix(self.keys.base())) else { return true };
+        if key == "status" {
+            return false;
+        }
+        let member = |kv: &KeyValue| serde_json::from_slice::<MemberData>(kv.value()).ok();
+        match (key.starts_with("members/"), event.kv().and_then(member), event.prev_kv().and_then(member)) {
+            (true, Some(new), Some(old)) => !new.is_progress_of(&old),
+            _ => true,
+        }
+    }
+
     async fn open_watch(&self) -> Result<WatchStream, DcsError> {
         let base = self.keys.base().to_owned();
         self.answered(|mut client| {
             let base = base.clone();
             async move {
-                let mut stream = client.watch(base, Some(WatchOptions::new().with_prefix())).await?;
+                let mut stream = client.watch(base, Some(WatchOptions::new().with_prefix().with_prev_key())).await?;
                 // The first message only confirms that the watch stands.
                 stream.message().await?;
                 Ok(stream)
@@ -185,10 +200,10 @@ impl Dcs for Etcd {
                 && !answer.canceled()
             {
                 *self.watch.borrow_mut() = Some(stream);
-                if answer.events().is_empty() {
-                    continue;
+                if answer.events().iter().any(|event| self.matters(event)) {
+                    return;
                 }
-                return;
+                continue;
             }
             tokio::time::sleep(FIRST_PAUSE).await;
         }

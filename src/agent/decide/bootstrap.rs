@@ -1,8 +1,11 @@
 //! Members without data, and data without a cluster.
 
-use super::{Action, Decision, Reason};
 use crate::{
-    agent::view::{Local, View},
+    agent::{
+        action::{Action, Decision, Stop},
+        reason::Reason,
+        view::{Local, View},
+    },
     dcs::snapshot::{Initialize, MemberRole, PgState},
     model::{MemberName, SystemId},
 };
@@ -11,6 +14,7 @@ use crate::{
 pub fn new_cluster(view: &View) -> Decision {
     match view.cluster.initialize {
         Initialize::Done(_) => Decision::wait(Reason::NoLeaderToClone),
+        Initialize::InProgress if view.memory.holds_initialize => Decision::act([Action::ClaimInitialize], Reason::Initializing),
         Initialize::InProgress => Decision::wait(Reason::OthersInitialize),
         // A DCS that lost its content: whoever has data takes over, an empty member never starts afresh beside it.
         Initialize::Absent if someone_has_data(view) => Decision::wait(Reason::NoLeaderToClone),
@@ -50,7 +54,7 @@ pub fn foreign_data(view: &View) -> Option<Decision> {
     }
     let actions = match view.local {
         Local::Stopped(_) => vec![Action::SetDataAside],
-        _ => vec![Action::StopServer(super::Stop::Immediate)],
+        _ => vec![Action::StopServer(Stop::Immediate)],
     };
     Some(Decision::act(actions, Reason::DiscardingUnrecorded))
 }

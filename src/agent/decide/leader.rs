@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, Decision, Reason, Stop, switchover, sync};
+use super::{switchover, sync};
 use crate::{
-    agent::view::{ServerFacts, View},
+    agent::{
+        action::{Action, Decision, PgSync, Stop},
+        reason::Reason,
+        view::{ServerFacts, View},
+    },
     dcs::snapshot::{Initialize, SyncState},
     model::Timeline,
     spec::settings::SyncMode,
@@ -92,7 +96,7 @@ pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
     }
     // Then PostgreSQL: the first commit already waits for a standby.
     let names = sync::names_before_promotion(view);
-    if sync::PgSync::parse(&server.synchronous_standby_names) != names {
+    if PgSync::parse(&server.synchronous_standby_names) != names {
         return Decision::act([Action::SetSyncNames(names)], Reason::PreparingPromotion);
     }
     if until.since(view.now) < PROMOTION {
@@ -113,11 +117,26 @@ pub fn without_lock(view: &View, server: &ServerFacts) -> Decision {
     if server.timeline < latest {
         return Decision::act([Action::StopServer(Stop::Immediate)], Reason::OtherTimelineAhead);
     }
-    let reason = if view.memory.unrecorded_bootstrap { Reason::RecordingBootstrap } else { Reason::Healthiest };
-    if view.cluster.initialize != Initialize::Done(server.system_id) {
-        return Decision::act([Action::RecordInitialize(server.system_id), Action::EnsureConfig, Action::ClaimLeader], reason);
+    if view.memory.unrecorded_bootstrap {
+        return record_bootstrap(view, server);
     }
-    Decision::act([Action::ClaimLeader], reason)
+    if view.cluster.initialize != Initialize::Done(server.system_id) {
+        let actions = [Action::RecordInitialize(server.system_id), Action::EnsureConfig, Action::ClaimLeader];
+        return Decision::act(actions, Reason::TakingOverExisting);
+    }
+    Decision::act([Action::ClaimLeader], Reason::Healthiest)
+}
+
+/// The end of a bootstrap: nobody sees the new cluster before its roles exist.
+fn record_bootstrap(view: &View, server: &ServerFacts) -> Decision {
+    match view.cluster.initialize {
+        Initialize::Absent => Decision::act([Action::ClaimInitialize], Reason::ClaimingInitialize),
+        Initialize::InProgress if !view.memory.holds_initialize => Decision::wait(Reason::OthersInitialize),
+        _ => {
+            let record = Action::RecordInitialize(server.system_id);
+            Decision::act([Action::EnsureRoles, record, Action::EnsureConfig, Action::ClaimLeader], Reason::RecordingBootstrap)
+        }
+    }
 }
 
 /// The DCS does not answer. The lease that was held lasts until `until`; nobody can have taken over before that.

@@ -3,118 +3,16 @@
 mod bootstrap;
 mod leader;
 mod race;
-mod reason;
 mod recovery;
 mod replica;
 mod switchover;
-pub mod sync;
+mod sync;
 
-use std::{collections::BTreeSet, time::Duration};
-
-pub use reason::Reason;
-use serde::{Deserialize, Serialize};
-
-use super::view::{Local, Lock, View};
-pub use super::view::{Peer, Task};
-use crate::{
-    dcs::snapshot::SyncState,
-    model::{MemberName, SystemId},
+use crate::agent::{
+    action::{Action, Decision, Stop},
+    reason::Reason,
+    view::{Local, Lock, Task, View},
 };
-
-/// What to do and why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Decision {
-    /// To be performed in this order.
-    pub actions: Vec<Action>,
-    /// Why.
-    pub reason: Reason,
-    /// Look again this soon, even if nothing happens; `None`: after `loop_wait`.
-    pub recheck: Option<Duration>,
-}
-
-/// How PostgreSQL is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stop {
-    /// Cleanly, with a checkpoint.
-    Fast,
-    /// At once.
-    Immediate,
-}
-
-/// One effect. Each may be repeated: it is named by the state it leads to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Claim the right to initialise, and if it is ours, begin.
-    ClaimInitialize,
-    /// Record this system identifier as the cluster's.
-    RecordInitialize(SystemId),
-    /// Write the first dynamic configuration if there is none.
-    EnsureConfig,
-    /// Forget that the bootstrap is unrecorded.
-    BootstrapIsRecorded,
-    /// Move the data directory aside.
-    SetDataAside,
-    /// Ask these members for their positions.
-    AskPeers(BTreeSet<MemberName>),
-    /// Take the leader key.
-    ClaimLeader,
-    /// Give the leader key up.
-    ReleaseLeader,
-    /// Start as primary.
-    StartPrimary,
-    /// Start as standby, following this member or nobody.
-    StartStandby(Option<MemberName>),
-    /// Point the running standby at this member or at nobody.
-    Follow(Option<MemberName>),
-    /// Copy this member.
-    Clone(MemberName),
-    /// Find out how to follow this member, rewind or copy where needed, start.
-    Rejoin(MemberName),
-    /// Compare histories with this member.
-    CompareHistories(MemberName),
-    /// Make the standby a primary.
-    Promote,
-    /// Stop PostgreSQL.
-    StopServer(Stop),
-    /// Stop the primary cleanly, then give the leader key up with its last position.
-    HandOver,
-    /// Set `synchronous_standby_names`.
-    SetSyncNames(sync::PgSync),
-    /// Write who may succeed the leader.
-    PutSync(SyncState),
-    /// Write the leader's progress.
-    PutStatus,
-    /// Bring the history of timelines up to date.
-    EnsureHistory,
-    /// Clear the request to hand over.
-    ClearFailover,
-    /// Make sure that these members have slots.
-    EnsureSlots(BTreeSet<MemberName>),
-    /// Drop slots of members that have been away too long.
-    DropSlots(BTreeSet<String>),
-    /// Write a checkpoint, so that the control file names the new timeline.
-    Checkpoint,
-    /// Remove the data directory that a copy replaced.
-    DropOldData,
-    /// Leave the DCS and end the process.
-    End,
-}
-
-impl Decision {
-    fn wait(reason: Reason) -> Decision {
-        Decision { actions: Vec::new(), reason, recheck: None }
-    }
-
-    fn wait_briefly(reason: Reason, recheck: Duration) -> Decision {
-        Decision { actions: Vec::new(), reason, recheck: Some(recheck) }
-    }
-
-    fn act(actions: impl IntoIterator<Item = Action>, reason: Reason) -> Decision {
-        Decision { actions: actions.into_iter().collect(), reason, recheck: None }
-    }
-}
 
 /// Decides.
 pub fn decide(view: &View) -> Decision {

@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, Decision, Reason, switchover};
+use super::switchover;
 use crate::{
-    agent::view::{Peer, ServerFacts, View},
+    agent::{
+        action::{Action, Decision},
+        reason::Reason,
+        view::{Peer, ServerFacts, View},
+    },
     dcs::snapshot::Initialize,
     model::{Lsn, MemberName, Timeline},
 };

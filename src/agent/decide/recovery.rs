@@ -1,8 +1,11 @@
 //! Data without a server: start it, as what, and behind whom.
 
-use super::{Action, Decision, Reason, Stop};
 use crate::{
-    agent::view::{Lock, StoppedData, View},
+    agent::{
+        action::{Action, Decision, Stop},
+        reason::Reason,
+        view::{Lock, StoppedData, View},
+    },
     dcs::snapshot::{Initialize, MemberRole, PgState},
     model::MemberName,
     sys::clock::Moment,
@@ -34,6 +37,10 @@ pub fn silent_leader(view: &View, since: Moment) -> Decision {
 /// Somebody else leads. A clean standby on the leader's timeline just starts; everything else has to look where the histories parted.
 pub fn behind(view: &View, data: &StoppedData, leader: &MemberName) -> Decision {
     let Some(member) = view.cluster.members.get(leader) else { return Decision::wait(Reason::NoLeaderToClone) };
+    let ready = view.memory.ready_behind.as_ref() == Some(leader) || (data.fresh_copy && data.standby_signal);
+    if ready && !data.half_rewound {
+        return Decision::act([Action::StartStandby(Some(leader.clone()))], Reason::StartingStandby);
+    }
     let same_timeline = member.timeline == Some(data.control.timeline());
     let clean_standby = data.standby_signal && !data.control.was_primary() && !data.half_rewound && same_timeline;
     if clean_standby && view.memory.failed_rejoins == 0 && !view.memory.diverged {
@@ -51,6 +58,9 @@ pub fn without_leader(view: &View, data: &StoppedData) -> Decision {
     if data.half_rewound {
         return Decision::wait(Reason::NoLeaderToClone);
     }
+    if view.memory.unrecorded_bootstrap && view.lock == Lock::Free {
+        return resume_bootstrap(view);
+    }
     let mut actions = Vec::new();
     if view.lock == Lock::Free && view.cluster.initialize == Initialize::Absent {
         // The DCS knows no cluster, and here is one.
@@ -58,4 +68,15 @@ pub fn without_leader(view: &View, data: &StoppedData) -> Decision {
     }
     actions.push(Action::StartStandby(None));
     Decision::act(actions, Reason::StartingStandby)
+}
+
+/// initdb is done and was never recorded: go on where it was left, under a claim of our own.
+fn resume_bootstrap(view: &View) -> Decision {
+    match view.cluster.initialize {
+        Initialize::InProgress if view.memory.holds_initialize => Decision::act([Action::StartPrimary], Reason::Initializing),
+        Initialize::InProgress => Decision::wait(Reason::OthersInitialize),
+        Initialize::Absent => Decision::act([Action::ClaimInitialize], Reason::ClaimingInitialize),
+        // Recorded, and the system is ours: only the local mark was left behind.
+        Initialize::Done(_) => Decision::act([Action::BootstrapIsRecorded], Reason::RecordingBootstrap),
+    }
 }

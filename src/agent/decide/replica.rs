@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Action, Decision, Reason, Stop};
 use crate::{
-    agent::view::ServerFacts,
     agent::view::View,
+    agent::{
+        action::{Action, Decision, Stop},
+        reason::Reason,
+        view::ServerFacts,
+    },
     dcs::snapshot::{MemberRole, PgState},
     model::MemberName,
 };

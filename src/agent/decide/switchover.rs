@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Action, Decision, Reason};
 use crate::{
-    agent::view::{Peer, ServerFacts, View},
+    agent::{
+        action::{Action, Decision},
+        reason::Reason,
+        view::{Peer, ServerFacts, View},
+    },
     dcs::snapshot::FailoverKey,
     model::{Lsn, MemberName, Timeline},
 };

@@ -5,51 +5,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
-use super::Action;
 use crate::{
-    agent::view::{ServerFacts, View},
+    agent::{
+        action::{Action, PgSync},
+        view::{ServerFacts, View},
+    },
     dcs::snapshot::SyncState,
     spec::settings::SyncMode,
 };
 
 /// How soon to look again while standbys confirm.
 const SOON: Duration = Duration::from_millis(100);
-
-/// The value of `synchronous_standby_names`: any `count` of `names`. No names: the primary acknowledges alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct PgSync {
-    /// How many have to confirm.
-    pub count: u32,
-    /// Of whom.
-    pub names: BTreeSet<String>,
-}
-
-impl PgSync {
-    /// Any `count` of `names`, or fewer when there are fewer.
-    pub fn any(count: u32, names: BTreeSet<String>) -> PgSync {
-        let most = u32::try_from(names.len()).unwrap_or(u32::MAX);
-        PgSync { count: count.min(most), names }
-    }
-
-    /// As PostgreSQL reads it.
-    pub fn render(&self) -> String {
-        if self.names.is_empty() {
-            return String::new();
-        }
-        let quoted: Vec<String> = self.names.iter().map(|n| format!("\"{}\"", n.replace('"', "\"\""))).collect();
-        format!("ANY {} ({})", self.count, quoted.join(","))
-    }
-
-    /// Reads what [`PgSync::render`] wrote; anything else counts as waiting for nobody, which is the weakest assumption.
-    pub fn parse(text: &str) -> PgSync {
-        let parts = text.strip_prefix("ANY ").and_then(|rest| rest.strip_suffix(')')?.split_once(" ("));
-        let Some((count, list)) = parts else { return PgSync::default() };
-        let names = list.split(',').map(|n| n.trim().trim_matches('"').replace("\"\"", "\"")).filter(|n| !n.is_empty()).collect();
-        PgSync { count: count.parse().unwrap_or_default(), names }
-    }
-}
 
 /// The next change on the way to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]

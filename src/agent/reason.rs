@@ -14,7 +14,7 @@ pub enum Reason {
     Leading,
     Following { leader: MemberName },
     AskedToEnd,
-    TaskRunning { task: super::Task },
+    TaskRunning { task: super::view::Task },
     DcsSilentWhileLeading,
     DcsSilentWhileFollowing,
     LeaseAlmostOver,
@@ -113,8 +113,8 @@ impl fmt::Display for Reason {
     }
 }
 
-fn task_name(task: super::Task) -> &'static str {
-    use super::Task as T;
+fn task_name(task: super::view::Task) -> &'static str {
+    use super::view::Task as T;
     match task {
         T::Initialize => "initialising",
         T::Clone => "copying",
