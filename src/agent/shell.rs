@@ -1,6 +1,6 @@
 //! The loop: wait for something, look, decide, perform, publish.
 
-use std::{collections::BTreeMap, net::ToSocketAddrs, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::ToSocketAddrs, os::unix::fs::DirBuilderExt, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -123,6 +123,7 @@ pub fn run(path: &str, overrides: &Overrides) -> Result<u8, AgentError> {
 async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), AgentError> {
     let config = Rc::new(config::load(path, overrides)?);
     let (guard, messages) = GuardLink::connect()?;
+    make_parent(&config.installation.data_dir)?;
     clone::recover_interrupted(&config.installation)?;
     let mut roles = vec![&config.superuser, &config.replication];
     roles.extend(&config.rewind);
@@ -176,6 +177,13 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         source: (path.to_owned(), overrides.clone()),
     };
     Ok((shell, events))
+}
+
+/// The data directory itself appears when it is complete; what it lies in has to be there before.
+fn make_parent(data_dir: &std::path::Path) -> Result<(), PostgresError> {
+    let Some(parent) = data_dir.parent() else { return Ok(()) };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    made.map_err(PostgresError::file("create", parent))
 }
 
 /// Listens for the REST API. `SO_REUSEADDR` comes with tokio: an agent that was killed is back on its port at once.

@@ -109,20 +109,9 @@ impl Etcd {
         Ok(Some(PutOptions::new().with_lease(self.session()?)))
     }
 
-    /// Extends the lease. Zero seconds left in the answer is etcd's way to say that it is gone.
+    /// Extends the lease. Opening the stream already sends the renewal and waits for its answer; one without time left is an error.
     async fn extend(&self, lease: i64) -> Result<(), DcsError> {
-        let left = self
-            .answered(|mut client| async move {
-                let (_keeper, mut answers) = client.lease_keep_alive(lease).await?;
-                let answer = answers.message().await?;
-                Ok(answer.map_or(0, |a| a.ttl()))
-            })
-            .await?;
-        if left > 0 {
-            return Ok(());
-        }
-        self.lease.set(None);
-        Err(DcsError::SessionLost)
+        self.answered(|mut client| async move { client.lease_keep_alive(lease).await }).await.map(drop)
     }
 
     /// Puts `value` under the leader's condition, plus `seen` where given. `Ok(false)`: the condition did not hold.
