@@ -7,6 +7,8 @@ mod recovery;
 mod replica;
 mod switchover;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use crate::agent::{
     action::{Action, Decision, Stop},
