@@ -86,7 +86,7 @@ fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
 
 /// The leader key is ours and the server is a standby: promote it, in an order that loses nothing at any point.
 pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
-    let slots = view.others().filter(|m| view.settings.use_slots && !server.slots.contains(&m.slot_name())).cloned().collect();
+    let slots: BTreeSet<_> = view.others().filter(|m| view.settings.use_slots && !server.slots.contains(&m.slot_name())).cloned().collect();
     if view.settings.synchronous_mode != SyncMode::Off || view.sync_active() {
         // First the DCS: from here on only this member may lead, until its own voters have what it has.
         let only_me = SyncState { leader: Some(view.me.to_string()), ..SyncState::default() };
@@ -103,7 +103,8 @@ pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
         return Decision::wait_briefly(Reason::PreparingPromotion, RETRY);
     }
     // Slots first, so that nobody who re-connects finds its WAL recycled.
-    Decision::act([Action::EnsureSlots(slots), Action::Promote], Reason::Promoting)
+    let slots = (!slots.is_empty()).then_some(Action::EnsureSlots(slots));
+    Decision::act(slots.into_iter().chain([Action::Promote]), Reason::Promoting)
 }
 
 /// A primary while nobody holds the leader key: at the end of a bootstrap, after the DCS lost its content, or after the key expired.
@@ -137,6 +138,11 @@ fn record_bootstrap(view: &View, server: &ServerFacts) -> Decision {
             Decision::act([Action::EnsureRoles, record, Action::EnsureConfig, Action::ClaimLeader], Reason::RecordingBootstrap)
         }
     }
+}
+
+/// A primary whose lease, if there was one, this agent does not know. The guard does.
+pub fn adopted_without_answers() -> Decision {
+    Decision::wait_briefly(Reason::DcsSilentWhileLeading, RETRY)
 }
 
 /// The DCS does not answer. The lease that was held lasts until `until`; nobody can have taken over before that.

@@ -28,6 +28,7 @@ pub fn decide(view: &View) -> Decision {
         return refusal;
     }
     match (&view.local, &view.lock) {
+        (Local::Unusable { why }, Lock::Mine { .. }) => Decision::act([Action::ReleaseLeader], Reason::Unusable { why: why.clone() }),
         (Local::Unusable { why }, _) => Decision::wait(Reason::Unusable { why: why.clone() }),
 
         (Local::Empty, Lock::Mine { .. }) => Decision::act([Action::ReleaseLeader], Reason::NoDataToLead),
@@ -49,9 +50,8 @@ pub fn decide(view: &View) -> Decision {
         }
         (Local::Primary(server), Lock::Free) => leader::without_lock(view, server),
         (Local::Primary(_), Lock::Unknown { until: Some(until) }) => leader::without_answers(view, *until),
-        // Never led in this life: a primary adopted from before, or one just initialised. Nobody else can lead without the DCS either,
-        // but somebody may have before it fell silent.
-        (Local::Primary(_), Lock::Unknown { until: None }) => Decision::act([Action::StopServer(Stop::Immediate)], Reason::LeaseAlmostOver),
+        // Just initialised, or adopted from an agent that died: then the guard holds the end of the lease that agent last proved.
+        (Local::Primary(_), Lock::Unknown { until: None }) => leader::adopted_without_answers(),
 
         (Local::Standby(server), Lock::Mine { until }) => leader::promote(view, server, *until),
         (Local::Standby(server), Lock::Other(leader)) => replica::follow(view, server, leader),

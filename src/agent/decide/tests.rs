@@ -287,7 +287,7 @@ fn before_a_promotion_the_dcs_admits_nobody_else_and_commits_wait() {
     assert_eq!(decide(&view).actions, [Action::SetSyncNames(names.clone())]);
     let Local::Standby(facts) = &mut view.local else { unreachable!() };
     facts.synchronous_standby_names = names.render();
-    assert_eq!(decide(&view).actions, [Action::EnsureSlots(BTreeSet::new()), Action::Promote]);
+    assert_eq!(decide(&view).actions, [Action::Promote]);
 }
 
 #[test]
