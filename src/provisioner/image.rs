@@ -252,7 +252,7 @@ impl ImageError {
 
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
-        Some(match self {
+        let hint = match self {
             ImageError::NotLinux => "compile it inside the image (spilo image build --from-source DIR) or use a finished one (--image REF)",
             ImageError::NotASourceTree(_) => "name the directory of a checkout of spilo",
             ImageError::NotPulled { .. } => "is its name right, and does the registry answer? docker pull shows more",
@@ -260,8 +260,8 @@ impl ImageError {
             ImageError::BaseFailed { .. } => "do Debian's mirrors answer from this machine?",
             ImageError::BuildFailed { .. } => "do Debian's mirrors answer from inside containers?",
             ImageError::Unreadable { .. } => return None,
-        })
-        .map(str::to_owned)
+        };
+        Some(hint.to_owned())
     }
 }
 

@@ -65,7 +65,8 @@ pub(super) async fn attached(docker: &Docker, container: &str, command: &[String
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let Running { id, mut output, input } = begin(docker, container, command, terminal, true).await?;
     let _raw = if terminal { Some(RawTerminal::enter()?) } else { None };
-    let mut side = std::pin::pin!(async { tokio::join!(forward(input), resize(docker, &id, terminal)) });
+    let mut sending = std::pin::pin!(async { tokio::join!(forward(input), resize(docker, &id, terminal)) });
+    let mut sent = false;
     loop {
         tokio::select! {
             piece = output.next() => match piece {
@@ -73,18 +74,10 @@ pub(super) async fn attached(docker: &Docker, container: &str, command: &[String
                 None => break,
             },
             // Input may end long before output does.
-            _ = &mut side, if !terminal => drain(&mut output).await?,
+            _ = &mut sending, if !sent => sent = true,
         }
     }
     exit_code(docker, &id).await
-}
-
-/// Prints the rest, when there is nothing left to send.
-async fn drain(output: &mut Output) -> Result<(), ProvisionError> {
-    while let Some(piece) = output.next().await {
-        print(&piece.map_err(failed("read what the command printed"))?)?;
-    }
-    Ok(())
 }
 
 async fn begin(docker: &Docker, container: &str, command: &[String], tty: bool, stdin: bool) -> Result<Running, ProvisionError> {
@@ -145,7 +138,10 @@ async fn forward(mut input: Input) {
 /// Tells the command how large our terminal is, now and whenever that changes.
 async fn resize(docker: &Docker, id: &str, terminal: bool) {
     let Ok(mut changed) = signal(SignalKind::window_change()) else { return };
-    while terminal {
+    if !terminal {
+        return;
+    }
+    loop {
         if let Ok(size) = termios::tcgetwinsize(std::io::stdout()) {
             let options = ResizeExecOptions { height: size.ws_row, width: size.ws_col };
             if let Err(error) = docker.resize_exec(id, options).await {

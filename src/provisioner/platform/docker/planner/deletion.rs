@@ -24,7 +24,7 @@ pub(super) fn plan(inventory: &Inventory) -> Result<Plan<DockerAction>, Provisio
     }
     let mut steps = Vec::new();
     let marked = inventory.stored.as_ref().filter(|stored| !stored.deleting).map(mark_of);
-    steps.extend(marked.as_ref().map(|stored| mark_step(stored)));
+    steps.extend(marked.as_ref().map(mark_step));
     let of = |form: Form| inventory.objects.iter().filter(move |object| object.form == form);
     steps.extend(of(Form::Container).map(container_step));
     steps.extend(of(Form::Volume).filter(|volume| volume.kind != ObjectKind::Spec).map(volume_step));
