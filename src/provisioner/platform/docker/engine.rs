@@ -88,8 +88,10 @@ fn innermost(error: &Error) -> String {
 }
 
 fn io_kind(error: &Error) -> Option<io::ErrorKind> {
-    if let Error::SocketNotFoundError(_) = error {
-        return Some(io::ErrorKind::NotFound);
+    match error {
+        Error::SocketNotFoundError(_) => return Some(io::ErrorKind::NotFound),
+        Error::IOError { err } => return Some(err.kind()),
+        _ => {}
     }
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = next {
@@ -130,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_engine_that_is_not_there_is_named_with_its_address() {
-        let error = connect("unix:///nowhere/docker.sock").await.err().expect("nothing listens there");
+        let error = connect("unix:///nowhere/docker.sock").await.expect_err("nothing listens there");
         assert!(error.to_string().contains("unix:///nowhere/docker.sock"), "{error}");
         assert!(error.hint().unwrap().contains("start docker"));
     }

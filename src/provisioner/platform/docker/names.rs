@@ -119,12 +119,11 @@ mod tests {
 
     #[test]
     fn only_our_own_labels_of_the_same_cluster_make_an_object_ours() {
-        let mine = labels(&orders(), ObjectKind::Node, None);
-        assert_eq!(ours(&mine, &orders()), Some(ObjectKind::Node));
-        assert_eq!(ours(&mine, &"order".parse().unwrap()), None);
-        let mut unmanaged = mine.clone();
-        unmanaged.remove(MANAGED);
-        assert_eq!(ours(&unmanaged, &orders()), None);
+        let mut labels = labels(&orders(), ObjectKind::Node, None);
+        assert_eq!(ours(&labels, &orders()), Some(ObjectKind::Node));
+        assert_eq!(ours(&labels, &"order".parse().unwrap()), None);
+        labels.remove(MANAGED);
+        assert_eq!(ours(&labels, &orders()), None);
         assert_eq!(ours(&HashMap::new(), &orders()), None);
     }
 }

@@ -10,10 +10,10 @@ pub(super) const PORTS: u16 = 3;
 
 /// The first of three consecutive ports, from `from` on, that are neither reserved nor in use.
 pub(super) fn first_free(from: u16, reserved: &BTreeSet<u16>, in_use: impl Fn(u16) -> bool) -> Option<u16> {
-    let last = u16::MAX - PORTS + 1;
+    let last = u16::MAX - (PORTS - 1);
     let mut first = from;
     while first <= last {
-        match (first..first + PORTS).rev().find(|port| reserved.contains(port) || in_use(*port)) {
+        match (first..=first + (PORTS - 1)).rev().find(|port| reserved.contains(port) || in_use(*port)) {
             None => return Some(first),
             Some(taken) => first = taken.checked_add(1)?,
         }
