@@ -114,6 +114,7 @@ fn dockerfile_for(postgres: PostgresVersion, from_source: bool) -> Dockerfile {
     Dockerfile {
         base: BASE_IMAGE,
         postgres: postgres.get(),
+        version: env!("CARGO_PKG_VERSION"),
         // The version that trixie carries; every other one comes from PostgreSQL's own archive.
         pgdg: postgres != PostgresVersion::default(),
         from_source,

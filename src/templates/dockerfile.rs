@@ -16,6 +16,8 @@ pub struct Dockerfile {
     pub base: &'static str,
     /// PostgreSQL's major version.
     pub postgres: u8,
+    /// The version of our own binary.
+    pub version: &'static str,
     /// Whether PostgreSQL comes from its own package archive because the base's Debian does not carry this version.
     pub pgdg: bool,
     /// Whether our own binary is compiled in a stage of its own.
@@ -26,6 +28,7 @@ pub struct Dockerfile {
 struct Context<'a> {
     base: &'a str,
     postgres: u8,
+    version: &'a str,
     pgdg: bool,
     from_source: bool,
     uid: u32,
@@ -36,8 +39,8 @@ pub fn render_dockerfile(dockerfile: &Dockerfile) -> String {
     let mut engine = Handlebars::new();
     engine.register_escape_fn(no_escape);
     engine.set_strict_mode(true);
-    let Dockerfile { base, postgres, pgdg, from_source } = *dockerfile;
-    let context = Context { base, postgres, pgdg, from_source, uid: POSTGRES_UID };
+    let Dockerfile { base, postgres, version, pgdg, from_source } = *dockerfile;
+    let context = Context { base, postgres, version, pgdg, from_source, uid: POSTGRES_UID };
     engine.render_template(TEMPLATE, &context).expect("the template is compiled in and its context has every field")
 }
 
@@ -46,7 +49,7 @@ mod tests {
     use super::*;
 
     fn dockerfile(postgres: u8, pgdg: bool, from_source: bool) -> String {
-        render_dockerfile(&Dockerfile { base: "debian:trixie-slim", postgres, pgdg, from_source })
+        render_dockerfile(&Dockerfile { base: "debian:trixie-slim", postgres, version: "1.2.3", pgdg, from_source })
     }
 
     #[test]

@@ -80,7 +80,9 @@ async fn build(docker: &Docker, recipe: &ImageRecipe, say: &dyn Fn(&str)) -> Res
     let reference = recipe.reference();
     say(&format!("building image '{reference}'"));
     let context = pack(recipe).map_err(|source| ProvisionError::Local { doing: "pack what goes into the image".to_owned(), source })?;
-    let options = BuildImageOptionsBuilder::default().t(&reference).rm(true).forcerm(true).labels(&labels(recipe)).build();
+    // The other labels are in the build file; this one is a digest of it.
+    let labels = HashMap::from([(names::INPUTS.to_owned(), recipe.inputs.clone())]);
+    let options = BuildImageOptionsBuilder::default().t(&reference).rm(true).forcerm(true).labels(&labels).build();
     let mut output = std::pin::pin!(docker.build_image(options, None, Some(body_full(context.into()))));
     let mut step = "Step 0".to_owned();
     let mut last = VecDeque::new();
@@ -119,18 +121,6 @@ fn exit_only(reason: &str) -> String {
 fn lines(info: &BuildInfo) -> Vec<String> {
     let text = info.stream.as_deref().or(info.status.as_deref()).unwrap_or_default();
     text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect()
-}
-
-fn labels(recipe: &ImageRecipe) -> HashMap<String, String> {
-    [
-        (names::MANAGED, "true".to_owned()),
-        (names::KIND, ObjectKind::Image.to_string()),
-        (names::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
-        (names::POSTGRES, recipe.postgres.to_string()),
-        (names::INPUTS, recipe.inputs.clone()),
-    ]
-    .map(|(label, value)| (label.to_owned(), value))
-    .into()
 }
 
 /// The build's context: the build file and the payload. Times are left at zero, so that the builder's cache sees equal files as equal.
