@@ -66,7 +66,7 @@ async fn containers_can_do_no_more_than_they_must() {
         let answer = run(&scratch, part, script).await;
         let lines: Vec<&str> = answer.lines().collect();
         let alias = format!("{}-{part}", scratch.name);
-        assert_eq!(lines, ["10432", "CapEff:0000000000000000", "NoNewPrivs:1", "700 10432", "700 10432", &alias], "{part}");
+        assert_eq!(lines, ["10432", "CapEff:0000000000000000", "NoNewPrivs:1", "1777 10432", "700 10432", &alias], "{part}");
     }
     assert_eq!(run(&scratch, "1", "touch /var/lib/spilo/x && stat -c '%a %U' /var/lib/spilo").await, "700 postgres\n");
 }

@@ -42,7 +42,7 @@ async fn a_second_operation_is_told_who_is_at_work() {
     assert!(matches!(error, ProvisionError::Busy { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("'scale it'") && text.contains(&format!("process {}", std::process::id())), "{text}");
-    assert_eq!(locks_of(&scratch.name).await, [held.object.clone()], "the refused one left nothing");
+    assert_eq!(locks_of(&scratch.name).await, std::slice::from_ref(&held.object), "the refused one left nothing");
     scratch.platform.release_lock(&held).await.unwrap();
     let next = scratch.platform.acquire_lock(&scratch.name, "delete it").await.unwrap();
     scratch.platform.release_lock(&next).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_renewed_lock_is_still_one_and_a_lost_one_is_noticed() {
     let Some(scratch) = Scratch::new(1).await else { return };
     let held = scratch.platform.acquire_lock(&scratch.name, "x").await.unwrap();
     let renewed = scratch.platform.renew_lock(&held).await.unwrap();
-    assert_eq!(locks_of(&scratch.name).await, [renewed.object.clone()]);
+    assert_eq!(locks_of(&scratch.name).await, std::slice::from_ref(&renewed.object));
     assert_eq!(renewed.record.since, held.record.since);
     assert!(renewed.record.expires > held.record.expires);
     client().await.remove_volume(&renewed.object, None::<RemoveVolumeOptions>).await.unwrap();

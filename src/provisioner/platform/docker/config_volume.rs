@@ -8,13 +8,13 @@ use std::io::{self, Read as _};
 use bollard::{
     Docker, body_try_stream,
     models::{ContainerCreateBody, HostConfig},
-    query_parameters::{CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder},
+    query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder},
 };
 use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 
 use super::{
-    definition::{etcd_hosts, volume_mount},
+    definition::{config_mount, etcd_hosts},
     engine::{failed, is_missing},
     ensure, inventory, names,
 };
@@ -98,14 +98,12 @@ async fn create_writer(docker: &Docker, cluster: &ClusterName, image: &str) -> R
         labels: Some(names::labels(cluster, ObjectKind::ConfigWriter, None)),
         host_config: Some(HostConfig {
             network_mode: Some("none".to_owned()),
-            mounts: Some(vec![volume_mount(names::config(cluster), CONFIG_DIRECTORY, false)]),
+            mounts: Some(vec![config_mount(cluster, false)]),
             ..Default::default()
         }),
         ..Default::default()
     };
-    let options = CreateContainerOptionsBuilder::default().name(&name).build();
-    let created = docker.create_container(Some(options), request).await.map_err(failed(format!("create container '{name}'")))?;
-    Ok(created.id)
+    ensure::created(docker, cluster, &name, request).await
 }
 
 fn config_files(stored: &StoredSpec) -> Result<Vec<ConfigFile>, ProvisionError> {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkingConfig, PortBinding, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions, NetworkingConfig,
+    PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -105,7 +105,7 @@ impl Definition {
             port_bindings: Some(self.ports.iter().map(published).collect()),
             restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::UNLESS_STOPPED), maximum_retry_count: None }),
             readonly_rootfs: Some(true),
-            tmpfs: Some(HashMap::from([tmpfs("/tmp", "256m"), tmpfs("/run/spilo", "64m")])),
+            tmpfs: Some(HashMap::from([tmpfs("/tmp", "1777", "256m"), tmpfs("/run/spilo", "0700", "64m")])),
             shm_size: Some(SHM_BYTES),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
@@ -119,9 +119,10 @@ impl Definition {
     }
 
     fn mounts(&self, cluster: &ClusterName) -> Vec<Mount> {
-        let mut mounts = vec![volume_mount(names::config(cluster), CONFIG_DIRECTORY, true)];
+        let mut mounts = vec![config_mount(cluster, true)];
         if self.keeps_data {
-            mounts.push(volume_mount(self.name.clone(), DATA_DIRECTORY, false));
+            let labels = names::labels(cluster, self.kind, self.member.as_ref());
+            mounts.push(volume_mount(self.name.clone(), labels, DATA_DIRECTORY, false));
         }
         mounts
     }
@@ -225,17 +226,25 @@ fn published(&(outside, inside): &(u16, u16)) -> (String, Option<Vec<PortBinding
     (format!("{inside}/tcp"), Some(vec![binding]))
 }
 
-fn tmpfs(path: &str, size: &str) -> (String, String) {
-    (path.to_owned(), format!("rw,noexec,nosuid,nodev,size={size},mode=0700,uid={POSTGRES_UID},gid={POSTGRES_UID}"))
+fn tmpfs(path: &str, mode: &str, size: &str) -> (String, String) {
+    (path.to_owned(), format!("rw,noexec,nosuid,nodev,size={size},mode={mode},uid={POSTGRES_UID},gid={POSTGRES_UID}"))
 }
 
-/// A volume mounted at a path.
-pub(super) fn volume_mount(volume: String, path: &str, read_only: bool) -> Mount {
+/// The configuration, mounted where everybody looks for it.
+pub(super) fn config_mount(cluster: &ClusterName, read_only: bool) -> Mount {
+    let labels = names::labels(cluster, ObjectKind::Config, None);
+    volume_mount(names::config(cluster), labels, CONFIG_DIRECTORY, read_only)
+}
+
+/// A volume mounted at a path. It exists already; if it has been removed a moment ago, the engine makes another one by itself, and without these
+/// labels nobody would know whose it is.
+fn volume_mount(volume: String, labels: HashMap<String, String>, path: &str, read_only: bool) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(volume),
         target: Some(path.to_owned()),
         read_only: Some(read_only),
+        volume_options: Some(MountVolumeOptions { labels: Some(labels), ..Default::default() }),
         ..Default::default()
     }
 }
@@ -308,6 +317,10 @@ mod tests {
         for definition in definitions(&stored(1, false)) {
             let mounts = definition.to_request(&"orders".parse().unwrap()).host_config.unwrap().mounts.unwrap();
             assert_eq!((mounts[0].source.as_deref(), mounts[0].read_only), (Some("spilo-orders-config"), Some(true)));
+            for mount in &mounts {
+                let labels = mount.volume_options.as_ref().unwrap().labels.as_ref().unwrap();
+                assert!(names::ours(labels, &"orders".parse().unwrap()).is_some(), "{mount:?}");
+            }
             let data: Vec<_> = mounts[1..].iter().map(|mount| mount.source.clone().unwrap()).collect();
             assert_eq!(data, if definition.keeps_data { vec![definition.name] } else { vec![] });
         }

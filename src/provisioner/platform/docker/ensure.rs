@@ -1,10 +1,13 @@
 //! Effects on the engine, each named by its end state and repeatable at any point. Nothing without our label is touched.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     Docker,
-    models::{ContainerInspectResponse, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, VolumeCreateRequest},
+    models::{
+        ContainerCreateBody, ContainerInspectResponse, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+        VolumeCreateRequest,
+    },
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, ListNetworksOptionsBuilder,
         RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions, StopContainerOptions,
@@ -27,10 +30,14 @@ use crate::{
 
 type Labels = HashMap<String, String>;
 
-/// The cluster has its network; returns its identifier.
-pub(super) async fn network(docker: &Docker, cluster: &ClusterName) -> Result<String, ProvisionError> {
-    if let Some(id) = find_network(docker, cluster).await? {
-        return Ok(id);
+/// How often something that is under way in the engine is looked at again, and how long is waited in between.
+const PATIENCE: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The cluster has its network, and only one.
+pub(super) async fn network(docker: &Docker, cluster: &ClusterName) -> Result<(), ProvisionError> {
+    if settled_network(docker, cluster).await?.is_some() {
+        return Ok(());
     }
     let name = names::network(cluster);
     let request = NetworkCreateRequest {
@@ -39,19 +46,49 @@ pub(super) async fn network(docker: &Docker, cluster: &ClusterName) -> Result<St
         labels: Some(names::labels(cluster, ObjectKind::Network, None)),
         ..Default::default()
     };
-    let created = docker.create_network(request).await.map_err(failed(format!("create network '{name}'")))?;
-    Ok(created.id)
+    docker.create_network(request).await.map_err(failed(format!("create network '{name}'")))?;
+    settled_network(docker, cluster).await.map(|_| ())
 }
 
-async fn find_network(docker: &Docker, cluster: &ClusterName) -> Result<Option<String>, ProvisionError> {
+/// The identifier of the cluster's network, if it has one.
+///
+/// Engines before 25 take any number of networks of the same name and can use none of them by that name. A second one comes up when a run of
+/// ours was killed whose request the engine then carried out all the same. The one that is in use stays, else the oldest.
+async fn settled_network(docker: &Docker, cluster: &ClusterName) -> Result<Option<String>, ProvisionError> {
+    let mut found = Vec::new();
+    let ids = network_ids(docker, cluster).await?;
+    if ids.len() < 2 {
+        return Ok(ids.into_iter().next());
+    }
+    for id in ids {
+        let answer = docker.inspect_network(&id, None::<InspectNetworkOptions>).await;
+        if let Some(network) = or_missing(answer).map_err(failed("inspect a network"))? {
+            let users = network.containers.unwrap_or_default().len();
+            found.push((std::cmp::Reverse(users), network.created, id));
+        }
+    }
+    found.sort();
+    let mut ids = found.into_iter().map(|(_, _, id)| id);
+    let kept = ids.next();
+    for surplus in ids {
+        network_removed(docker, cluster, &surplus).await?;
+    }
+    Ok(kept)
+}
+
+/// Every network that has the name of the cluster's.
+async fn network_ids(docker: &Docker, cluster: &ClusterName) -> Result<Vec<String>, ProvisionError> {
     let name = names::network(cluster);
     let filters = HashMap::from([("name", vec![name.clone()])]);
     let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
     let networks = docker.list_networks(Some(options)).await.map_err(failed("list networks"))?;
+    let mut ids = Vec::new();
     // The engine's filter takes parts of names too.
-    let Some(found) = networks.into_iter().find(|network| network.name.as_deref() == Some(&name)) else { return Ok(None) };
-    refuse_foreign(Form::Network, &name, found.labels.as_ref(), cluster)?;
-    Ok(found.id)
+    for network in networks.into_iter().filter(|network| network.name.as_deref() == Some(&name)) {
+        refuse_foreign(Form::Network, &name, network.labels.as_ref(), cluster)?;
+        ids.extend(network.id);
+    }
+    Ok(ids)
 }
 
 /// The volume is there.
@@ -68,10 +105,10 @@ pub(super) async fn running(docker: &Docker, cluster: &ClusterName, definition: 
         let labels = names::labels(cluster, definition.kind, definition.member.as_ref());
         volume(docker, cluster, &definition.name, labels).await?;
     }
-    let network = find_network(docker, cluster).await?.unwrap_or_default();
+    let network = settled_network(docker, cluster).await?.unwrap_or_default();
     match inspect(docker, cluster, &definition.name).await? {
         Some(container) if !replace && condition(&container) != Condition::Dead && !is_stale(&container, cluster, &network) => {
-            if !is_attached(&container, &names::network(cluster), &network) {
+            if !is_attached(&container, &names::network(cluster), &[&network]) {
                 connect(docker, cluster, definition, &network).await?;
             }
             if condition(&container) == Condition::Paused {
@@ -81,11 +118,21 @@ pub(super) async fn running(docker: &Docker, cluster: &ClusterName, definition: 
         }
         Some(container) => {
             removed(docker, container.id.as_deref().unwrap_or(&definition.name)).await?;
-            create(docker, cluster, definition).await?;
+            created(docker, cluster, &definition.name, definition.to_request(cluster)).await?;
         }
-        None => create(docker, cluster, definition).await?,
+        None => {
+            created(docker, cluster, &definition.name, definition.to_request(cluster)).await?;
+        }
     }
-    start(docker, &definition.name).await
+    if let Err(error) = start(docker, &definition.name).await {
+        // A second network may have come up since we looked.
+        if network_ids(docker, cluster).await?.len() < 2 {
+            return Err(error);
+        }
+        settled_network(docker, cluster).await?;
+        start(docker, &definition.name).await?;
+    }
+    Ok(())
 }
 
 /// Whether a container that is at rest belongs to a network that has been removed since: it could never start again.
@@ -95,11 +142,30 @@ fn is_stale(container: &ContainerInspectResponse, cluster: &ClusterName, network
     known.is_some_and(|known| !known.is_empty() && known != network)
 }
 
-async fn create(docker: &Docker, cluster: &ClusterName, definition: &Definition) -> Result<(), ProvisionError> {
-    let options = CreateContainerOptionsBuilder::default().name(&definition.name).build();
-    let created = docker.create_container(Some(options), definition.to_request(cluster)).await;
-    created.map_err(failed(format!("create container '{}'", definition.name)))?;
-    Ok(())
+/// A container of this name exists; returns its identifier.
+///
+/// Its name may be taken for a moment by one that is coming or going: by the request of a run of ours that was killed. One that came is as good
+/// as ours, because it was made by the same plan.
+pub(super) async fn created(
+    docker: &Docker,
+    cluster: &ClusterName,
+    name: &str,
+    request: ContainerCreateBody,
+) -> Result<String, ProvisionError> {
+    let mut patience = PATIENCE;
+    loop {
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        match docker.create_container(Some(options), request.clone()).await {
+            Ok(created) => return Ok(created.id),
+            Err(error) if is_conflict(&error) && patience > 0 => patience -= 1,
+            Err(error) => return Err(failed(format!("create container '{name}'"))(error)),
+        }
+        tokio::time::sleep(PAUSE).await;
+        let came = inspect(docker, cluster, name).await?.filter(|container| condition(container) != Condition::Dead);
+        if let Some(id) = came.and_then(|container| container.id) {
+            return Ok(id);
+        }
+    }
 }
 
 /// Connects under the alias; a connection without it is renewed.
@@ -157,10 +223,10 @@ pub(super) async fn removed(docker: &Docker, id: &str) -> Result<(), ProvisionEr
 }
 
 async fn wait_until_removed(docker: &Docker, id: &str) -> Result<(), ProvisionError> {
-    for _ in 0..100 {
+    for _ in 0..PATIENCE {
         match docker.inspect_container(id, None::<InspectContainerOptions>).await {
             Err(error) if is_missing(&error) => return Ok(()),
-            _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            _ => tokio::time::sleep(PAUSE).await,
         }
     }
     Err(ProvisionError::Engine { doing: format!("remove container '{id}'"), reason: "its removal does not come to an end".to_owned() })

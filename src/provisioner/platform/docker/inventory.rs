@@ -41,8 +41,8 @@ struct Listed {
 pub(super) async fn observe(docker: &Docker, cluster: &ClusterName) -> Result<Inventory, ProvisionError> {
     let listed = list_all(docker).await?;
     let candidates = candidate_names(cluster);
-    let network = listed.iter().find(|thing| thing.form == Form::Network && names::ours(&thing.labels, cluster).is_some());
-    let network_id = network.map(|thing| thing.id.clone());
+    let networks = listed.iter().filter(|thing| thing.form == Form::Network && names::ours(&thing.labels, cluster).is_some());
+    let networks: Vec<String> = networks.map(|thing| thing.id.clone()).collect();
     let mut inventory = Inventory { cluster: cluster.clone(), stored: None, objects: Vec::new(), foreign: Vec::new() };
     let mut containers = Vec::new();
     let mut specs = Vec::new();
@@ -61,7 +61,7 @@ pub(super) async fn observe(docker: &Docker, cluster: &ClusterName) -> Result<In
         }
     }
     inventory.stored = spec_store::newest(specs.iter().map(|thing| (thing.name.as_str(), &thing.labels)))?;
-    let inspected = try_join_all(containers.iter().map(|thing| inspect(docker, cluster, network_id.as_deref(), thing))).await?;
+    let inspected = try_join_all(containers.iter().map(|thing| inspect(docker, cluster, &networks, thing))).await?;
     inventory.objects.extend(inspected.into_iter().flatten());
     inventory.objects.sort_by(|a, b| (a.form, &a.name).cmp(&(b.form, &b.name)));
     Ok(inventory)
@@ -173,7 +173,7 @@ fn present(kind: ObjectKind, thing: &Listed) -> Object {
 }
 
 /// Looks closer at one container; `None` when it has gone since it was listed.
-async fn inspect(docker: &Docker, cluster: &ClusterName, network: Option<&str>, thing: &Listed) -> Result<Option<Object>, ProvisionError> {
+async fn inspect(docker: &Docker, cluster: &ClusterName, networks: &[String], thing: &Listed) -> Result<Option<Object>, ProvisionError> {
     let answer = docker.inspect_container(&thing.id, None::<InspectContainerOptions>).await;
     let Some(container) = or_missing(answer).map_err(failed(format!("inspect container '{}'", thing.name)))? else {
         return Ok(None);
@@ -182,7 +182,7 @@ async fn inspect(docker: &Docker, cluster: &ClusterName, network: Option<&str>, 
     Ok(Some(Object {
         condition: condition(&container),
         image: container.config.as_ref().and_then(|config| config.image.clone()),
-        attached: network.is_some_and(|id| is_attached(&container, &names::network(cluster), id)),
+        attached: is_attached(&container, &names::network(cluster), networks),
         ..present(kind, thing)
     }))
 }
@@ -199,13 +199,14 @@ pub(super) fn condition(container: &ContainerInspectResponse) -> Condition {
     }
 }
 
-/// Whether a container is connected to this very network under the name that it has inside: its host name, which is also its alias.
-pub(super) fn is_attached(container: &ContainerInspectResponse, network: &str, id: &str) -> bool {
+/// Whether a container is connected to one of these very networks of that name under the name that it has inside: its host name, which is also its alias.
+pub(super) fn is_attached(container: &ContainerInspectResponse, network: &str, ids: &[impl AsRef<str>]) -> bool {
     let alias = container.config.as_ref().and_then(|config| config.hostname.as_deref());
     let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
     let Some(endpoint) = networks.and_then(|networks| networks.get(network)) else { return false };
     // A container that never ran has no endpoint yet, and no network identifier either.
-    let same = endpoint.network_id.as_deref().is_none_or(|known| known.is_empty() || known == id);
+    let known = endpoint.network_id.as_deref().filter(|known| !known.is_empty());
+    let same = !ids.is_empty() && known.is_none_or(|known| ids.iter().any(|id| id.as_ref() == known));
     let aliases = endpoint.aliases.iter().flatten().map(String::as_str);
     same && alias.is_some_and(|alias| aliases.into_iter().any(|known| known == alias))
 }
@@ -242,10 +243,10 @@ mod tests {
 
     #[test]
     fn a_container_is_attached_only_to_this_very_network_and_under_its_name() {
-        assert!(is_attached(&connected(Some("n1"), &["orders-1", "0123"]), "spilo-orders", "n1"));
-        assert!(is_attached(&connected(Some(""), &["orders-1"]), "spilo-orders", "n1"));
-        assert!(!is_attached(&connected(Some("n0"), &["orders-1"]), "spilo-orders", "n1"));
-        assert!(!is_attached(&connected(Some("n1"), &["0123"]), "spilo-orders", "n1"));
-        assert!(!is_attached(&connected(Some("n1"), &["orders-1"]), "spilo-other", "n1"));
+        assert!(is_attached(&connected(Some("n1"), &["orders-1", "0123"]), "spilo-orders", &["n1"]));
+        assert!(is_attached(&connected(Some(""), &["orders-1"]), "spilo-orders", &["n1"]));
+        assert!(!is_attached(&connected(Some("n0"), &["orders-1"]), "spilo-orders", &["n1"]));
+        assert!(!is_attached(&connected(Some("n1"), &["0123"]), "spilo-orders", &["n1"]));
+        assert!(!is_attached(&connected(Some("n1"), &["orders-1"]), "spilo-other", &["n1"]));
     }
 }

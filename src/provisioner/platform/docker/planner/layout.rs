@@ -139,9 +139,16 @@ fn ground_steps(wanted: &StoredSpec, inventory: &Inventory) -> Vec<DockerStep> {
     let cluster = &inventory.cluster;
     let mut steps = Vec::new();
     let network = names::network(cluster);
-    if !inventory.objects.iter().any(|object| object.form == Form::Network) {
-        let step = Step::new(GROUND, "network", format!("create network '{network}'"), "it is missing", DockerAction::EnsureNetwork);
-        steps.push(step.creating([format!("network '{network}'")]));
+    match inventory.objects.iter().filter(|object| object.form == Form::Network).count() {
+        0 => {
+            let step = Step::new(GROUND, "network", format!("create network '{network}'"), "it is missing", DockerAction::EnsureNetwork);
+            steps.push(step.creating([format!("network '{network}'")]));
+        }
+        1 => {}
+        _ => {
+            let why = "an interrupted run made another of that name";
+            steps.push(Step::new(GROUND, "network", format!("leave one network '{network}'"), why, DockerAction::EnsureNetwork));
+        }
     }
     let config = names::config(cluster);
     let mounted = inventory

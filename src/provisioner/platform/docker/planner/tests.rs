@@ -138,7 +138,8 @@ fn a_complete_cluster_needs_no_step_whatever_is_wished() {
 
 #[test]
 fn whatever_happened_to_a_container_is_put_right_by_one_step() {
-    let faults: [(&str, fn(&mut Object)); 5] = [
+    type Fault = fn(&mut Object);
+    let faults: [(&str, Fault); 5] = [
         ("start", |object| object.condition = Condition::Stopped),
         ("start", |object| object.condition = Condition::Created),
         ("unpause", |object| object.condition = Condition::Paused),
@@ -296,12 +297,13 @@ fn an_etcd_member_does_not_come_back_empty_among_others() {
 }
 
 #[test]
-fn left_over_generations_and_writers_are_tidied_up() {
+fn left_over_generations_networks_and_writers_are_tidied_up() {
     let mut inventory = complete(initialized());
     inventory.objects.push(object(Form::Volume, ObjectKind::Spec, "spilo-orders-spec-1".into()));
     inventory.objects.push(object(Form::Container, ObjectKind::ConfigWriter, "spilo-orders-config-writer".into()));
+    inventory.objects.push(object(Form::Network, ObjectKind::Network, "spilo-orders".into()));
     let plan = plan(&apply(), &inventory, &calm()).unwrap();
-    assert_eq!(steps(&plan), ["spec", "config-writer"]);
+    assert_eq!(steps(&plan), ["spec", "network", "config-writer"]);
 }
 
 #[test]
