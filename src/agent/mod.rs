@@ -1,1 +1,16 @@
+//! The high-availability agent: a guard, a pure decision, and a shell that observes and performs.
 
+pub mod action;
+pub mod config;
+mod decide;
+pub mod guard;
+mod lease;
+mod observe;
+mod peers;
+mod perform;
+mod publish;
+pub mod reason;
+mod server;
+pub mod shell;
+mod tasks;
+pub mod view;

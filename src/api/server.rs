@@ -31,6 +31,8 @@ const CONNECTIONS: usize = 128;
 const READ_LIMIT: Duration = Duration::from_secs(3);
 /// A request and its answer, unless it waits for a new leader.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// PostgreSQL's answer to one question: peers in a leader race wait for it.
+const OBSERVE_LIMIT: Duration = Duration::from_millis(1200);
 /// Largest body: a dynamic configuration is far below.
 const LARGEST_BODY: usize = 64 * 1024;
 /// Shortest time in which a hand-over should come true.
@@ -85,9 +87,19 @@ fn router(published: Published) -> Router {
 }
 
 async fn from_status(State(published): State<Published>, request: Request) -> Answer {
-    let status = published.status.borrow().clone();
     let uri = request.uri();
+    let status = if uri.path() == "/patroni" { observed_now(&published).await } else { published.status.borrow().clone() };
     answer(request.method().as_str(), uri.path(), uri.query().unwrap_or_default(), &status, Moment::now())
+}
+
+/// The status as of this moment; without positions when PostgreSQL does not answer in time, so that nobody counts old ones.
+async fn observed_now(published: &Published) -> Arc<NodeStatus> {
+    let (answer, observed) = oneshot::channel();
+    let asked = published.requests.try_send(ApiRequest::Observe { answer });
+    match timeout(OBSERVE_LIMIT, observed).await {
+        Ok(Ok(status)) if asked.is_ok() => status,
+        _ => Arc::new(NodeStatus { xlog: None, ..published.status.borrow().as_ref().clone() }),
+    }
 }
 
 async fn switchover(State(published): State<Published>, request: Request) -> Answer {

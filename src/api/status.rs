@@ -1,6 +1,8 @@
 //! What the agent publishes about itself, and what the API asks of it. Every answer is made from this alone, so a PostgreSQL or a DCS that
 //! hangs never makes the API hang.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
@@ -21,6 +23,11 @@ pub enum ApiRequest {
         key: FailoverKey,
         /// Told when the key is written.
         answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// Observe PostgreSQL now. Members that count each other's positions in a leader race must not count yesterday's.
+    Observe {
+        /// The status with what PostgreSQL says at this moment.
+        answer: oneshot::Sender<Arc<NodeStatus>>,
     },
 }
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnResponse, WatchOptions, WatchStream,
+    Client, Compare, CompareOp, ConnectOptions, Error, Event, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnResponse, WatchOptions,
+    WatchStream,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -108,20 +109,9 @@ impl Etcd {
         Ok(Some(PutOptions::new().with_lease(self.session()?)))
     }
 
-    /// Extends the lease. Zero seconds left in the answer is etcd's way to say that it is gone.
+    /// Extends the lease. Opening the stream already sends the renewal and waits for its answer; one without time left is an error.
     async fn extend(&self, lease: i64) -> Result<(), DcsError> {
-        let left = self
-            .answered(|mut client| async move {
-                let (_keeper, mut answers) = client.lease_keep_alive(lease).await?;
-                let answer = answers.message().await?;
-                Ok(answer.map_or(0, |a| a.ttl()))
-            })
-            .await?;
-        if left > 0 {
-            return Ok(());
-        }
-        self.lease.set(None);
-        Err(DcsError::SessionLost)
+        self.answered(|mut client| async move { client.lease_keep_alive(lease).await }).await.map(drop)
     }
 
     /// Puts `value` under the leader's condition, plus `seen` where given. `Ok(false)`: the condition did not hold.
@@ -142,12 +132,26 @@ impl Etcd {
         Ok(seen.is_some() && first_value(&answer).is_some_and(|kv| kv.value() == value.as_bytes()))
     }
 
+    /// Whether a change is worth waking up for. Progress is written all the time: who would wake up for it, and then write their own, would
+    /// never sleep again.
+    fn matters(&self, event: &Event) -> bool {
+        let Some(key) = event.kv().and_then(|kv| kv.key_str().ok()?.strip_prefix(self.keys.base())) else { return true };
+        if key == "status" {
+            return false;
+        }
+        let member = |kv: &KeyValue| serde_json::from_slice::<MemberData>(kv.value()).ok();
+        match (key.starts_with("members/"), event.kv().and_then(member), event.prev_kv().and_then(member)) {
+            (true, Some(new), Some(old)) => !new.is_progress_of(&old),
+            _ => true,
+        }
+    }
+
     async fn open_watch(&self) -> Result<WatchStream, DcsError> {
         let base = self.keys.base().to_owned();
         self.answered(|mut client| {
             let base = base.clone();
             async move {
-                let mut stream = client.watch(base, Some(WatchOptions::new().with_prefix())).await?;
+                let mut stream = client.watch(base, Some(WatchOptions::new().with_prefix().with_prev_key())).await?;
                 // The first message only confirms that the watch stands.
                 stream.message().await?;
                 Ok(stream)
@@ -185,10 +189,10 @@ impl Dcs for Etcd {
                 && !answer.canceled()
             {
                 *self.watch.borrow_mut() = Some(stream);
-                if answer.events().is_empty() {
-                    continue;
+                if answer.events().iter().any(|event| self.matters(event)) {
+                    return;
                 }
-                return;
+                continue;
             }
             tokio::time::sleep(FIRST_PAUSE).await;
         }
@@ -356,7 +360,7 @@ fn holder_of(kv: &KeyValue) -> Option<MemberName> {
 fn refusal(error: &Error) -> Option<DcsError> {
     match error {
         // etcd-client's word for "zero seconds left" when it opens the stream.
-        Error::LeaseKeepAliveError(_) => Some(DcsError::SessionLost),
+        Error::LeaseKeepAliveError(why) if why == "lease not found" => Some(DcsError::SessionLost),
         Error::InvalidArgs(why) => Some(DcsError::Refused(why.clone())),
         Error::GRpcStatus(status) => {
             let said = status.message();

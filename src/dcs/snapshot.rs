@@ -155,6 +155,12 @@ impl MemberData {
         self.tags.get(tag).is_some_and(|v| v.as_bool() != Some(false) && !v.is_null())
     }
 
+    /// True when nothing but WAL positions lies between `old` and this.
+    pub fn is_progress_of(&self, old: &MemberData) -> bool {
+        let still = |m: &MemberData| MemberData { xlog_location: None, replay_lsn: None, receive_lsn: None, ..m.clone() };
+        still(self) == still(old)
+    }
+
     /// Host and port of PostgreSQL, from `conn_url`.
     pub fn postgres_address(&self) -> Option<(String, u16)> {
         let rest = self.conn_url.split_once("://")?.1;
@@ -176,6 +182,10 @@ pub struct StatusKey {
     /// Slots of members that are away but may return.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retain_slots: Vec<String>,
+    /// Ours, unknown to Patroni: the leader that wrote this has shut down cleanly, and wrote nothing after this position. Gone as soon as
+    /// somebody leads again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_lsn: Option<Lsn>,
 }
 
 /// The `sync` key: who may succeed the leader.

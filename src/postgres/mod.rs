@@ -1,1 +1,87 @@
+//! One local PostgreSQL server: its files, its programs, its SQL. Decides nothing.
 
+pub mod bootstrap;
+pub mod clone;
+pub mod conf;
+pub mod conninfo;
+pub mod control_data;
+pub mod rewind;
+pub mod sql;
+
+use std::path::PathBuf;
+
+use crate::{model::Secret, sys::process::ProcessError};
+
+/// Where a server's parts are.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Directory of `postgres`, `initdb`, `pg_basebackup` and the others.
+    pub bin_dir: PathBuf,
+    /// The password file that every connection of ours to another server names.
+    pub passfile: PathBuf,
+}
+
+impl Installation {
+    /// A program of this installation.
+    pub fn program(&self, name: &str) -> PathBuf {
+        if self.bin_dir.as_os_str().is_empty() { PathBuf::from(name) } else { self.bin_dir.join(name) }
+    }
+}
+
+/// A role's name and, where it has one, its password.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The role.
+    pub username: String,
+    /// Its password; `None` where the server asks for none.
+    pub password: Option<Secret>,
+}
+
+/// A server's own address and where to find its maintenance database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Host name, IP address, or directory of a unix socket.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// Something that was asked of PostgreSQL did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// One of its programs failed.
+    #[error(transparent)]
+    Program(#[from] ProcessError),
+    /// A file of the data directory could not be read or written.
+    #[error("cannot {action} '{path}'")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQL failed.
+    #[error("{0}")]
+    Sql(String),
+    /// A program's answer does not say what it should.
+    #[error("'{program}' printed something unexpected: {what}")]
+    Unexpected {
+        /// The program.
+        program: &'static str,
+        /// What was missing.
+        what: String,
+    },
+}
+
+impl PostgresError {
+    /// Wraps an I/O error with what was done to which file.
+    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> PostgresError {
+        let path = path.into();
+        move |source| PostgresError::File { action, path, source }
+    }
+}

@@ -1,0 +1,76 @@
+# The project's commands; `make` alone lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+# CI checks out afresh each time: what was built is kept outside the checkout, and without what only helps to build again by hand.
+ifdef CI
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/spilo-ci/target
+export CARGO_INCREMENTAL ?= 0
+export CARGO_TERM_COLOR ?= never
+endif
+
+SPILO := $(or $(CARGO_TARGET_DIR),target)/release/spilo
+DEMO := demo
+
+# The test binaries, as Cargo.toml declares them. Those that start servers and containers run one test at a time.
+TESTS := $(shell awk -F'"' '/^\[/ {test = /^\[\[test\]\]/} test && /^name *=/ {print $$2}' Cargo.toml)
+ONE_BY_ONE := $(filter real docker,$(TESTS))
+TOGETHER := $(filter-out real docker,$(TESTS))
+
+.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit integration bench-local
+
+help: ## list what there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## install what is missing, build, start the cluster 'demo', say what to try next
+	@.ci/setup demo
+	cargo build --release --locked
+	$(SPILO) create cluster $(DEMO)
+	@printf '\nTry next:\n'
+	@printf '  %s\n' \
+	  '$(SPILO) status $(DEMO)              # who is the primary, who follows' \
+	  '$(SPILO) connect $(DEMO)             # psql on the primary' \
+	  '$(SPILO) switchover $(DEMO)          # hand over to a replica' \
+	  'docker kill spilo-$(DEMO)-1           # lose a node; then look at the status again' \
+	  'make clean-demo                      # delete the cluster and its data'
+
+clean-demo: ## delete the cluster 'demo' and its data
+	cargo build --release --locked
+	$(SPILO) delete cluster $(DEMO) --confirm $(DEMO)
+
+setup: ## install what is missing to build, run and test (from Debian's packages)
+	@.ci/setup test
+
+build: ## build the release binary
+	cargo build --release --locked
+
+test: ## everything that CI runs
+	@.ci/setup test
+	@$(MAKE) --no-print-directory fmt-check lint deny unit integration
+
+fmt: ## format the sources
+	cargo fmt
+
+fmt-check:
+	@.ci/stage format cargo fmt --check
+
+lint: ## clippy, its warnings as errors
+	@.ci/stage clippy cargo clippy --locked --all-targets -- -D warnings
+
+deny:
+	@.ci/stage dependencies .ci/deny
+
+unit: ## the tests that need no server
+	@.ci/stage 'unit tests' cargo test --locked --lib $(addprefix --test ,$(TOGETHER))
+
+integration: ## the tests with real PostgreSQL, etcd and Docker
+	@$(foreach test,$(ONE_BY_ONE),.ci/stage '$(test) tests' cargo test --locked --test $(test) -- --test-threads=1 --nocapture &&) true
+
+bench-local: ## measure what the README promises, on this machine
+	@.ci/setup test
+	cargo build --release --locked
+	@.ci/bench-local $(SPILO)

@@ -1,0 +1,145 @@
+//! What a decision may ask for.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::reason::Reason;
+use crate::{
+    dcs::snapshot::SyncState,
+    model::{MemberName, SystemId},
+};
+
+/// What to do and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// To be performed in this order.
+    pub actions: Vec<Action>,
+    /// Why.
+    pub reason: Reason,
+    /// Look again this soon, even if nothing happens; `None`: after `loop_wait`.
+    pub recheck: Option<Duration>,
+}
+
+/// How PostgreSQL is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// Cleanly, with a checkpoint.
+    Fast,
+    /// At once.
+    Immediate,
+}
+
+/// One effect. Each may be repeated: it is named by the state it leads to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Claim the right to initialise, and if it is ours and there is no data, run initdb.
+    ClaimInitialize,
+    /// Record this system identifier as the cluster's.
+    RecordInitialize(SystemId),
+    /// Write the first dynamic configuration if there is none.
+    EnsureConfig,
+    /// Create the roles that a new cluster begins with.
+    EnsureRoles,
+    /// Forget that the bootstrap is unrecorded.
+    BootstrapIsRecorded,
+    /// Move the data directory aside.
+    SetDataAside,
+    /// Ask these members for their positions.
+    AskPeers(BTreeSet<MemberName>),
+    /// Take the leader key.
+    ClaimLeader,
+    /// Give the leader key up.
+    ReleaseLeader,
+    /// Start as primary.
+    StartPrimary,
+    /// Start as standby, following this member or nobody.
+    StartStandby(Option<MemberName>),
+    /// Point the running standby at this member or at nobody.
+    Follow(Option<MemberName>),
+    /// Copy this member.
+    Clone(MemberName),
+    /// Find out how to follow this member, rewind or copy where needed, start.
+    Rejoin(MemberName),
+    /// Compare histories with this member.
+    CompareHistories(MemberName),
+    /// Make the standby a primary.
+    Promote,
+    /// Stop PostgreSQL.
+    StopServer(Stop),
+    /// Stop the primary cleanly, then give the leader key up with its last position.
+    HandOver,
+    /// Set `synchronous_standby_names`.
+    SetSyncNames(PgSync),
+    /// Write who may succeed the leader.
+    PutSync(SyncState),
+    /// Write the leader's progress.
+    PutStatus,
+    /// Bring the history of timelines up to date.
+    EnsureHistory,
+    /// Clear the request to hand over.
+    ClearFailover,
+    /// Make sure that these members have slots.
+    EnsureSlots(BTreeSet<MemberName>),
+    /// Drop slots of members that have been away too long.
+    DropSlots(BTreeSet<String>),
+    /// Write a checkpoint, so that the control file names the new timeline.
+    Checkpoint,
+    /// Remove the data directory that a copy replaced.
+    DropOldData,
+    /// Leave the DCS and end the process.
+    End,
+}
+
+impl Decision {
+    /// Does nothing, until something happens.
+    pub fn wait(reason: Reason) -> Decision {
+        Decision { actions: Vec::new(), reason, recheck: None }
+    }
+
+    /// Does nothing, and looks again soon.
+    pub fn wait_briefly(reason: Reason, recheck: Duration) -> Decision {
+        Decision { actions: Vec::new(), reason, recheck: Some(recheck) }
+    }
+
+    /// Does this, for this reason.
+    pub fn act(actions: impl IntoIterator<Item = Action>, reason: Reason) -> Decision {
+        Decision { actions: actions.into_iter().collect(), reason, recheck: None }
+    }
+}
+
+/// The value of `synchronous_standby_names`: any `count` of `names`. No names: the primary acknowledges alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PgSync {
+    /// How many have to confirm.
+    pub count: u32,
+    /// Of whom.
+    pub names: BTreeSet<String>,
+}
+
+impl PgSync {
+    /// Any `count` of `names`, or fewer when there are fewer.
+    pub fn any(count: u32, names: BTreeSet<String>) -> PgSync {
+        let most = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        PgSync { count: count.min(most), names }
+    }
+
+    /// As PostgreSQL reads it.
+    pub fn render(&self) -> String {
+        if self.names.is_empty() {
+            return String::new();
+        }
+        let quoted: Vec<String> = self.names.iter().map(|n| format!("\"{}\"", n.replace('"', "\"\""))).collect();
+        format!("ANY {} ({})", self.count, quoted.join(","))
+    }
+
+    /// Reads what [`PgSync::render`] wrote; anything else counts as waiting for nobody, which is the weakest assumption.
+    pub fn parse(text: &str) -> PgSync {
+        let parts = text.strip_prefix("ANY ").and_then(|rest| rest.strip_suffix(')')?.split_once(" ("));
+        let Some((count, list)) = parts else { return PgSync::default() };
+        let names = list.split(',').map(|n| n.trim().trim_matches('"').replace("\"\"", "\"")).filter(|n| !n.is_empty()).collect();
+        PgSync { count: count.parse().unwrap_or_default(), names }
+    }
+}

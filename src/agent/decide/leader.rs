@@ -1,0 +1,154 @@
+//! The leader: leading, promoting, and what to do when the lease is in doubt.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{switchover, sync};
+use crate::{
+    agent::{
+        action::{Action, Decision, PgSync, Stop},
+        reason::Reason,
+        view::{ServerFacts, View},
+    },
+    dcs::snapshot::{Initialize, SyncState},
+    model::Timeline,
+    spec::settings::SyncMode,
+    sys::clock::Moment,
+};
+
+/// How soon the DCS is asked again while it does not answer.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What an immediate stop is given before the lease ends. The guard waits for the very end.
+const STOP_EARLY: Duration = Duration::from_millis(200);
+
+/// A promotion is begun only with this much of the lease left.
+const PROMOTION: Duration = Duration::from_secs(1);
+
+/// The leader leads.
+pub fn lead(view: &View, server: &ServerFacts) -> Decision {
+    if let Some(request) = &view.cluster.failover
+        && view.task.is_none()
+    {
+        return switchover::asked_to_hand_over(view, server, request);
+    }
+    let mut actions = records(view, server);
+    let (sync_action, soon) = sync::leader_step(view, server);
+    actions.extend(sync_action);
+    actions.extend(slots(view, server));
+    actions.push(Action::PutStatus);
+    if view.memory.checkpoint_due && view.task.is_none() {
+        actions.push(Action::Checkpoint);
+    }
+    if view.memory.has_old_data {
+        actions.push(Action::DropOldData);
+    }
+    Decision { actions, reason: Reason::Leading, recheck: soon }
+}
+
+/// What the DCS should hold of a cluster that has a leader.
+fn records(view: &View, server: &ServerFacts) -> Vec<Action> {
+    let mut actions = Vec::new();
+    if view.cluster.initialize != Initialize::Done(server.system_id) {
+        actions.push(Action::RecordInitialize(server.system_id));
+    } else if view.memory.unrecorded_bootstrap {
+        actions.push(Action::BootstrapIsRecorded);
+    }
+    if view.cluster.config.is_none() {
+        actions.push(Action::EnsureConfig);
+    }
+    let recorded = view.cluster.history.last().map(|entry| entry.0.0);
+    if server.timeline > Timeline(1) && recorded != Some(server.timeline.0 - 1) {
+        actions.push(Action::EnsureHistory);
+    }
+    actions
+}
+
+/// Slots for everybody who may stream, and none for those who have been away too long: their WAL would fill the disk.
+fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
+    if !view.settings.use_slots {
+        return Vec::new();
+    }
+    let mut actions = Vec::new();
+    let missing: BTreeSet<_> = view.others().filter(|m| !server.slots.contains(&m.slot_name())).cloned().collect();
+    if !missing.is_empty() {
+        actions.push(Action::EnsureSlots(missing));
+    }
+    let away = |(name, seen): &(&crate::model::MemberName, &Moment)| {
+        !view.cluster.members.contains_key(*name) && view.now.since(**seen) > view.settings.member_slots_ttl
+    };
+    let stale: BTreeSet<String> = view.memory.seen.iter().filter(away).map(|(name, _)| name.slot_name()).collect();
+    let stale: BTreeSet<String> = stale.into_iter().filter(|slot| server.slots.contains(slot)).collect();
+    if !stale.is_empty() {
+        actions.push(Action::DropSlots(stale));
+    }
+    actions
+}
+
+/// The leader key is ours and the server is a standby: promote it, in an order that loses nothing at any point.
+pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
+    let slots: BTreeSet<_> = view.others().filter(|m| view.settings.use_slots && !server.slots.contains(&m.slot_name())).cloned().collect();
+    if view.settings.synchronous_mode != SyncMode::Off || view.sync_active() {
+        // First the DCS: from here on only this member may lead, until its own voters have what it has.
+        let only_me = SyncState { leader: Some(view.me.to_string()), ..SyncState::default() };
+        if view.cluster.sync != only_me {
+            return Decision::act([Action::PutSync(only_me)], Reason::PreparingPromotion);
+        }
+    }
+    // Then PostgreSQL: the first commit already waits for a standby.
+    let names = sync::names_before_promotion(view);
+    if PgSync::parse(&server.synchronous_standby_names) != names {
+        return Decision::act([Action::SetSyncNames(names)], Reason::PreparingPromotion);
+    }
+    if until.since(view.now) < PROMOTION {
+        return Decision::wait_briefly(Reason::PreparingPromotion, RETRY);
+    }
+    // Slots first, so that nobody who re-connects finds its WAL recycled.
+    let slots = (!slots.is_empty()).then_some(Action::EnsureSlots(slots));
+    Decision::act(slots.into_iter().chain([Action::Promote]), Reason::Promoting)
+}
+
+/// A primary while nobody holds the leader key: at the end of a bootstrap, after the DCS lost its content, or after the key expired.
+pub fn without_lock(view: &View, server: &ServerFacts) -> Decision {
+    let sync = &view.cluster.sync;
+    if let Some(leader) = sync.leader.as_deref().filter(|l| sync.is_active() && *l != view.me.as_str()) {
+        let reason = Reason::OtherLedSince { leader: leader.to_owned() };
+        return Decision::act([Action::StopServer(Stop::Immediate)], reason);
+    }
+    let latest = view.cluster.history.last().map_or(Timeline(1), |entry| Timeline(entry.0.0 + 1));
+    if server.timeline < latest {
+        return Decision::act([Action::StopServer(Stop::Immediate)], Reason::OtherTimelineAhead);
+    }
+    if view.memory.unrecorded_bootstrap {
+        return record_bootstrap(view, server);
+    }
+    if view.cluster.initialize != Initialize::Done(server.system_id) {
+        let actions = [Action::RecordInitialize(server.system_id), Action::EnsureConfig, Action::ClaimLeader];
+        return Decision::act(actions, Reason::TakingOverExisting);
+    }
+    Decision::act([Action::ClaimLeader], Reason::Healthiest)
+}
+
+/// The end of a bootstrap: nobody sees the new cluster before its roles exist.
+fn record_bootstrap(view: &View, server: &ServerFacts) -> Decision {
+    match view.cluster.initialize {
+        Initialize::Absent => Decision::act([Action::ClaimInitialize], Reason::ClaimingInitialize),
+        Initialize::InProgress if !view.memory.holds_initialize => Decision::wait(Reason::OthersInitialize),
+        _ => {
+            let record = Action::RecordInitialize(server.system_id);
+            Decision::act([Action::EnsureRoles, record, Action::EnsureConfig, Action::ClaimLeader], Reason::RecordingBootstrap)
+        }
+    }
+}
+
+/// A primary whose lease, if there was one, this agent does not know. The guard does.
+pub fn adopted_without_answers() -> Decision {
+    Decision::wait_briefly(Reason::DcsSilentWhileLeading, RETRY)
+}
+
+/// The DCS does not answer. The lease that was held lasts until `until`; nobody can have taken over before that.
+pub fn without_answers(view: &View, until: Moment) -> Decision {
+    if view.now + STOP_EARLY >= until {
+        return Decision::act([Action::StopServer(Stop::Immediate)], Reason::LeaseAlmostOver);
+    }
+    Decision::wait_briefly(Reason::DcsSilentWhileLeading, RETRY.min(until.since(view.now + STOP_EARLY)))
+}

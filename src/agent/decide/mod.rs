@@ -1,0 +1,90 @@
+//! What to do next: one pure function of the view. No clock, no I/O, no randomness, ordered collections only.
+
+mod bootstrap;
+mod leader;
+mod race;
+mod recovery;
+mod replica;
+mod switchover;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use crate::agent::{
+    action::{Action, Decision, Stop},
+    reason::Reason,
+    view::{Local, Lock, Task, View},
+};
+
+/// Decides.
+pub fn decide(view: &View) -> Decision {
+    if view.stopping {
+        return ending(view);
+    }
+    if let Some(task) = view.task {
+        return while_task_runs(view, task);
+    }
+    if let Some(refusal) = bootstrap::foreign_data(view) {
+        return refusal;
+    }
+    match (&view.local, &view.lock) {
+        (Local::Unusable { why }, Lock::Mine { .. }) => Decision::act([Action::ReleaseLeader], Reason::Unusable { why: why.clone() }),
+        (Local::Unusable { why }, _) => Decision::wait(Reason::Unusable { why: why.clone() }),
+
+        (Local::Empty, Lock::Mine { .. }) => Decision::act([Action::ReleaseLeader], Reason::NoDataToLead),
+        (Local::Empty, Lock::Other(leader)) => bootstrap::clone_leader(view, leader),
+        (Local::Empty, Lock::Free) => bootstrap::new_cluster(view),
+        (Local::Empty, Lock::Unknown { .. }) => Decision::wait(Reason::DcsSilentWhileFollowing),
+
+        (Local::Stopped(data), Lock::Mine { .. }) => recovery::holding_the_lock(view, data),
+        (Local::Stopped(data), Lock::Other(leader)) => recovery::behind(view, data, leader),
+        (Local::Stopped(data), Lock::Free | Lock::Unknown { .. }) => recovery::without_leader(view, data),
+
+        (Local::Silent { since }, Lock::Mine { .. }) => recovery::silent_leader(view, *since),
+        (Local::Silent { .. }, Lock::Unknown { until: Some(until) }) => leader::without_answers(view, *until),
+        (Local::Silent { .. }, _) => Decision::wait(Reason::WaitingForServer),
+
+        (Local::Primary(server), Lock::Mine { .. }) => leader::lead(view, server),
+        (Local::Primary(_), Lock::Other(holder)) => {
+            Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })
+        }
+        (Local::Primary(server), Lock::Free) => leader::without_lock(view, server),
+        (Local::Primary(_), Lock::Unknown { until: Some(until) }) => leader::without_answers(view, *until),
+        // Just initialised, or adopted from an agent that died: then the guard holds the end of the lease that agent last proved.
+        (Local::Primary(_), Lock::Unknown { until: None }) => leader::adopted_without_answers(),
+
+        (Local::Standby(server), Lock::Mine { until }) => leader::promote(view, server, *until),
+        (Local::Standby(server), Lock::Other(leader)) => replica::follow(view, server, leader),
+        (Local::Standby(server), Lock::Free) => race::race(view, server),
+        (Local::Standby(_), Lock::Unknown { .. }) => Decision::wait(Reason::DcsSilentWhileFollowing),
+    }
+}
+
+/// The agent was told to end: a leader hands over first.
+fn ending(view: &View) -> Decision {
+    let end = |actions: &[Action]| Decision::act(actions.iter().cloned(), Reason::AskedToEnd);
+    match (&view.local, &view.lock, view.task) {
+        (_, _, Some(Task::HandOver | Task::Stop)) => Decision::wait(Reason::AskedToEnd),
+        (Local::Primary(_), Lock::Mine { .. }, _) => end(&[Action::HandOver]),
+        (Local::Primary(_) | Local::Standby(_) | Local::Silent { .. }, _, _) => end(&[Action::StopServer(Stop::Fast)]),
+        (_, Lock::Mine { .. }, _) => end(&[Action::ReleaseLeader, Action::End]),
+        _ => end(&[Action::End]),
+    }
+}
+
+/// While long work runs, only losing the right to do it is acted upon.
+fn while_task_runs(view: &View, task: Task) -> Decision {
+    let leads = matches!(task, Task::Promote | Task::HandOver | Task::Checkpoint);
+    match (&view.local, &view.lock) {
+        (Local::Primary(_) | Local::Silent { .. }, Lock::Other(holder)) if leads => {
+            Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })
+        }
+        (Local::Standby(_), Lock::Other(_) | Lock::Free) if task == Task::Promote => {
+            Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: None })
+        }
+        // A checkpoint is no reason to let the cluster's records grow old, nor is a comparison to stop following.
+        (Local::Primary(server), Lock::Mine { .. }) if task == Task::Checkpoint => leader::lead(view, server),
+        (_, Lock::Unknown { until: Some(until) }) if leads => leader::without_answers(view, *until),
+        _ => Decision::wait(Reason::TaskRunning { task }),
+    }
+}

@@ -1,0 +1,98 @@
+//! Nobody leads: may this standby?
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::switchover;
+use crate::{
+    agent::{
+        action::{Action, Decision},
+        reason::Reason,
+        view::{Peer, ServerFacts, View},
+    },
+    dcs::snapshot::Initialize,
+    model::{Lsn, MemberName, Timeline},
+};
+
+/// How soon to look again when somebody else should go first.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// The race for the leader key. Positions are compared by timeline first: what a later timeline has forked off is not a lead.
+pub fn race(view: &View, server: &ServerFacts) -> Decision {
+    if let Some(hindrance) = hindrance(view, server) {
+        return hindrance;
+    }
+    if let Some(request) = &view.cluster.failover
+        && let Some(decision) = switchover::after_the_leader(view, server, request)
+    {
+        return decision;
+    }
+    // The last leader wrote nothing after this position and every commit it acknowledged lies before it.
+    if view.cluster.status.final_lsn.is_some_and(|last| server.position >= last) {
+        return Decision::act([Action::ClaimLeader], Reason::HasCleanShutdown);
+    }
+    let rivals = rivals(view);
+    match &view.peers {
+        None if !rivals.is_empty() => Decision::act([Action::AskPeers(rivals)], Reason::AskingPeers),
+        answers => {
+            let none = std::collections::BTreeMap::new();
+            judge(view, (server.timeline, server.position), answers.as_ref().unwrap_or(&none))
+        }
+    }
+}
+
+/// What keeps this member out whatever the others say.
+fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
+    if view.settings.pause {
+        return Some(Decision::wait(Reason::Paused));
+    }
+    if view.nofailover {
+        return Some(Decision::wait(Reason::NotAllowedToLead));
+    }
+    if view.cluster.initialize == Initialize::Absent {
+        return Some(Decision::act([Action::RecordInitialize(server.system_id)], Reason::TakingOverExisting));
+    }
+    if view.sync_active() {
+        if !view.cluster.sync.admits(view.me.as_str()) && !has_clean_end(view, server) {
+            return Some(Decision::wait_briefly(Reason::NotAmongVoters, RETRY));
+        }
+        return None;
+    }
+    let bytes = view.cluster.status.optime.ahead_of(server.position);
+    (bytes > view.settings.maximum_lag_on_failover).then(|| Decision::wait_briefly(Reason::LagsTooMuch { bytes }, RETRY))
+}
+
+fn has_clean_end(view: &View, server: &ServerFacts) -> bool {
+    view.cluster.status.final_lsn.is_some_and(|last| server.position >= last)
+}
+
+/// Whom to ask: under synchronous replication those who may hold acknowledged commits, otherwise everybody.
+fn rivals(view: &View) -> BTreeSet<MemberName> {
+    let counts = |name: &&MemberName| !view.sync_active() || view.cluster.sync.admits(name.as_str());
+    view.others().filter(counts).cloned().collect()
+}
+
+fn judge(view: &View, mine: (Timeline, Lsn), peers: &std::collections::BTreeMap<MemberName, Peer>) -> Decision {
+    let sync = &view.cluster.sync;
+    let former_leader = |name: &MemberName| sync.leader.as_deref().is_some_and(|l| l.eq_ignore_ascii_case(name.as_str()));
+    let mut votes = 0;
+    for (name, peer) in peers {
+        match peer {
+            Peer::Silent => {}
+            Peer::Primary => return Decision::wait_briefly(Reason::PrimaryAlive { peer: name.clone() }, RETRY),
+            Peer::Standby { timeline, position, nofailover } => {
+                let ahead = (*timeline, *position) > mine;
+                // What the former leader has beyond its voters was never acknowledged.
+                if ahead && !nofailover && !(view.sync_active() && former_leader(name)) {
+                    return Decision::wait_briefly(Reason::PeerAhead { peer: name.clone() }, RETRY);
+                }
+                if !ahead && sync.votes(name.as_str()) {
+                    votes += 1;
+                }
+            }
+        }
+    }
+    if view.sync_active() && !former_leader(&view.me) && votes < sync.quorum {
+        return Decision::wait_briefly(Reason::TooFewVotes { votes, needed: sync.quorum }, RETRY);
+    }
+    Decision::act([Action::ClaimLeader], Reason::Healthiest)
+}

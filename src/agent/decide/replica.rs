@@ -1,0 +1,40 @@
+//! A standby behind a leader.
+
+use std::time::Duration;
+
+use crate::{
+    agent::view::View,
+    agent::{
+        action::{Action, Decision, Stop},
+        reason::Reason,
+        view::ServerFacts,
+    },
+    dcs::snapshot::{MemberRole, PgState},
+    model::MemberName,
+};
+
+/// A standby that streams again by itself does so within this time: only then are histories compared.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Follow the leader; when that does not work although the leader is there, find out why.
+pub fn follow(view: &View, server: &ServerFacts, leader: &MemberName) -> Decision {
+    if view.memory.diverged {
+        // The server has WAL that the leader does not: rejoining needs it stopped.
+        return Decision::act([Action::StopServer(Stop::Fast)], Reason::Rejoining { leader: leader.clone() });
+    }
+    let mut actions = vec![Action::Follow(Some(leader.clone()))];
+    let reason = Reason::Following { leader: leader.clone() };
+    if server.streaming {
+        if view.memory.has_old_data {
+            actions.push(Action::DropOldData);
+        }
+        return Decision::act(actions, reason);
+    }
+    let leader_ready = view.cluster.members.get(leader).is_some_and(|m| m.role == MemberRole::Primary && m.state == PgState::Running);
+    let impatient = view.memory.not_streaming_since.is_some_and(|since| view.now.since(since) > PATIENCE);
+    if leader_ready && impatient {
+        actions.push(Action::CompareHistories(leader.clone()));
+        return Decision::act(actions, Reason::ComparingHistories { leader: leader.clone() });
+    }
+    Decision { actions, reason, recheck: Some(Duration::from_millis(500)) }
+}

@@ -1,0 +1,84 @@
+//! Handing over on request: the leader's part, and the others' after it has gone.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    agent::{
+        action::{Action, Decision},
+        reason::Reason,
+        view::{Peer, ServerFacts, View},
+    },
+    dcs::snapshot::FailoverKey,
+    model::{Lsn, MemberName, Timeline},
+};
+
+/// How soon to look again while the candidate is on its way.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// The leader is asked to hand over: to somebody who streams and, under synchronous replication, may succeed it.
+pub fn asked_to_hand_over(view: &View, server: &ServerFacts, request: &FailoverKey) -> Decision {
+    let refuse = |why: String| Decision::act([Action::ClearFailover], Reason::BadHandOver { why });
+    if request.scheduled_at.is_some() {
+        return refuse("scheduled requests are not supported yet".to_owned());
+    }
+    if let Some(leader) = request.leader.as_deref().filter(|l| !l.is_empty() && *l != view.me.as_str()) {
+        return refuse(format!("the request names '{leader}' as leader"));
+    }
+    let streams = |name: &MemberName| {
+        server.standbys.iter().any(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name.as_str()))
+    };
+    let may_succeed = |name: &MemberName| {
+        let tagged = view.cluster.members.get(name).is_none_or(|m| m.has_tag("nofailover"));
+        !tagged && streams(name) && (!view.sync_active() || view.cluster.sync.votes(name.as_str()))
+    };
+    match request.member.as_deref().filter(|m| !m.is_empty()) {
+        Some(name) if name == view.me.as_str() => refuse("the candidate leads already".to_owned()),
+        Some(name) => match view.others().find(|m| m.as_str() == name) {
+            Some(member) if may_succeed(member) => {
+                Decision::act([Action::HandOver], Reason::HandingOver { candidate: Some(member.clone()) })
+            }
+            Some(member) => refuse(format!("'{member}' is not a standby that could take over without loss")),
+            None => refuse(format!("there is no member '{name}'")),
+        },
+        None if view.others().any(may_succeed) => Decision::act([Action::HandOver], Reason::HandingOver { candidate: None }),
+        None => refuse("there is no standby that could take over without loss".to_owned()),
+    }
+}
+
+/// The leader has handed over and nobody leads yet. `None`: the request does not change the race.
+pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey) -> Option<Decision> {
+    let candidate = request.member.as_deref().filter(|m| !m.is_empty());
+    let was_leader = request.leader.as_deref() == Some(view.me.as_str());
+    if candidate == Some(view.me.as_str()) {
+        let complete = view.cluster.status.final_lsn.is_some_and(|last| server.position >= last);
+        return complete.then(|| Decision::act([Action::ClaimLeader], Reason::NamedCandidate));
+    }
+    let first: BTreeSet<MemberName> = match candidate {
+        Some(name) => view.others().filter(|m| m.as_str() == name).cloned().collect(),
+        None if was_leader => view.others().cloned().collect(),
+        None => return None,
+    };
+    if first.is_empty() {
+        return None;
+    }
+    let Some(answers) = &view.peers else {
+        return Some(Decision::act([Action::AskPeers(first)], Reason::AskingPeers));
+    };
+    let healthy = |name: &MemberName| answers.get(name).is_some_and(|peer| could_lead(view, peer, (server.timeline, server.position)));
+    match (first.iter().any(healthy), candidate.and_then(|c| c.parse().ok())) {
+        (true, Some(candidate)) => Some(Decision::wait_briefly(Reason::CandidateFirst { candidate }, RETRY)),
+        (true, None) => Some(Decision::wait_briefly(Reason::SuccessorFirst, RETRY)),
+        (false, _) => None,
+    }
+}
+
+/// A standby that has all the last leader wrote, or, where that is unknown, at least what this member has.
+fn could_lead(view: &View, peer: &Peer, mine: (Timeline, Lsn)) -> bool {
+    match peer {
+        Peer::Standby { timeline, position, nofailover: false } => match view.cluster.status.final_lsn {
+            Some(last) => *position >= last,
+            None => (*timeline, *position) >= mine,
+        },
+        _ => false,
+    }
+}

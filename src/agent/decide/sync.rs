@@ -1,0 +1,243 @@
+//! Synchronous replication: which standbys PostgreSQL waits for, and who the DCS says may succeed the leader.
+//!
+//! The rule that must hold at every moment: each set of standbys that may have acknowledged a commit meets each set of voters that may
+//! elect a successor. Both sides change one at a time, so every intermediate pair has to keep the rule.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    agent::{
+        action::{Action, PgSync},
+        view::{ServerFacts, View},
+    },
+    dcs::snapshot::SyncState,
+    spec::settings::SyncMode,
+};
+
+/// How soon to look again while standbys confirm.
+const SOON: Duration = Duration::from_millis(100);
+
+/// The next change on the way to a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing is left to do.
+    Settled,
+    /// The standbys that PostgreSQL waits for have not yet confirmed the past.
+    Wait,
+    /// Change PostgreSQL.
+    SetNames(PgSync),
+    /// Change the DCS: these voters, of whom a candidate needs so many others.
+    SetVoters(BTreeSet<String>, u32),
+}
+
+/// Whether every set that may acknowledge under `pg` meets every set that may elect: a candidate out of `voters` with `quorum` others.
+/// No voters: only the leader itself may lead, so nothing can be missed.
+pub fn is_safe(pg: &PgSync, voters: &BTreeSet<String>, quorum: u32) -> bool {
+    if voters.is_empty() {
+        return true;
+    }
+    let outside = voters.difference(&pg.names).count();
+    // The electors that are worst for us take everybody outside first.
+    let inside = (quorum as usize + 1).saturating_sub(outside);
+    pg.names.len().saturating_sub(inside) < pg.count as usize
+}
+
+/// One step from what is to `target`. `confirmed`: the standbys that PostgreSQL waits for have everything from before the last change.
+pub fn next_step(pg: &PgSync, confirmed: bool, voters: &BTreeSet<String>, quorum: u32, target: &PgSync) -> Step {
+    let wanted = u32::try_from(target.names.len()).unwrap_or(u32::MAX) - target.count;
+    if pg == target {
+        return match (voters == &target.names && (quorum == wanted || voters.is_empty()), confirmed) {
+            (true, _) => Step::Settled,
+            // Giving up voters altogether needs nobody's confirmation.
+            (false, _) if target.names.is_empty() => Step::SetVoters(BTreeSet::new(), 0),
+            (false, true) => Step::SetVoters(target.names.clone(), wanted),
+            (false, false) => Step::Wait,
+        };
+    }
+    if is_safe(target, voters, quorum) {
+        return Step::SetNames(target.clone());
+    }
+    if target.names.is_empty() {
+        return Step::SetVoters(BTreeSet::new(), 0);
+    }
+    // Both sets at once may vote, so many that they meet the acknowledgers of now and of then.
+    let everybody: BTreeSet<String> = voters.iter().chain(&pg.names).chain(&target.names).cloned().collect();
+    let fewest = pg.count.min(target.count).max(1);
+    let quorum = u32::try_from(everybody.len()).unwrap_or(u32::MAX) - fewest;
+    Step::SetVoters(everybody, quorum)
+}
+
+/// The leader's next step, and how soon to look again.
+pub fn leader_step(view: &View, server: &ServerFacts) -> (Option<Action>, Option<Duration>) {
+    let sync = &view.cluster.sync;
+    let pg = PgSync::parse(&server.synchronous_standby_names);
+    if view.settings.synchronous_mode == SyncMode::Off {
+        // Weaker first in the DCS, then in PostgreSQL.
+        return match (sync.is_active(), pg.names.is_empty()) {
+            (true, _) => (Some(Action::PutSync(SyncState::default())), Some(SOON)),
+            (false, false) => (Some(Action::SetSyncNames(PgSync::default())), None),
+            (false, true) => (None, None),
+        };
+    }
+    let me = view.me.to_string();
+    if sync.leader.as_deref() != Some(me.as_str()) {
+        return (Some(Action::PutSync(SyncState { leader: Some(me), ..SyncState::default() })), Some(SOON));
+    }
+    let Some(target) = target(view, server, &pg) else { return (None, Some(SOON)) };
+    let step = next_step(&pg, is_confirmed(view, server, &pg), &sync.voters, sync.quorum, &target);
+    match step {
+        Step::Settled => (None, None),
+        Step::Wait => (None, Some(SOON)),
+        Step::SetNames(names) => (Some(Action::SetSyncNames(names)), Some(SOON)),
+        Step::SetVoters(voters, quorum) => (Some(Action::PutSync(SyncState { leader: Some(me), quorum, voters })), Some(SOON)),
+    }
+}
+
+/// Whom PostgreSQL should wait for: members that stream and may lead. `None`: leave it for now. With nobody streaming, the last ones are
+/// kept for a while: a standby that comes right back should not find commits acknowledged without it.
+fn target(view: &View, server: &ServerFacts, pg: &PgSync) -> Option<PgSync> {
+    let eligible: BTreeSet<String> = streaming_members(view, server);
+    let count = view.settings.synchronous_node_count;
+    if eligible.is_empty() {
+        let grace = view.settings.loop_wait;
+        let waited = view.memory.no_standby_since.is_some_and(|since| view.now.since(since) >= grace);
+        let keep = view.settings.synchronous_mode_strict || !waited;
+        return if keep && !pg.names.is_empty() { None } else { Some(PgSync::default()) };
+    }
+    if view.settings.synchronous_mode == SyncMode::Quorum {
+        return Some(PgSync::any(count, eligible));
+    }
+    // The chosen ones stay chosen while they stream.
+    let wanted = count as usize;
+    let stay: Vec<&String> = eligible.iter().filter(|n| pg.names.contains(*n)).collect();
+    let come = eligible.iter().filter(|n| !pg.names.contains(*n));
+    let chosen: BTreeSet<String> = stay.into_iter().chain(come).take(wanted).cloned().collect();
+    Some(PgSync::any(count, chosen))
+}
+
+/// Members that stream and may become leader, by the names they are known under in the DCS.
+pub fn streaming_members(view: &View, server: &ServerFacts) -> BTreeSet<String> {
+    let streams = |name: &str| server.standbys.iter().any(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name));
+    let may_vote = |name: &&crate::model::MemberName| {
+        view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"))
+    };
+    view.others().filter(may_vote).map(ToString::to_string).filter(|n| streams(n)).collect()
+}
+
+/// Enough of the standbys that PostgreSQL waits for have all WAL from before they were chosen.
+fn is_confirmed(view: &View, server: &ServerFacts, pg: &PgSync) -> bool {
+    let Some(barrier) = view.memory.sync_barrier else { return true };
+    let has_it = |name: &&String| {
+        server.standbys.iter().any(|s| {
+            s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name) && s.flush_lsn.is_some_and(|lsn| lsn >= barrier)
+        })
+    };
+    pg.names.iter().filter(has_it).count() >= pg.count as usize
+}
+
+/// Whom the first commit after a promotion waits for: everybody who may come.
+pub fn names_before_promotion(view: &View) -> PgSync {
+    if view.settings.synchronous_mode == SyncMode::Off {
+        return PgSync::default();
+    }
+    let may_vote = |name: &&crate::model::MemberName| {
+        view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"))
+    };
+    let names = view.others().filter(may_vote).map(ToString::to_string).collect();
+    PgSync::any(view.settings.synchronous_node_count, names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subsets(names: &[&str]) -> Vec<BTreeSet<String>> {
+        (0..1_usize << names.len())
+            .map(|bits| names.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1).map(|(_, n)| (*n).to_owned()).collect())
+            .collect()
+    }
+
+    /// The rule itself, by trying all sets.
+    fn meets(pg: &PgSync, voters: &BTreeSet<String>, quorum: u32) -> bool {
+        let all: Vec<&str> = pg.names.iter().chain(voters).map(String::as_str).collect();
+        let sets = subsets(&all);
+        let electing: Vec<_> = sets.iter().filter(|s| s.len() == quorum as usize + 1 && s.is_subset(voters)).collect();
+        let acking: Vec<_> = sets.iter().filter(|s| s.len() == pg.count as usize && s.is_subset(&pg.names)).collect();
+        electing.iter().all(|e| acking.iter().all(|a| !e.is_disjoint(a)))
+    }
+
+    fn configurations(names: &[&str]) -> Vec<PgSync> {
+        let mut all = vec![PgSync::default()];
+        for set in subsets(names).into_iter().filter(|s| !s.is_empty()) {
+            for count in 1..=set.len() {
+                all.push(PgSync { count: u32::try_from(count).unwrap(), names: set.clone() });
+            }
+        }
+        all
+    }
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    #[test]
+    fn the_formula_agrees_with_trying_all_sets() {
+        for pg in configurations(&NAMES) {
+            for voters in subsets(&["a", "b", "c", "d"]) {
+                for quorum in 0..voters.len().max(1) {
+                    let quorum = u32::try_from(quorum).unwrap();
+                    assert_eq!(is_safe(&pg, &voters, quorum), meets(&pg, &voters, quorum), "{pg:?} {voters:?} {quorum}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_way_to_every_target_is_short_and_keeps_the_rule() {
+        let mut ways = 0;
+        for start in configurations(&NAMES) {
+            for voters in subsets(&NAMES) {
+                for quorum in 0..voters.len().max(1) {
+                    let quorum = u32::try_from(quorum).unwrap();
+                    if !is_safe(&start, &voters, quorum) {
+                        continue;
+                    }
+                    for target in configurations(&NAMES) {
+                        walk(start.clone(), voters.clone(), quorum, &target);
+                        ways += 1;
+                    }
+                }
+            }
+        }
+        assert!(ways > 900, "{ways}");
+    }
+
+    fn walk(mut pg: PgSync, mut voters: BTreeSet<String>, mut quorum: u32, target: &PgSync) {
+        for _ in 0..6 {
+            match next_step(&pg, true, &voters, quorum, target) {
+                Step::Settled => {
+                    assert_eq!((&pg, &voters), (target, &target.names));
+                    return;
+                }
+                Step::Wait => unreachable!("everything is confirmed here"),
+                Step::SetNames(names) => pg = names,
+                Step::SetVoters(names, count) => (voters, quorum) = (names, count),
+            }
+            assert!(meets(&pg, &voters, quorum), "{pg:?} {voters:?} {quorum} on the way to {target:?}");
+        }
+        panic!("no end in sight: {pg:?} {voters:?} {quorum} {target:?}");
+    }
+
+    #[test]
+    fn voters_are_named_only_after_they_have_the_past() {
+        let pg = PgSync::any(1, BTreeSet::from(["a".to_owned()]));
+        assert_eq!(next_step(&pg, false, &BTreeSet::new(), 0, &pg), Step::Wait);
+        assert!(matches!(next_step(&pg, true, &BTreeSet::new(), 0, &pg), Step::SetVoters(_, 0)));
+    }
+
+    #[test]
+    fn names_survive_the_way_through_postgresql() {
+        let pg = PgSync::any(1, BTreeSet::from(["orders-1".to_owned(), "or\"ders".to_owned()]));
+        assert_eq!(PgSync::parse(&pg.render()), pg);
+        assert_eq!(PgSync::parse(""), PgSync::default());
+        assert_eq!(PgSync::parse("nonsense"), PgSync::default());
+    }
+}

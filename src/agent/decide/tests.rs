@@ -1,0 +1,469 @@
+//! Decisions as a table of what is seen, and the rules one by one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::json;
+
+use super::decide;
+use crate::{
+    agent::{
+        action::{Action, PgSync, Stop},
+        reason::Reason,
+        view::{Local, Lock, Memory, Peer, ServerFacts, StoppedData, Task, View},
+    },
+    dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState},
+    model::{Lsn, MemberName, SystemId, Timeline},
+    postgres::{
+        control_data::{ClusterState, ControlData},
+        sql::StandbyFacts,
+    },
+    spec::settings::Settings,
+    sys::clock::Moment,
+};
+
+const SYSTEM: SystemId = SystemId(7_000_000_001);
+const NOW: Moment = Moment(1_000_000_000_000);
+
+fn name(text: &str) -> MemberName {
+    text.parse().unwrap()
+}
+
+fn server(in_recovery: bool) -> ServerFacts {
+    ServerFacts {
+        in_recovery,
+        system_id: SYSTEM,
+        version: 170_000,
+        started: String::new(),
+        timeline: Timeline(1),
+        position: Lsn(1000),
+        received: in_recovery.then_some(Lsn(1000)),
+        replayed: in_recovery.then_some(Lsn(1000)),
+        replayed_at: None,
+        replay_paused: false,
+        streaming: in_recovery,
+        primary_conninfo: String::new(),
+        synchronous_standby_names: String::new(),
+        standbys: Vec::new(),
+        slots: ["a", "b", "c"].map(str::to_owned).into(),
+    }
+}
+
+fn streaming(names: &[&str], flushed: u64) -> Vec<StandbyFacts> {
+    let standby = |name: &&str| StandbyFacts {
+        application_name: (*name).to_owned(),
+        usename: "replicator".into(),
+        client_addr: None,
+        state: "streaming".into(),
+        sync_state: "quorum".into(),
+        sync_priority: 1,
+        flush_lsn: Some(Lsn(flushed)),
+    };
+    names.iter().map(standby).collect()
+}
+
+fn stopped(state: ClusterState, standby_signal: bool) -> Local {
+    let control = ControlData {
+        system_id: SYSTEM,
+        state,
+        checkpoint_timeline: Timeline(1),
+        checkpoint: Lsn(900),
+        min_recovery: None,
+        rewindable: true,
+    };
+    Local::Stopped(StoppedData { control, standby_signal, half_rewound: false, fresh_copy: false })
+}
+
+fn member(role: MemberRole) -> MemberData {
+    MemberData {
+        conn_url: "postgres://h:5432/postgres".into(),
+        api_url: "http://h:8008/patroni".into(),
+        state: PgState::Running,
+        role,
+        timeline: Some(Timeline(1)),
+        ..MemberData::default()
+    }
+}
+
+/// `a` looks at a cluster of `a`, `b` and `c`, which is initialised.
+fn view(local: Local, lock: Lock) -> View {
+    let leader = match &lock {
+        Lock::Other(other) => Some(other.clone()),
+        Lock::Mine { .. } => Some(name("a")),
+        _ => None,
+    };
+    let members = ["a", "b", "c"].map(name).into_iter().map(|n| {
+        let role = if leader.as_ref() == Some(&n) { MemberRole::Primary } else { MemberRole::Replica };
+        (n, member(role))
+    });
+    let cluster = Snapshot {
+        initialize: Initialize::Done(SYSTEM),
+        config: Some(json!({})),
+        members: members.collect(),
+        leader,
+        status: StatusKey { optime: Lsn(1000), ..StatusKey::default() },
+        ..Snapshot::default()
+    };
+    let settings = Settings::read(&json!({"ttl": 10, "loop_wait": 2, "retry_timeout": 4}));
+    View {
+        now: NOW,
+        me: name("a"),
+        settings,
+        nofailover: false,
+        may_initialize: true,
+        stopping: false,
+        cluster,
+        dcs_answers: !matches!(lock, Lock::Unknown { .. }),
+        lock,
+        local,
+        peers: None,
+        task: None,
+        memory: Memory::default(),
+    }
+}
+
+fn mine() -> Lock {
+    Lock::Mine { until: NOW + Duration::from_secs(8) }
+}
+
+fn other() -> Lock {
+    Lock::Other(name("b"))
+}
+
+/// Quorum mode: `b` led, `a` and `c` vote.
+fn quorum(mut view: View, quorum: u32) -> View {
+    view.settings.synchronous_mode = crate::spec::settings::SyncMode::Quorum;
+    let voters = ["a", "c"].map(str::to_owned).into();
+    view.cluster.sync = SyncState { leader: Some("b".into()), quorum, voters };
+    view.cluster.sync_version = Some(1);
+    view
+}
+
+fn standby_peer(position: u64) -> Peer {
+    Peer::Standby { timeline: Timeline(1), position: Lsn(position), nofailover: false }
+}
+
+fn racing(peers: &[(&str, Peer)]) -> View {
+    let mut view = view(Local::Standby(server(true)), Lock::Free);
+    view.peers = Some(peers.iter().map(|(n, p)| (name(n), p.clone())).collect());
+    view
+}
+
+fn claims(view: &View) -> bool {
+    decide(view).actions.contains(&Action::ClaimLeader)
+}
+
+#[test]
+fn what_is_decided_in_every_state_under_every_lock() {
+    let locals = [
+        ("no data", Local::Empty),
+        ("unusable data", Local::Unusable { why: "it is of PostgreSQL 9".into() }),
+        ("stopped primary", stopped(ClusterState::ShutDown, false)),
+        ("crashed primary", stopped(ClusterState::InProduction, false)),
+        ("stopped standby", stopped(ClusterState::ShutDownInRecovery, true)),
+        ("silent server", Local::Silent { since: NOW }),
+        ("primary", Local::Primary(server(false))),
+        ("standby", Local::Standby(server(true))),
+    ];
+    let locks = [
+        ("mine", mine()),
+        ("other's", other()),
+        ("free", Lock::Free),
+        ("unknown, lease left", Lock::Unknown { until: Some(NOW + Duration::from_secs(5)) }),
+        ("unknown, lease over", Lock::Unknown { until: Some(NOW) }),
+        ("unknown, never led", Lock::Unknown { until: None }),
+    ];
+    let mut table = String::new();
+    for (local_name, local) in &locals {
+        for (lock_name, lock) in &locks {
+            let decision = decide(&view(local.clone(), lock.clone()));
+            let actions: Vec<String> = decision.actions.iter().map(|a| format!("{a:?}")).collect();
+            table.push_str(&format!("{local_name} | {lock_name} | {} | {}\n", actions.join(", "), decision.reason));
+        }
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/decisions.txt");
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        std::fs::write(path, &table).unwrap();
+    }
+    let reviewed = std::fs::read_to_string(path).unwrap();
+    assert_eq!(table, reviewed, "decisions changed: review them, then run this test with UPDATE_FIXTURES=1");
+}
+
+#[test]
+fn a_primary_stops_as_soon_as_somebody_else_leads() {
+    let decision = decide(&view(Local::Primary(server(false)), other()));
+    assert_eq!(decision.actions, [Action::StopServer(Stop::Immediate)]);
+}
+
+#[test]
+fn a_leader_past_its_deadline_stops_writes() {
+    for left in [0, 100, 200] {
+        let until = Some(NOW + Duration::from_millis(left));
+        let decision = decide(&view(Local::Primary(server(false)), Lock::Unknown { until }));
+        assert_eq!(decision.actions, [Action::StopServer(Stop::Immediate)], "{left} ms");
+    }
+}
+
+#[test]
+fn a_leader_waits_for_a_silent_dcs_while_its_lease_lasts() {
+    let decision = decide(&view(Local::Primary(server(false)), Lock::Unknown { until: Some(NOW + Duration::from_secs(1)) }));
+    assert_eq!((decision.actions.len(), decision.reason), (0, Reason::DcsSilentWhileLeading));
+    assert!(decision.recheck.unwrap() < Duration::from_secs(1));
+}
+
+#[test]
+fn nobody_races_without_asking_first() {
+    let decision = decide(&view(Local::Standby(server(true)), Lock::Free));
+    assert_eq!(decision.actions, [Action::AskPeers(BTreeSet::from([name("b"), name("c")]))]);
+}
+
+#[test]
+fn the_one_ahead_wins_and_the_one_behind_waits() {
+    assert!(claims(&racing(&[("b", standby_peer(1000)), ("c", standby_peer(999))])));
+    assert!(!claims(&racing(&[("b", standby_peer(1001)), ("c", Peer::Silent)])));
+    let later = Peer::Standby { timeline: Timeline(2), position: Lsn(1), nofailover: false };
+    assert!(!claims(&racing(&[("b", later), ("c", Peer::Silent)])));
+}
+
+#[test]
+fn nobody_is_promoted_beside_a_living_primary() {
+    assert!(!claims(&racing(&[("b", Peer::Primary), ("c", Peer::Silent)])));
+}
+
+#[test]
+fn a_candidate_needs_the_votes_of_the_quorum() {
+    let view = |peer: Peer| quorum(racing(&[("b", Peer::Silent), ("c", peer)]), 1);
+    assert!(claims(&view(standby_peer(1000))));
+    assert_eq!(decide(&view(Peer::Silent)).reason, Reason::TooFewVotes { votes: 0, needed: 1 });
+    assert!(!claims(&view(standby_peer(1001))));
+}
+
+#[test]
+fn what_the_former_leader_has_beyond_its_voters_does_not_count() {
+    assert!(claims(&quorum(racing(&[("b", standby_peer(2000)), ("c", standby_peer(1000))]), 1)));
+}
+
+#[test]
+fn a_member_outside_the_voters_does_not_race() {
+    let mut view = quorum(racing(&[("b", Peer::Silent), ("c", standby_peer(1))]), 0);
+    view.cluster.sync.voters = BTreeSet::from(["c".to_owned()]);
+    assert_eq!(decide(&view).reason, Reason::NotAmongVoters);
+}
+
+#[test]
+fn the_leader_that_the_voters_were_named_by_needs_no_votes() {
+    let mut view = quorum(racing(&[("b", Peer::Silent), ("c", Peer::Silent)]), 1);
+    view.cluster.sync.leader = Some("a".into());
+    assert!(claims(&view));
+}
+
+#[test]
+fn a_clean_shutdown_lets_whoever_has_all_of_it_take_over() {
+    let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
+    view.cluster.status.final_lsn = Some(Lsn(1000));
+    assert!(claims(&view));
+    view.cluster.status.final_lsn = Some(Lsn(1001));
+    assert!(!claims(&view));
+}
+
+#[test]
+fn in_async_mode_a_standby_far_behind_does_not_race() {
+    let mut view = racing(&[("b", Peer::Silent), ("c", Peer::Silent)]);
+    view.cluster.status.optime = Lsn(1000 + (1 << 20));
+    assert!(claims(&view));
+    view.cluster.status.optime = Lsn(1001 + (1 << 20));
+    assert_eq!(decide(&view).reason, Reason::LagsTooMuch { bytes: (1 << 20) + 1 });
+}
+
+#[test]
+fn before_a_promotion_the_dcs_admits_nobody_else_and_commits_wait() {
+    let mut view = quorum(view(Local::Standby(server(true)), mine()), 1);
+    let only_me = SyncState { leader: Some("a".into()), ..SyncState::default() };
+    assert_eq!(decide(&view).actions, [Action::PutSync(only_me.clone())]);
+    view.cluster.sync = only_me;
+    let names = PgSync::any(1, ["b", "c"].map(str::to_owned).into());
+    assert_eq!(decide(&view).actions, [Action::SetSyncNames(names.clone())]);
+    let Local::Standby(facts) = &mut view.local else { unreachable!() };
+    facts.synchronous_standby_names = names.render();
+    assert_eq!(decide(&view).actions, [Action::Promote]);
+}
+
+#[test]
+fn a_promotion_is_not_begun_at_the_end_of_a_lease() {
+    let view = view(Local::Standby(server(true)), Lock::Mine { until: NOW + Duration::from_millis(500) });
+    assert_eq!(decide(&view).actions, []);
+}
+
+#[test]
+fn a_promotion_without_the_lock_is_stopped() {
+    let mut view = view(Local::Standby(server(true)), other());
+    view.task = Some(Task::Promote);
+    assert_eq!(decide(&view).actions, [Action::StopServer(Stop::Immediate)]);
+}
+
+fn leading(names: &[&str], flushed: u64) -> View {
+    let mut view = quorum(view(Local::Primary(server(false)), mine()), 0);
+    view.cluster.sync = SyncState { leader: Some("a".into()), quorum: 0, voters: BTreeSet::new() };
+    let Local::Primary(facts) = &mut view.local else { unreachable!() };
+    facts.standbys = streaming(names, flushed);
+    view
+}
+
+#[test]
+fn new_standbys_are_waited_for_before_they_may_vote() {
+    let mut view = leading(&["b", "c"], 1000);
+    let names = PgSync::any(1, ["b", "c"].map(str::to_owned).into());
+    assert!(decide(&view).actions.contains(&Action::SetSyncNames(names.clone())));
+    let Local::Primary(facts) = &mut view.local else { unreachable!() };
+    facts.synchronous_standby_names = names.render();
+    view.memory.sync_barrier = Some(Lsn(1001));
+    assert!(!decide(&view).actions.iter().any(|a| matches!(a, Action::PutSync(_))), "they lack the past");
+    view.memory.sync_barrier = Some(Lsn(1000));
+    let voters = SyncState { leader: Some("a".into()), quorum: 1, voters: names.names };
+    assert!(decide(&view).actions.contains(&Action::PutSync(voters)));
+}
+
+#[test]
+fn when_all_standbys_are_gone_the_dcs_knows_it_before_commits_go_on_alone() {
+    let mut view = leading(&[], 0);
+    let names: BTreeSet<String> = ["b", "c"].map(str::to_owned).into();
+    view.cluster.sync = SyncState { leader: Some("a".into()), quorum: 1, voters: names.clone() };
+    let Local::Primary(facts) = &mut view.local else { unreachable!() };
+    facts.synchronous_standby_names = PgSync::any(1, names).render();
+    view.memory.no_standby_since = Some(NOW.minus(Duration::from_secs(1)));
+    assert!(!decide(&view).actions.iter().any(|a| matches!(a, Action::PutSync(_) | Action::SetSyncNames(_))), "a blip changes nothing");
+    view.memory.no_standby_since = Some(NOW.minus(Duration::from_secs(3)));
+    let nobody = SyncState { leader: Some("a".into()), ..SyncState::default() };
+    assert!(decide(&view).actions.contains(&Action::PutSync(nobody.clone())));
+    view.cluster.sync = nobody;
+    assert!(decide(&view).actions.contains(&Action::SetSyncNames(PgSync::default())));
+    view.settings.synchronous_mode_strict = true;
+    assert!(!decide(&view).actions.iter().any(|a| matches!(a, Action::SetSyncNames(_))), "strict never goes on alone");
+}
+
+fn asked_to_hand_over(member: Option<&str>) -> View {
+    let mut view = leading(&["b", "c"], 1000);
+    view.cluster.sync.voters = ["b", "c"].map(str::to_owned).into();
+    view.cluster.failover = Some(FailoverKey { leader: Some("a".into()), member: member.map(str::to_owned), scheduled_at: None });
+    view
+}
+
+#[test]
+fn a_leader_hands_over_to_a_standby_that_may_succeed_it() {
+    assert_eq!(decide(&asked_to_hand_over(Some("b"))).actions, [Action::HandOver]);
+    assert_eq!(decide(&asked_to_hand_over(None)).actions, [Action::HandOver]);
+}
+
+#[test]
+fn a_bad_request_to_hand_over_is_cleared_with_the_reason() {
+    for (candidate, why) in [("x", "no member 'x'"), ("a", "leads already")] {
+        let decision = decide(&asked_to_hand_over(Some(candidate)));
+        assert_eq!(decision.actions, [Action::ClearFailover]);
+        assert!(decision.reason.to_string().contains(why), "{}", decision.reason);
+    }
+    let mut view = asked_to_hand_over(Some("b"));
+    view.cluster.sync.voters = BTreeSet::from(["c".to_owned()]);
+    assert!(decide(&view).reason.to_string().contains("without loss"));
+}
+
+#[test]
+fn after_handing_over_the_candidate_goes_first_while_it_is_healthy() {
+    let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
+    view.cluster.sync.leader = Some("a".into());
+    view.cluster.status.final_lsn = Some(Lsn(900));
+    view.cluster.failover = Some(FailoverKey { leader: Some("a".into()), member: Some("c".into()), scheduled_at: None });
+    assert_eq!(decide(&view).actions, [Action::AskPeers(BTreeSet::from([name("c")]))]);
+    view.peers = Some(BTreeMap::from([(name("c"), standby_peer(900))]));
+    assert_eq!(decide(&view).reason, Reason::CandidateFirst { candidate: name("c") });
+    view.peers = Some(BTreeMap::from([(name("c"), Peer::Silent)]));
+    assert!(claims(&view), "a candidate that has died holds nobody up");
+}
+
+#[test]
+fn the_named_candidate_takes_over_at_once_when_it_has_everything() {
+    let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
+    view.cluster.failover = Some(FailoverKey { leader: Some("b".into()), member: Some("a".into()), scheduled_at: None });
+    view.cluster.status.final_lsn = Some(Lsn(1000));
+    assert_eq!(decide(&view).reason, Reason::NamedCandidate);
+}
+
+#[test]
+fn an_empty_member_never_initialises_beside_existing_data() {
+    let mut view = view(Local::Empty, Lock::Free);
+    view.cluster.initialize = Initialize::Absent;
+    assert_eq!(decide(&view).actions, [], "others run with data");
+    for other in ["b", "c"] {
+        view.cluster.members.insert(name(other), MemberData { state: PgState::Stopped, ..MemberData::default() });
+    }
+    assert_eq!(decide(&view).actions, [Action::ClaimInitialize]);
+    view.may_initialize = false;
+    assert_eq!(decide(&view).actions, [], "this one may only join");
+}
+
+#[test]
+fn data_of_another_cluster_is_left_alone() {
+    for local in [stopped(ClusterState::ShutDown, false), Local::Primary(server(false)), Local::Standby(server(true))] {
+        for lock in [mine(), other(), Lock::Free] {
+            let mut view = view(local.clone(), lock);
+            view.cluster.initialize = Initialize::Done(SystemId(9_999_999_999));
+            let decision = decide(&view);
+            assert!(decision.actions.is_empty() && decision.reason.to_string().contains("touching nothing"), "{decision:?}");
+        }
+    }
+}
+
+#[test]
+fn an_attempt_to_initialise_that_lost_is_set_aside() {
+    let mut view = view(stopped(ClusterState::ShutDown, false), other());
+    view.cluster.initialize = Initialize::Done(SystemId(9_999_999_999));
+    view.memory.unrecorded_bootstrap = true;
+    assert_eq!(decide(&view).actions, [Action::SetDataAside]);
+}
+
+#[test]
+fn a_half_rewound_directory_is_never_started() {
+    for lock in [mine(), other(), Lock::Free, Lock::Unknown { until: None }] {
+        let Local::Stopped(mut data) = stopped(ClusterState::ShutDownInRecovery, true) else { unreachable!() };
+        data.half_rewound = true;
+        let decision = decide(&view(Local::Stopped(data), lock));
+        let starts = decision.actions.iter().any(|a| matches!(a, Action::StartPrimary | Action::StartStandby(_)));
+        assert!(!starts, "{decision:?}");
+    }
+}
+
+#[test]
+fn a_primary_that_lost_the_dcs_leads_again_only_on_the_latest_timeline() {
+    let mut view = view(Local::Primary(server(false)), Lock::Free);
+    assert!(claims(&view));
+    view.cluster.history = vec![HistoryEntry(Timeline(1), Lsn(5), String::new(), String::new(), "b".into())];
+    assert_eq!(decide(&view).reason, Reason::OtherTimelineAhead);
+    view.cluster.history.clear();
+    assert_eq!(decide(&quorum(view, 1)).reason, Reason::OtherLedSince { leader: "b".into() });
+}
+
+#[test]
+fn a_leader_that_ends_hands_over_first() {
+    let mut view = leading(&["b"], 1000);
+    view.stopping = true;
+    assert_eq!(decide(&view).actions, [Action::HandOver]);
+    view.task = Some(Task::HandOver);
+    assert_eq!(decide(&view).actions, []);
+    let mut follower = super::tests::view(Local::Standby(server(true)), other());
+    follower.stopping = true;
+    assert_eq!(decide(&follower).actions, [Action::StopServer(Stop::Fast)]);
+    follower.local = stopped(ClusterState::ShutDownInRecovery, true);
+    assert_eq!(decide(&follower).actions, [Action::End]);
+}
+
+#[test]
+fn a_standby_that_does_not_stream_looks_where_the_histories_parted() {
+    let mut view = view(Local::Standby(ServerFacts { streaming: false, ..server(true) }), other());
+    view.memory.not_streaming_since = Some(NOW.minus(Duration::from_millis(500)));
+    assert_eq!(decide(&view).actions, [Action::Follow(Some(name("b")))]);
+    view.memory.not_streaming_since = Some(NOW.minus(Duration::from_secs(2)));
+    assert!(decide(&view).actions.contains(&Action::CompareHistories(name("b"))));
+    view.memory.diverged = true;
+    assert_eq!(decide(&view).actions, [Action::StopServer(Stop::Fast)]);
+}

@@ -1,0 +1,68 @@
+//! What the guard and the agent say to each other: one JSON object a line over a socket pair.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::clock::Moment;
+
+/// How PostgreSQL is stopped, in PostgreSQL's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopMode {
+    /// Sessions are ended, a shutdown checkpoint is written.
+    Fast,
+    /// Everything ends at once; the next start recovers from the WAL.
+    Immediate,
+    /// SIGKILL to every process.
+    Kill,
+}
+
+/// From the agent to the guard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToGuard {
+    /// Start a postmaster with these arguments, unless one is running.
+    Start {
+        /// Path of `postgres`.
+        program: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+    /// Stop it.
+    Stop(StopMode),
+    /// Let it read its configuration again.
+    Reload,
+    /// Until when PostgreSQL may run as a primary; `None`: without limit, because it is not one.
+    Deadline {
+        /// The end of the lease, less the margin.
+        until: Option<Moment>,
+        /// How long an immediate stop may take before SIGKILL.
+        grace: Duration,
+    },
+}
+
+/// From the guard to the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromGuard {
+    /// A postmaster runs. Sent after a start, and first thing to every new agent when there is one.
+    Running {
+        /// Its process id.
+        pid: i32,
+    },
+    /// First thing to every new agent when there is no postmaster.
+    Idle,
+    /// It could not be started.
+    NotStarted {
+        /// Why.
+        why: String,
+    },
+    /// It ended, and every process of it is gone.
+    Ended {
+        /// Its exit status in words.
+        status: String,
+        /// True when the guard stopped it because the deadline passed.
+        fenced: bool,
+    },
+}

@@ -1,0 +1,32 @@
+//! How long a leader may believe that it leads.
+
+use std::time::Duration;
+
+use crate::sys::clock::Moment;
+
+/// The part of a lease that is not used: it covers the time from the guard's decision to the last backend's end, and a clock that runs
+/// slower than the store's.
+pub fn margin(ttl: Duration) -> Duration {
+    (ttl / 10).clamp(Duration::from_millis(300), Duration::from_secs(3))
+}
+
+/// When a lease ends whose renewal was *sent* at `sent` and confirmed later. The store cannot have begun to count before that moment, so
+/// it cannot end the lease before `sent + ttl`; counting from the answer would add its travelling time to what we believe we have.
+pub fn deadline(sent: Moment, ttl: Duration) -> Moment {
+    sent + ttl.saturating_sub(margin(ttl))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_comes_before_the_store_lets_go() {
+        for seconds in [3, 5, 10, 30, 300] {
+            let ttl = Duration::from_secs(seconds);
+            let sent = Moment(5_000_000_000);
+            assert!(deadline(sent, ttl) < sent + ttl);
+            assert!(deadline(sent, ttl) > sent + ttl / 2);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Doing what was decided. Every effect may be repeated; one that fails ends the turn, and the next look decides anew.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use super::{
+    action::{Action, PgSync, Stop},
+    guard::StopMode,
+    peers,
+    shell::Shell,
+    tasks::{Rejoin, Running, TaskEnd},
+    view::{Local, Task, View},
+};
+use crate::{
+    dcs::{
+        Dcs,
+        snapshot::{HistoryEntry, StatusKey},
+    },
+    model::{MemberName, parse_history},
+    postgres::{Address, PostgresError, bootstrap, clone, conf::ServerSettings, conninfo::conninfo},
+    sys::{clock::Moment, files},
+};
+
+/// How long a reload may take to reach a session.
+const RELOAD: Duration = Duration::from_secs(1);
+
+/// How an action ended the turn, or did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// Go on with the next action.
+    Next,
+    /// Look again at once: something that decides has changed.
+    LookAgain,
+    /// Leave the rest for the next turn.
+    Enough,
+}
+
+/// An action that did not work, in words.
+type Failure = Box<dyn std::error::Error>;
+
+impl Shell {
+    /// Performs the actions in order. Returns true when the world should be looked at again at once.
+    pub(super) async fn perform(&mut self, actions: Vec<Action>, view: &View) -> bool {
+        for action in actions {
+            let name = format!("{action:?}");
+            match self.perform_one(action, view).await {
+                Ok(Flow::Next) => {}
+                Ok(Flow::LookAgain) => return true,
+                Ok(Flow::Enough) => return false,
+                Err(error) => {
+                    tracing::warn!("{name}: {error}");
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    async fn perform_one(&mut self, action: Action, view: &View) -> Result<Flow, Failure> {
+        let me = self.config.name.clone();
+        match action {
+            Action::ClaimInitialize => return self.claim_initialize(view).await,
+            Action::RecordInitialize(id) => {
+                if !self.dcs.record_initialize(id).await? {
+                    return Ok(Flow::LookAgain);
+                }
+                self.memory.holds_initialize = false;
+            }
+            Action::EnsureConfig => {
+                let first = self.config.bootstrap.as_ref().map_or_else(|| serde_json::json!({}), |b| b.dcs.clone());
+                self.dcs.put_config_if_absent(&first).await?;
+            }
+            Action::EnsureRoles => {
+                let session = self.server.new_session("spilo bootstrap").await?;
+                let others = self.config.bootstrap.as_ref().map_or(&[][..], |b| &b.roles);
+                bootstrap::ensure_roles(&session, &self.config.replication, self.config.rewind.as_ref(), others).await?;
+            }
+            Action::BootstrapIsRecorded => {
+                fs::remove_file(self.bootstrap_mark())?;
+                return Ok(Flow::LookAgain);
+            }
+            Action::SetDataAside => {
+                clone::set_aside(&self.config.installation)?;
+                fs::remove_file(self.bootstrap_mark())?;
+                return Ok(Flow::LookAgain);
+            }
+            Action::AskPeers(names) => {
+                let urls = names.into_iter().filter_map(|n| Some((n.clone(), self.cluster.members.get(&n)?.api_url.clone())));
+                self.peers = Some(peers::ask(&self.http, urls.collect()).await);
+                return Ok(Flow::LookAgain);
+            }
+            Action::ClaimLeader => return self.claim_leader().await,
+            Action::ReleaseLeader => {
+                self.dcs.release_leader(&me, None).await?;
+                self.lease_until = None;
+                return Ok(Flow::LookAgain);
+            }
+            Action::StartPrimary => self.start_primary().await?,
+            Action::StartStandby(leader) => self.start_standby(leader.as_ref()).await?,
+            Action::Follow(leader) => self.follow(leader.as_ref()).await?,
+            Action::Clone(leader) => {
+                let source = self.address_of(&leader)?;
+                let copy = self.tools().copy(leader, source, self.settings.use_slots);
+                self.begin(Task::Clone, copy);
+            }
+            Action::Rejoin(leader) => self.rejoin(leader, view)?,
+            Action::CompareHistories(leader) => {
+                if let Local::Standby(facts) = &view.local {
+                    let source = self.address_of(&leader)?;
+                    let compare = self.tools().compare(facts.timeline, facts.position, source);
+                    self.begin(Task::CompareHistories, compare);
+                }
+            }
+            Action::Promote => {
+                let promote = self.tools().promote();
+                self.begin(Task::Promote, promote);
+            }
+            Action::StopServer(how) => self.stop_server(how).await?,
+            Action::HandOver => {
+                let hand_over = self.tools().hand_over();
+                self.begin(Task::HandOver, hand_over);
+            }
+            Action::SetSyncNames(names) => return self.set_sync_names(&names, view).await,
+            Action::PutSync(sync) => {
+                let written = self.dcs.put_sync(&me, &sync, self.cluster.sync_version).await?;
+                tracing::info!("voters in the DCS: {sync:?}{}", if written { "" } else { ": changed by somebody else meanwhile" });
+                return Ok(if written { Flow::LookAgain } else { Flow::Enough });
+            }
+            Action::PutStatus => self.put_status(view).await?,
+            Action::EnsureHistory => self.put_history(view).await?,
+            Action::ClearFailover => {
+                self.dcs.put_failover(&crate::dcs::snapshot::FailoverKey::default(), self.cluster.failover_version).await?;
+                return Ok(Flow::LookAgain);
+            }
+            Action::EnsureSlots(members) => {
+                let session = self.server.session().await?;
+                for member in members {
+                    session.ensure_slot(&member.slot_name()).await?;
+                }
+            }
+            Action::DropSlots(slots) => {
+                let session = self.server.session().await?;
+                for slot in slots {
+                    session.drop_slot(&slot).await?;
+                }
+            }
+            Action::Checkpoint => {
+                let checkpoint = self.tools().checkpoint();
+                self.begin(Task::Checkpoint, checkpoint);
+            }
+            Action::DropOldData => clone::drop_old(&self.config.installation)?,
+            Action::End => {
+                // Whoever asks who is there should not be told of a member that has left on purpose.
+                self.dcs.remove_member(&me).await?;
+                self.ended = true;
+            }
+        }
+        Ok(Flow::Next)
+    }
+
+    async fn claim_initialize(&mut self, view: &View) -> Result<Flow, Failure> {
+        if !self.dcs.claim_initialize().await? {
+            return Ok(Flow::Enough);
+        }
+        self.memory.holds_initialize = true;
+        if view.local == Local::Empty {
+            // The mark comes first: from here until it is recorded, the directory is nobody's data.
+            files::replace(&self.bootstrap_mark(), b"", 0o600)?;
+            let initialize = self.tools().initialize();
+            self.begin(Task::Initialize, initialize);
+            return Ok(Flow::Next);
+        }
+        Ok(Flow::LookAgain)
+    }
+
+    async fn claim_leader(&mut self) -> Result<Flow, Failure> {
+        let sent = Moment::now();
+        // A fresh session, so that the lease is known to begin no earlier than `sent`.
+        self.dcs.keep_session(self.settings.ttl).await?;
+        if !self.dcs.claim_leader(&self.config.name).await? {
+            tracing::info!("somebody else was faster");
+            return Ok(Flow::Enough);
+        }
+        self.lease_until = Some(super::lease::deadline(sent, self.settings.ttl));
+        Ok(Flow::LookAgain)
+    }
+
+    async fn start_primary(&mut self) -> Result<(), PostgresError> {
+        // The commits it acknowledges have to meet the voters that the DCS names, from the first one on.
+        let sync = &self.cluster.sync;
+        let mine = sync.leader.as_deref() == Some(self.config.name.as_str());
+        let count = u32::try_from(sync.voters.len()).unwrap_or(u32::MAX).saturating_sub(sync.quorum);
+        let names = if mine { PgSync::any(count, sync.voters.clone()) } else { PgSync::default() };
+        let settings = ServerSettings { synchronous_standby_names: names.render(), ..self.base_settings() };
+        self.knows_barrier = false;
+        let grace = super::lease::margin(self.settings.ttl) / 2;
+        self.server.arm(self.lease_until, grace).await?;
+        self.start(settings, false).await
+    }
+
+    pub(super) async fn start_standby(&mut self, leader: Option<&MemberName>) -> Result<(), PostgresError> {
+        let settings = ServerSettings {
+            primary_conninfo: leader.and_then(|l| self.conninfo_to(l)),
+            primary_slot_name: self.slot(),
+            ..self.base_settings()
+        };
+        self.start(settings, true).await
+    }
+
+    async fn start(&mut self, settings: ServerSettings, standby: bool) -> Result<(), PostgresError> {
+        if self.retry_at.is_some_and(|at| Moment::now() < at) {
+            return Ok(());
+        }
+        self.server.start(&settings, standby).await?;
+        self.configured = Some(settings);
+        self.announce_first_answer();
+        Ok(())
+    }
+
+    async fn follow(&mut self, leader: Option<&MemberName>) -> Result<(), PostgresError> {
+        let wanted = leader.and_then(|l| self.conninfo_to(l));
+        let Some(configured) = &self.configured else { return Ok(()) };
+        if configured.primary_conninfo == wanted && configured.primary_slot_name == self.slot() {
+            return Ok(());
+        }
+        let settings = ServerSettings { primary_conninfo: wanted, primary_slot_name: self.slot(), ..configured.clone() };
+        self.server.configure(&settings).await?;
+        self.configured = Some(settings);
+        Ok(())
+    }
+
+    fn rejoin(&mut self, leader: MemberName, view: &View) -> Result<(), Failure> {
+        let Local::Stopped(data) = &view.local else { return Ok(()) };
+        let how = Rejoin {
+            may_rewind: self.settings.use_pg_rewind,
+            slots: self.settings.use_slots,
+            known_diverged: self.memory.diverged,
+            failures: self.memory.failed_rejoins,
+        };
+        let source = self.address_of(&leader)?;
+        let rejoin = self.tools().rejoin(data.clone(), leader, source, how);
+        self.begin(Task::Rejoin, rejoin);
+        Ok(())
+    }
+
+    async fn stop_server(&mut self, how: Stop) -> Result<(), PostgresError> {
+        let mode = match how {
+            Stop::Fast => StopMode::Fast,
+            Stop::Immediate => StopMode::Immediate,
+        };
+        // A task that talks to the server has nothing left to do.
+        self.task = None;
+        self.server.stop(mode).await
+    }
+
+    /// Changes the standbys that commits wait for, waits until the change is in force, and notes what they have to confirm.
+    async fn set_sync_names(&mut self, names: &PgSync, view: &View) -> Result<Flow, Failure> {
+        let Some(configured) = &self.configured else { return Ok(Flow::Enough) };
+        let settings = ServerSettings { synchronous_standby_names: names.render(), ..configured.clone() };
+        self.server.configure(&settings).await?;
+        self.configured = Some(settings);
+        tracing::info!("commits wait for: {}", if names.names.is_empty() { "nobody".to_owned() } else { names.render() });
+        let session = self.server.session().await?;
+        let deadline = Moment::now() + RELOAD;
+        while session.text("show synchronous_standby_names").await? != names.render() {
+            if Moment::now() >= deadline {
+                return Err("PostgreSQL has not taken the new synchronous_standby_names".into());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if matches!(view.local, Local::Primary(_)) {
+            // Everything up to here may have been acknowledged under the old names. A commit of our own makes the standbys report.
+            let barrier = session.text("select pg_current_wal_insert_lsn()::text").await?;
+            self.memory.sync_barrier = Some(barrier.parse()?);
+            session.execute("begin; set local synchronous_commit = local; select pg_current_xact_id(); commit").await?;
+        }
+        Ok(Flow::LookAgain)
+    }
+
+    async fn put_status(&mut self, view: &View) -> Result<(), Failure> {
+        let Local::Primary(facts) = &view.local else { return Ok(()) };
+        let status = StatusKey { optime: facts.position, ..StatusKey::default() };
+        if self.cluster.status != status {
+            self.dcs.put_status(&self.config.name, &status).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the past timelines as PostgreSQL's history file has them, with the time and name of the newest.
+    async fn put_history(&mut self, view: &View) -> Result<(), Failure> {
+        let Local::Primary(facts) = &view.local else { return Ok(()) };
+        let path = self.config.installation.data_dir.join("pg_wal").join(format!("{:08X}.history", facts.timeline.0));
+        let text = fs::read_to_string(&path)?;
+        let lines = parse_history(&text).ok_or("the timeline history file is unreadable")?;
+        let modified = jiff::Timestamp::try_from(fs::metadata(&path)?.modified()?)?;
+        let newest = lines.len().saturating_sub(1);
+        let entries: Vec<HistoryEntry> = lines
+            .into_iter()
+            .enumerate()
+            .map(|(i, line)| {
+                let known = self.cluster.history.iter().find(|e| e.0 == line.timeline).cloned();
+                match known {
+                    Some(known) if i != newest => known,
+                    _ if i == newest => {
+                        let name = self.config.name.to_string();
+                        HistoryEntry(
+                            line.timeline,
+                            line.switch,
+                            line.reason,
+                            modified.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string(),
+                            name,
+                        )
+                    }
+                    _ => HistoryEntry(line.timeline, line.switch, line.reason, String::new(), String::new()),
+                }
+            })
+            .collect();
+        self.dcs.put_history(&self.config.name, &entries).await?;
+        Ok(())
+    }
+
+    /// Starts a task, unless the last one failed a moment ago.
+    fn begin(&mut self, kind: Task, work: impl Future<Output = Result<TaskEnd, PostgresError>> + 'static) {
+        if self.task.is_some() || self.retry_at.is_some_and(|at| Moment::now() < at) {
+            return;
+        }
+        self.task = Some(Running { kind, handle: tokio::task::spawn_local(work) });
+    }
+
+    fn slot(&self) -> Option<String> {
+        self.settings.use_slots.then(|| self.config.name.slot_name())
+    }
+
+    fn address_of(&self, member: &MemberName) -> Result<Address, Failure> {
+        let known = self.cluster.members.get(member).and_then(|m| m.postgres_address());
+        let (host, port) = known.ok_or_else(|| format!("the address of '{member}' is not known"))?;
+        Ok(Address { host, port })
+    }
+
+    fn conninfo_to(&self, member: &MemberName) -> Option<String> {
+        let address = self.address_of(member).ok()?;
+        let config = &self.config;
+        let extra = [("application_name", config.name.as_str()), ("connect_timeout", "3")];
+        Some(conninfo(&address, &config.replication.username, &config.installation.passfile, &extra))
+    }
+
+    /// Settings of this member as neither primary nor standby in particular.
+    pub(super) fn base_settings(&self) -> ServerSettings {
+        let mut parameters: BTreeMap<String, String> = self.settings.parameters.clone();
+        parameters.extend(self.config.parameters.clone());
+        ServerSettings {
+            listen_addresses: self.config.listen_addresses.clone(),
+            port: self.config.local.port,
+            cluster_name: self.config.dcs.scope.clone(),
+            parameters,
+            hba: self.config.pg_hba.clone().or_else(|| self.settings.pg_hba.clone()),
+            ..ServerSettings::default()
+        }
+    }
+
+    /// Brings parameters and pg_hba.conf of the running server up to date with the configuration.
+    pub(super) async fn refresh_configuration(&mut self, view: &View) -> Result<(), PostgresError> {
+        let (Local::Primary(facts) | Local::Standby(facts)) = &view.local else { return Ok(()) };
+        let present = self.configured.clone().unwrap_or_else(|| ServerSettings {
+            // Adopted: what is in force stays in force.
+            primary_conninfo: Some(facts.primary_conninfo.clone()).filter(|c| !c.is_empty()),
+            primary_slot_name: self.slot(),
+            synchronous_standby_names: facts.synchronous_standby_names.clone(),
+            ..self.base_settings()
+        });
+        let base = self.base_settings();
+        let wanted = ServerSettings { parameters: base.parameters, hba: base.hba, ..present };
+        if self.configured.as_ref() != Some(&wanted) {
+            self.server.configure(&wanted).await?;
+            self.configured = Some(wanted);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! What this member shows: its key in the DCS, and the status that the API answers from.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    shell::Shell,
+    view::{Local, Lock, ServerFacts, Task, View},
+};
+use crate::{
+    api::{NodeStatus, SyncMode, WalSender, Xlog},
+    dcs::{
+        Dcs,
+        snapshot::{MemberData, MemberRole, PgState},
+    },
+    sys::clock::Moment,
+};
+
+/// The version of Patroni whose protocol we speak: readers of the member key decide by it.
+pub const PROTOCOL: &str = "4.1.5";
+
+impl Shell {
+    /// Publishes what the last look found.
+    pub(super) async fn publish(&mut self, view: &View) {
+        let member = self.member_data(view);
+        self.status.send_replace(Arc::new(self.node_status(view, &member)));
+        if !view.dcs_answers || self.ended {
+            return;
+        }
+        // Missing in the DCS although published: the session was lost meanwhile.
+        let known = view.cluster.members.contains_key(&self.config.name);
+        if known && self.published.as_ref() == Some(&member) {
+            return;
+        }
+        match self.dcs.put_member(&self.config.name, &member).await {
+            Ok(()) => self.published = Some(member),
+            Err(error) => tracing::warn!("this member could not be published: {error}"),
+        }
+    }
+
+    fn member_data(&self, view: &View) -> MemberData {
+        let facts = facts_of(view);
+        let standby = facts.filter(|f| f.in_recovery);
+        MemberData {
+            conn_url: format!("postgres://{}/postgres", super::config::joined(&self.config.address)),
+            api_url: format!("http://{}/patroni", self.config.api_address),
+            state: self.state(view),
+            role: role(view),
+            version: PROTOCOL.to_owned(),
+            checkpoint_after_promote: (self.memory.checkpoint_due && facts.is_some_and(|f| !f.in_recovery)).then_some(false),
+            tags: self.config.tags.clone(),
+            xlog_location: facts.map(|f| f.position),
+            replay_lsn: standby.and_then(|f| f.replayed),
+            receive_lsn: standby.and_then(|f| f.received),
+            replication_state: standby.and_then(replication_state),
+            timeline: match &view.local {
+                Local::Stopped(data) => Some(data.control.timeline()),
+                _ => facts.map(|f| f.timeline),
+            },
+            pause: view.settings.pause.then_some(true),
+            other: serde_json::Map::new(),
+        }
+    }
+
+    fn state(&self, view: &View) -> PgState {
+        match (&view.local, self.task.as_ref().map(|t| t.kind)) {
+            (_, Some(Task::Initialize)) => PgState::Initializing,
+            (_, Some(Task::Clone)) => PgState::CreatingReplica,
+            (_, Some(Task::HandOver | Task::Stop)) => PgState::Stopping,
+            (Local::Primary(_) | Local::Standby(_), _) => PgState::Running,
+            (Local::Silent { .. }, _) if self.server.is_stopping() => PgState::Stopping,
+            (Local::Silent { .. }, _) => PgState::Starting,
+            (Local::Empty | Local::Unusable { .. } | Local::Stopped(_), _) => PgState::Stopped,
+        }
+    }
+
+    fn node_status(&self, view: &View, member: &MemberData) -> NodeStatus {
+        let now = Moment::now();
+        let leads = matches!(view.lock, Lock::Mine { .. }) || self.lease_until.is_some();
+        let alive = view.settings.ttl * if matches!(view.local, Local::Primary(_)) { 1 } else { 2 };
+        let config = view.cluster.config.as_ref();
+        let status = NodeStatus {
+            state: member.state,
+            role: member.role,
+            is_leader: leads && matches!(view.local, Local::Primary(_)),
+            leader_until: self.lease_until,
+            loop_alive_until: now + view.settings.loop_wait + alive,
+            dcs_seen: self.dcs_seen.map(|seen| wall_clock().saturating_sub(now.since(seen).as_secs())),
+            dcs_fresh_until: self.dcs_seen.map_or(Moment(0), |seen| seen + view.settings.ttl),
+            tags: self.config.tags.clone(),
+            pause: view.settings.pause,
+            sync_mode: SyncMode::from_config(config),
+            cluster: view.cluster.clone(),
+            ..NodeStatus::unknown(self.config.name.clone(), &self.config.dcs.scope, PROTOCOL, now)
+        };
+        with_facts(status, facts_of(view))
+    }
+}
+
+/// The status with what the server says of itself, or without anything when it does not answer.
+pub fn with_facts(status: NodeStatus, facts: Option<&ServerFacts>) -> NodeStatus {
+    let Some(facts) = facts else {
+        return NodeStatus { xlog: None, replication: Vec::new(), ..status };
+    };
+    let xlog = if facts.in_recovery {
+        let replayed = facts.replayed.unwrap_or_default();
+        let received = facts.received.unwrap_or(replayed);
+        Xlog::Standby { received, replayed, replayed_timestamp: facts.replayed_at.clone(), paused: facts.replay_paused }
+    } else {
+        Xlog::Primary { location: facts.position }
+    };
+    NodeStatus {
+        xlog: Some(xlog),
+        is_leader: status.is_leader && !facts.in_recovery,
+        server_version: Some(facts.version),
+        postmaster_start_time: Some(facts.started.clone()),
+        timeline: Some(facts.timeline),
+        replication_state: replication_state(facts),
+        system_id: Some(facts.system_id),
+        replication: facts
+            .standbys
+            .iter()
+            .map(|s| WalSender {
+                usename: s.usename.clone(),
+                application_name: s.application_name.clone(),
+                client_addr: s.client_addr.clone(),
+                state: s.state.clone(),
+                sync_state: s.sync_state.clone(),
+                sync_priority: s.sync_priority,
+            })
+            .collect(),
+        ..status
+    }
+}
+
+fn facts_of(view: &View) -> Option<&ServerFacts> {
+    match &view.local {
+        Local::Primary(facts) | Local::Standby(facts) => Some(facts),
+        _ => None,
+    }
+}
+
+fn role(view: &View) -> MemberRole {
+    match (&view.local, &view.lock, view.task) {
+        (Local::Primary(_), ..) => MemberRole::Primary,
+        (Local::Standby(_), _, Some(Task::Promote)) => MemberRole::Promoted,
+        (Local::Standby(_), ..) => MemberRole::Replica,
+        (Local::Empty, ..) | (_, _, Some(Task::Initialize | Task::Clone)) => MemberRole::Uninitialized,
+        (_, Lock::Mine { .. }, _) => MemberRole::Primary,
+        _ => MemberRole::Replica,
+    }
+}
+
+fn replication_state(facts: &ServerFacts) -> Option<String> {
+    (facts.in_recovery && facts.streaming).then(|| "streaming".to_owned())
+}
+
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}

@@ -1,0 +1,220 @@
+//! The local server as the shell drives it: through the guard, and through one SQL session.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs,
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    config::AgentConfig,
+    guard::{FromGuard, GuardLink, LinkError, StopMode, ToGuard},
+};
+use crate::{
+    postgres::{
+        PostgresError,
+        conf::{self, ServerSettings},
+        sql::{ServerFacts, Session},
+    },
+    sys::clock::Moment,
+};
+
+/// What is known of the server's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// There is none.
+    None,
+    /// A start was asked for.
+    Launching(Moment),
+    /// It runs since then, or since this agent found it.
+    Running(i32, Moment),
+}
+
+/// The local server.
+pub struct Server {
+    config: Rc<AgentConfig>,
+    guard: GuardLink,
+    process: Cell<Process>,
+    stopping: Cell<bool>,
+    answered: Cell<bool>,
+    session: RefCell<Option<Rc<Session>>>,
+    /// Wakes whoever waits for the process to start or end.
+    changed: Notify,
+}
+
+impl Server {
+    /// A server behind this guard.
+    pub fn new(config: Rc<AgentConfig>, guard: GuardLink) -> Server {
+        Server {
+            config,
+            guard,
+            process: Cell::new(Process::None),
+            stopping: Cell::new(false),
+            answered: Cell::new(false),
+            session: RefCell::new(None),
+            changed: Notify::new(),
+        }
+    }
+
+    /// What is known of the process.
+    pub fn process(&self) -> Process {
+        self.process.get()
+    }
+
+    /// It was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// It has answered since it was started.
+    pub fn has_answered(&self) -> bool {
+        self.answered.get()
+    }
+
+    /// Takes in what the guard says.
+    pub fn hear(&self, message: &FromGuard) {
+        match message {
+            FromGuard::Running { pid } => self.process.set(Process::Running(*pid, Moment::now())),
+            FromGuard::Idle => self.forget(),
+            FromGuard::NotStarted { why } => {
+                tracing::error!("PostgreSQL was not started: {why}");
+                self.forget();
+            }
+            FromGuard::Ended { status, fenced } => {
+                if *fenced {
+                    tracing::error!("PostgreSQL was stopped by the guard: the lease had ended");
+                } else {
+                    tracing::info!("PostgreSQL ended ({status})");
+                }
+                self.forget();
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn forget(&self) {
+        self.process.set(Process::None);
+        self.stopping.set(false);
+        self.answered.set(false);
+        self.session.replace(None);
+    }
+
+    /// The SQL session, connected if need be.
+    pub async fn session(&self) -> Result<Rc<Session>, PostgresError> {
+        if let Some(session) = self.session.borrow().as_ref().filter(|s| !s.is_closed()) {
+            return Ok(session.clone());
+        }
+        let session = Rc::new(self.new_session("Patroni heartbeat").await?);
+        self.session.replace(Some(session.clone()));
+        Ok(session)
+    }
+
+    /// A session of one's own, for long statements.
+    pub async fn new_session(&self, application: &str) -> Result<Session, PostgresError> {
+        Session::connect(&self.config.local, &self.config.superuser, "postgres", application).await
+    }
+
+    /// Observes the running server; a session that fails is given up.
+    pub async fn observe(&self) -> Result<ServerFacts, PostgresError> {
+        let observed = match self.session().await {
+            Ok(session) => session.observe().await,
+            Err(error) => Err(error),
+        };
+        match &observed {
+            Ok(_) => self.answered.set(true),
+            Err(_) => drop(self.session.replace(None)),
+        }
+        observed
+    }
+
+    /// Starts it with these settings, as a standby or as a primary.
+    pub async fn start(&self, settings: &ServerSettings, standby: bool) -> Result<(), PostgresError> {
+        let installation = &self.config.installation;
+        let data = &installation.data_dir;
+        conf::write(installation, settings)?;
+        conf::set_standby_signal(data, standby)?;
+        remove_stale_pid_file(data)?;
+        let mut arguments = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
+        arguments.extend(settings.command_line());
+        let program = installation.program("postgres").to_string_lossy().into_owned();
+        self.process.set(Process::Launching(Moment::now()));
+        self.answered.set(false);
+        self.say(&ToGuard::Start { program, arguments }).await
+    }
+
+    /// Stops it. Repeatable; a sharper mode may follow a milder one.
+    pub async fn stop(&self, mode: StopMode) -> Result<(), PostgresError> {
+        self.stopping.set(true);
+        self.say(&ToGuard::Stop(mode)).await
+    }
+
+    /// Waits until it is gone, at most `limit`.
+    pub async fn gone(&self, limit: Duration) -> bool {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.process.get() == Process::None {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(limit, wait).await.is_ok()
+    }
+
+    /// Lets it read these settings, if they differ from what it has. Returns whether they did.
+    pub async fn configure(&self, settings: &ServerSettings) -> Result<bool, PostgresError> {
+        let changed = conf::write(&self.config.installation, settings)?;
+        if changed {
+            self.say(&ToGuard::Reload).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Tells the guard until when it may run as a primary.
+    pub async fn arm(&self, until: Option<Moment>, grace: Duration) -> Result<(), PostgresError> {
+        self.say(&ToGuard::Deadline { until, grace }).await
+    }
+
+    async fn say(&self, message: &ToGuard) -> Result<(), PostgresError> {
+        self.guard.tell(message).await.map_err(|e: LinkError| PostgresError::Sql(e.to_string()))
+    }
+}
+
+/// Removes a postmaster.pid whose process is no postmaster of this directory. In a container that was started again the same small process
+/// ids come back for other programs, and PostgreSQL would refuse to start.
+fn remove_stale_pid_file(data: &Path) -> Result<(), PostgresError> {
+    let path = data.join("postmaster.pid");
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+    let pid = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok());
+    if pid.is_some_and(|pid| is_postmaster(pid, data)) {
+        let what = format!("'{}' belongs to a running postmaster (process {})", path.display(), pid.unwrap_or_default());
+        return Err(PostgresError::Sql(format!("{what} that is not mine")));
+    }
+    fs::remove_file(&path).map_err(PostgresError::file("remove", path))
+}
+
+fn is_postmaster(pid: i32, data: &Path) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let same_place = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data);
+    name.trim() == "postgres" && same_place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_of_another_program_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("postmaster.pid");
+        fs::write(&path, format!("{}\n/data\n", std::process::id())).unwrap();
+        remove_stale_pid_file(dir.path()).unwrap();
+        assert!(!path.exists());
+        remove_stale_pid_file(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,438 @@
+//! The loop: wait for something, look, decide, perform, publish.
+
+use std::{collections::BTreeMap, net::ToSocketAddrs, os::unix::fs::DirBuilderExt, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+    task::LocalSet,
+};
+
+use super::{
+    config::{self, AgentConfig, Overrides},
+    decide::decide,
+    guard::{EXIT_FATAL, FromGuard, GuardLink, LinkError},
+    publish::{self, PROTOCOL},
+    reason::Reason,
+    server::{Process, Server},
+    tasks::{Running, TaskEnd, Tools},
+    view::{Memory, Peer, Task},
+};
+use crate::{
+    api::{self, ApiRequest, NodeStatus},
+    dcs::{Dcs, DcsError, Etcd, snapshot::MemberData, snapshot::Snapshot},
+    model::MemberName,
+    postgres::{PostgresError, clone, conf::ServerSettings, conninfo, sql::Session},
+    spec::settings::Settings,
+    sys::{clock::Moment, files, process::Run},
+};
+
+/// Pause after a task or a start that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How often a starting server is asked whether it answers yet.
+const FIRST_ANSWER: Duration = Duration::from_millis(20);
+
+/// The agent could not begin its work.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration is not usable.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// There is no guard.
+    #[error(transparent)]
+    Guard(#[from] LinkError),
+    /// The store's client could not be set up.
+    #[error(transparent)]
+    Dcs(#[from] DcsError),
+    /// Files of the server could not be prepared.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The REST API's address cannot be listened on.
+    #[error("cannot listen on '{address}' for the REST API")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something the process needs is not there.
+    #[error("cannot {action}")]
+    Process {
+        /// What was tried.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn process(action: &'static str) -> impl FnOnce(std::io::Error) -> AgentError {
+    move |source| AgentError::Process { action, source }
+}
+
+/// The agent's state between turns.
+pub(super) struct Shell {
+    pub(super) config: Rc<AgentConfig>,
+    pub(super) dcs: Rc<Etcd>,
+    pub(super) server: Rc<Server>,
+    pub(super) http: reqwest::Client,
+    pub(super) status: Arc<watch::Sender<Arc<NodeStatus>>>,
+    pub(super) settings: Settings,
+    pub(super) cluster: Snapshot,
+    pub(super) dcs_answers: bool,
+    pub(super) dcs_seen: Option<Moment>,
+    pub(super) lease_until: Option<Moment>,
+    pub(super) peers: Option<BTreeMap<MemberName, Peer>>,
+    pub(super) memory: Memory,
+    pub(super) task: Option<Running>,
+    pub(super) stopping: bool,
+    pub(super) ended: bool,
+    /// `memory.sync_barrier` is what this agent itself has set for the primary that runs.
+    pub(super) knows_barrier: bool,
+    pub(super) major_version: Option<String>,
+    pub(super) published: Option<MemberData>,
+    pub(super) configured: Option<ServerSettings>,
+    /// Nothing that failed is begun again before this.
+    pub(super) retry_at: Option<Moment>,
+    wake: Rc<Notify>,
+    said: Option<Reason>,
+    pub(super) complaint: Option<String>,
+    source: (String, Overrides),
+}
+
+/// What the loop waits for, besides time.
+struct Events {
+    guard: mpsc::UnboundedReceiver<FromGuard>,
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+/// Runs the agent until it is told to end. Returns the exit code that tells the guard what to do next.
+pub fn run(path: &str, overrides: &Overrides) -> Result<u8, AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(process("start the runtime"))?;
+    LocalSet::new().block_on(&runtime, async {
+        let (shell, events) = prepare(path, overrides).await?;
+        Ok(shell.run(events).await)
+    })
+}
+
+async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), AgentError> {
+    let config = Rc::new(config::load(path, overrides)?);
+    let (guard, messages) = GuardLink::connect()?;
+    make_parent(&config.installation.data_dir)?;
+    clone::recover_interrupted(&config.installation)?;
+    let mut roles = vec![&config.superuser, &config.replication];
+    roles.extend(&config.rewind);
+    let passfile = &config.installation.passfile;
+    conninfo::write_passfile(passfile, &roles).map_err(PostgresError::file("write", passfile))?;
+    let listener = listen(&config.api_listen).await?;
+    let settings = config.bootstrap.as_ref().map_or_else(Settings::default, |b| Settings::read(&b.dcs));
+    let dcs = Rc::new(Etcd::connect(&config.dcs, settings.retry_timeout).await?);
+    let first = NodeStatus::unknown(config.name.clone(), &config.dcs.scope, PROTOCOL, Moment::now() + settings.ttl);
+    let (status, published) = watch::channel(Arc::new(first));
+    let status = Arc::new(status);
+    let wake = Rc::new(Notify::new());
+    let server = Rc::new(Server::new(config.clone(), guard));
+    let (requests, asked) = mpsc::channel(64);
+    tokio::spawn(api::serve(listener, published, requests));
+    tokio::task::spawn_local(answer_requests(asked, server.clone(), dcs.clone(), status.clone(), wake.clone()));
+    tokio::task::spawn_local(watch_dcs(dcs.clone(), wake.clone()));
+    let events = Events {
+        guard: messages,
+        terminate: signal(SignalKind::terminate()).map_err(process("receive signals"))?,
+        interrupt: signal(SignalKind::interrupt()).map_err(process("receive signals"))?,
+        reload: signal(SignalKind::hangup()).map_err(process("receive signals"))?,
+    };
+    let major_version = major_version(&config).await;
+    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
+    let http = http.map_err(|e| AgentError::Process { action: "set up HTTP", source: std::io::Error::other(e) })?;
+    let shell = Shell {
+        config,
+        dcs,
+        server,
+        http,
+        status,
+        settings,
+        cluster: Snapshot::default(),
+        dcs_answers: false,
+        dcs_seen: None,
+        lease_until: None,
+        peers: None,
+        memory: Memory::default(),
+        task: None,
+        stopping: false,
+        ended: false,
+        knows_barrier: false,
+        major_version,
+        published: None,
+        configured: None,
+        retry_at: None,
+        wake,
+        said: None,
+        complaint: None,
+        source: (path.to_owned(), overrides.clone()),
+    };
+    Ok((shell, events))
+}
+
+/// The data directory itself appears when it is complete; what it lies in has to be there before.
+fn make_parent(data_dir: &std::path::Path) -> Result<(), PostgresError> {
+    let Some(parent) = data_dir.parent() else { return Ok(()) };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    made.map_err(PostgresError::file("create", parent))
+}
+
+/// Listens for the REST API. `SO_REUSEADDR` comes with tokio: an agent that was killed is back on its port at once.
+async fn listen(address: &str) -> Result<TcpListener, AgentError> {
+    let fail = |source| AgentError::Listen { address: address.to_owned(), source };
+    let addresses: Vec<_> = address.to_socket_addrs().map_err(fail)?.collect();
+    TcpListener::bind(&addresses[..]).await.map_err(fail)
+}
+
+/// The installed major version, such as `17`; `None` when `postgres` does not say.
+async fn major_version(config: &AgentConfig) -> Option<String> {
+    let text = Run::new(config.installation.program("postgres")).arg("--version").output().await.ok()?;
+    let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    Some(version.split('.').next()?.trim_end_matches(|c: char| !c.is_ascii_digit()).to_owned())
+}
+
+/// Wakes the loop when something changed in the DCS.
+async fn watch_dcs(dcs: Rc<Etcd>, wake: Rc<Notify>) {
+    loop {
+        dcs.changed().await;
+        wake.notify_one();
+    }
+}
+
+/// Carries out what the API asks for, beside the loop: a DCS that does not answer must not delay a peer's question.
+async fn answer_requests(
+    mut asked: mpsc::Receiver<ApiRequest>,
+    server: Rc<Server>,
+    dcs: Rc<Etcd>,
+    status: Arc<watch::Sender<Arc<NodeStatus>>>,
+    wake: Rc<Notify>,
+) {
+    let mut session: Option<Session> = None;
+    while let Some(request) = asked.recv().await {
+        match request {
+            ApiRequest::Handover { key, answer } => {
+                let written = dcs.put_failover(&key, None).await.map(drop).map_err(|e| e.to_string());
+                wake.notify_one();
+                let _ = answer.send(written);
+            }
+            ApiRequest::Observe { answer } => {
+                let facts = observe_for_peers(&server, &mut session).await;
+                let present = status.borrow().as_ref().clone();
+                let _ = answer.send(Arc::new(publish::with_facts(present, facts.as_ref())));
+            }
+        }
+    }
+}
+
+async fn observe_for_peers(server: &Server, session: &mut Option<Session>) -> Option<super::view::ServerFacts> {
+    if server.process() == Process::None {
+        *session = None;
+        return None;
+    }
+    if session.as_ref().is_none_or(Session::is_closed) {
+        *session = server.new_session("Patroni restapi").await.ok();
+    }
+    let facts = session.as_ref()?.observe().await.ok();
+    if facts.is_none() {
+        *session = None;
+    }
+    facts
+}
+
+impl Shell {
+    async fn run(mut self, mut events: Events) -> u8 {
+        // The guard's first word tells whether there is a server to adopt.
+        match events.guard.recv().await {
+            Some(message) => self.server.hear(&message),
+            None => return EXIT_FATAL,
+        }
+        tracing::info!("agent of '{}' in cluster '{}' started", self.config.name, self.config.dcs.scope);
+        loop {
+            let pause = self.turn().await;
+            if self.ended {
+                return 0;
+            }
+            if !self.wait(&mut events, pause).await {
+                return self.without_guard().await;
+            }
+        }
+    }
+
+    /// One turn; returns how long to wait for the next when nothing happens.
+    async fn turn(&mut self) -> Duration {
+        loop {
+            let view = self.observe().await;
+            if let Err(error) = self.refresh_configuration(&view).await {
+                tracing::warn!("the configuration could not be brought up to date: {error}");
+            }
+            let decision = decide(&view);
+            self.say(&decision.reason);
+            let again = self.perform(decision.actions, &view).await;
+            self.publish(&view).await;
+            if again && !self.ended {
+                continue;
+            }
+            let pause = decision.recheck.unwrap_or(view.settings.loop_wait).min(view.settings.loop_wait);
+            let until_retry = self.retry_at.map(|at| at.since(Moment::now())).filter(|d| !d.is_zero());
+            return until_retry.map_or(pause, |d| pause.min(d));
+        }
+    }
+
+    /// Waits for an event or for `pause`. False when the guard is gone.
+    async fn wait(&mut self, events: &mut Events, pause: Duration) -> bool {
+        let wake = self.wake.clone();
+        tokio::select! {
+            message = events.guard.recv() => match message {
+                Some(message) => self.hear(&message),
+                None => return false,
+            },
+            () = wake.notified() => {}
+            end = task_end(&mut self.task) => self.task_ended(end),
+            _ = events.terminate.recv() => self.stopping = true,
+            _ = events.interrupt.recv() => self.stopping = true,
+            _ = events.reload.recv() => self.reload(),
+            () = tokio::time::sleep(pause) => {}
+        }
+        true
+    }
+
+    fn hear(&mut self, message: &FromGuard) {
+        if matches!(message, FromGuard::Ended { .. } | FromGuard::NotStarted { .. }) {
+            if !self.server.has_answered() && !self.server.is_stopping() {
+                self.memory.failed_starts += 1;
+                self.memory.ready_behind = None;
+                self.retry_at = Some(Moment::now() + RETRY);
+            }
+            self.configured = None;
+        }
+        self.server.hear(message);
+    }
+
+    fn task_ended(&mut self, end: Result<TaskEnd, PostgresError>) {
+        let Some(kind) = self.task.take().map(|t| t.kind) else { return };
+        match end {
+            Ok(TaskEnd::ReadyToFollow(leader)) => {
+                self.memory.diverged = false;
+                self.memory.ready_behind = Some(leader);
+            }
+            Ok(TaskEnd::Diverged) => self.memory.diverged = true,
+            Ok(TaskEnd::Promoted(position)) => {
+                // The standbys that commits wait for have to have all that was here at the promotion before they may vote.
+                self.memory.sync_barrier = Some(position);
+                self.memory.checkpoint_due = true;
+                self.knows_barrier = true;
+            }
+            Ok(TaskEnd::Done) if kind == Task::Checkpoint => self.memory.checkpoint_due = false,
+            Ok(TaskEnd::Done) if kind == Task::HandOver => self.lease_until = None,
+            Ok(TaskEnd::Done) => {}
+            Err(error) => {
+                tracing::warn!("{kind:?} failed: {error}");
+                self.retry_at = Some(Moment::now() + RETRY);
+                if matches!(kind, Task::Rejoin | Task::Clone) {
+                    self.memory.failed_rejoins += 1;
+                }
+            }
+        }
+    }
+
+    /// SIGHUP: the local configuration again. One that has a mistake is not taken.
+    fn reload(&mut self) {
+        match config::load(&self.source.0, &self.source.1) {
+            Ok(config) => {
+                let present =
+                    AgentConfig { parameters: config.parameters, pg_hba: config.pg_hba, tags: config.tags, ..(*self.config).clone() };
+                self.config = Rc::new(present);
+                tracing::info!("configuration read again");
+            }
+            Err(error) => tracing::error!("configuration not read again: {error}"),
+        }
+    }
+
+    /// The guard is gone, and the kernel stops PostgreSQL with it. The leader key is given up as soon as nothing can write any more.
+    async fn without_guard(&mut self) -> u8 {
+        tracing::error!("the guard is gone: PostgreSQL stops, so this agent ends too");
+        if let Process::Running(pid, _) = self.server.process() {
+            let proc = PathBuf::from(format!("/proc/{pid}"));
+            for _ in 0..100 {
+                if !proc.exists() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if proc.exists() {
+                // The lease runs out by itself; giving it up now could let a second primary write beside this one.
+                return 1;
+            }
+        }
+        if self.lease_until.is_some() {
+            let _ = self.dcs.release_leader(&self.config.name, None).await;
+        }
+        1
+    }
+
+    /// Wakes the loop as soon as the server that was just started answers.
+    pub(super) fn announce_first_answer(&self) {
+        let (server, wake) = (self.server.clone(), self.wake.clone());
+        tokio::task::spawn_local(async move {
+            while server.process() != Process::None && !server.has_answered() {
+                if server.new_session("spilo start").await.is_ok() {
+                    wake.notify_one();
+                    return;
+                }
+                tokio::time::sleep(FIRST_ANSWER).await;
+            }
+        });
+    }
+
+    /// Something is being promoted.
+    pub(super) fn promotes(&self) -> bool {
+        self.task.as_ref().is_some_and(|t| t.kind == Task::Promote)
+    }
+
+    /// The mark of a bootstrap that the DCS does not know of yet, beside the data directory.
+    pub(super) fn bootstrap_mark(&self) -> PathBuf {
+        files::beside(&self.config.installation.data_dir, ".bootstrap")
+    }
+
+    /// Tools for a task.
+    pub(super) fn tools(&self) -> Tools {
+        Tools { config: self.config.clone(), server: self.server.clone(), dcs: self.dcs.clone() }
+    }
+
+    /// Logs a reason when it is a new one.
+    fn say(&mut self, reason: &Reason) {
+        if self.said.as_ref() != Some(reason) {
+            tracing::info!("{reason}");
+            self.said = Some(reason.clone());
+        }
+    }
+
+    /// Logs trouble with the DCS once, until it is another or gone.
+    pub(super) fn complain(&mut self, error: &DcsError) {
+        let text = error.to_string();
+        if self.complaint.as_ref() != Some(&text) {
+            tracing::warn!("{text}");
+            self.complaint = Some(text);
+        }
+    }
+}
+
+/// The end of the running task; never, when there is none.
+async fn task_end(task: &mut Option<Running>) -> Result<TaskEnd, PostgresError> {
+    match task {
+        None => std::future::pending().await,
+        Some(running) => match (&mut running.handle).await {
+            Ok(end) => end,
+            Err(error) => Err(PostgresError::Sql(format!("the task ended abnormally: {error}"))),
+        },
+    }
+}

@@ -1,0 +1,184 @@
+//! Long work, done beside the loop: at most one at a time, and cancelled by dropping it.
+
+use std::{rc::Rc, time::Duration};
+
+use super::{
+    config::AgentConfig,
+    guard::StopMode,
+    server::Server,
+    view::{StoppedData, Task},
+};
+use crate::{
+    dcs::{Dcs, Etcd, snapshot::StatusKey},
+    model::{Lsn, MemberName, Timeline},
+    postgres::{
+        Address, PostgresError, bootstrap, clone, control_data,
+        rewind::{self, Relation},
+    },
+};
+
+/// How long a clean shutdown may take before it is cut short; what was not confirmed by then is recovered at the next start.
+const CLEAN_STOP: Duration = Duration::from_secs(60);
+
+/// A rewind that failed this often is given up for a copy.
+const REWINDS: u32 = 2;
+
+/// What a task leaves to the loop.
+#[derive(Debug)]
+pub enum TaskEnd {
+    /// Nothing.
+    Done,
+    /// Data is ready to be started as a standby of this member.
+    ReadyToFollow(MemberName),
+    /// The standby has WAL that its leader does not have.
+    Diverged,
+    /// The server accepts writes from this position on.
+    Promoted(Lsn),
+}
+
+/// What every task works with.
+#[derive(Clone)]
+pub struct Tools {
+    /// Configuration.
+    pub config: Rc<AgentConfig>,
+    /// The local server.
+    pub server: Rc<Server>,
+    /// The DCS.
+    pub dcs: Rc<Etcd>,
+}
+
+impl Tools {
+    /// initdb.
+    pub async fn initialize(self) -> Result<TaskEnd, PostgresError> {
+        let Some(begin) = &self.config.bootstrap else { return Ok(TaskEnd::Done) };
+        bootstrap::initdb(&self.config.installation, &begin.init, &self.config.superuser).await?;
+        Ok(TaskEnd::Done)
+    }
+
+    /// Copies the leader.
+    pub async fn copy(self, leader: MemberName, source: Address, slots: bool) -> Result<TaskEnd, PostgresError> {
+        let (config, slot) = (&self.config, self.config.name.slot_name());
+        let slot = slots.then_some(slot.as_str());
+        let mut attempt = 0;
+        loop {
+            let user = &config.replication.username;
+            match clone::basebackup(&config.installation, &source, user, config.name.as_str(), slot).await {
+                Ok(()) => break,
+                // The leader makes our slot as soon as it sees us.
+                Err(PostgresError::Program(error)) if attempt < 20 && error.to_string().contains("does not exist") => {
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        rewind::forget_unfinished(&config.installation)?;
+        Ok(TaskEnd::ReadyToFollow(leader))
+    }
+
+    /// Makes stopped data fit to follow the leader: as it is, rewound, or replaced by a copy. What is replaced stays beside it.
+    pub async fn rejoin(self, data: StoppedData, leader: MemberName, source: Address, how: Rejoin) -> Result<TaskEnd, PostgresError> {
+        let installation = &self.config.installation;
+        let origin = rewind::origin(installation, &source, &self.config.replication.username).await?;
+        match rewind::relation(&data.control, &origin) {
+            Relation::Foreign => {
+                let (ours, theirs) = (data.control.system_id, origin.system_id);
+                return Err(PostgresError::Sql(format!("my data belongs to the system {ours}, '{leader}' serves {theirs}")));
+            }
+            Relation::Ancestor if !data.half_rewound && !how.known_diverged => return Ok(TaskEnd::ReadyToFollow(leader)),
+            _ => {}
+        }
+        if how.may_rewind && data.control.rewindable && how.failures < REWINDS {
+            let user = self.config.rewind.as_ref().unwrap_or(&self.config.superuser);
+            rewind::rewind(installation, &source, &user.username).await?;
+            tracing::info!("rewound to the history of '{leader}'");
+            return Ok(TaskEnd::ReadyToFollow(leader));
+        }
+        tracing::info!("copying '{leader}' anew: what is here has diverged and is not rewound");
+        self.copy(leader, source, how.slots).await
+    }
+
+    /// Compares the running standby's history with the leader's.
+    pub async fn compare(self, timeline: Timeline, position: Lsn, source: Address) -> Result<TaskEnd, PostgresError> {
+        let origin = rewind::origin(&self.config.installation, &source, &self.config.replication.username).await?;
+        match rewind::standby_relation(timeline, position, &origin) {
+            Relation::Ancestor => Ok(TaskEnd::Done),
+            _ => Ok(TaskEnd::Diverged),
+        }
+    }
+
+    /// Promotes and waits for it.
+    pub async fn promote(self) -> Result<TaskEnd, PostgresError> {
+        let session = self.server.new_session("spilo promotion").await?;
+        if !session.promote(Duration::from_secs(60)).await? {
+            return Err(PostgresError::Sql("the promotion did not end within 60 s".to_owned()));
+        }
+        let position = session.text("select pg_current_wal_insert_lsn()::text").await?;
+        let position = position.parse().map_err(|e| PostgresError::Sql(format!("{e}")))?;
+        Ok(TaskEnd::Promoted(position))
+    }
+
+    /// Stops the primary cleanly, so that its standbys have everything, and gives the leader key up with its last position.
+    pub async fn hand_over(self) -> Result<TaskEnd, PostgresError> {
+        self.stop_cleanly().await?;
+        let control = control_data::read(&self.config.installation).await?;
+        let clean = control.state == control_data::ClusterState::ShutDown;
+        let status = clean.then(|| StatusKey { optime: control.checkpoint, final_lsn: Some(control.checkpoint), ..StatusKey::default() });
+        let released = self.dcs.release_leader(&self.config.name, status.as_ref()).await;
+        released.map_err(|e| PostgresError::Sql(format!("the leader key could not be given up: {e}")))?;
+        Ok(TaskEnd::Done)
+    }
+
+    async fn stop_cleanly(&self) -> Result<(), PostgresError> {
+        // What is written now does not have to be written while nobody can write.
+        if let Ok(session) = self.server.new_session("spilo checkpoint").await {
+            let checkpoint = session.execute("set statement_timeout = 0; checkpoint");
+            let _ = tokio::time::timeout(CLEAN_STOP, checkpoint).await;
+        }
+        self.server.stop(StopMode::Fast).await?;
+        if self.server.gone(CLEAN_STOP).await {
+            return Ok(());
+        }
+        tracing::warn!("PostgreSQL did not stop within {CLEAN_STOP:?}: stopping it at once");
+        self.server.stop(StopMode::Immediate).await?;
+        if !self.server.gone(Duration::from_secs(10)).await {
+            self.server.stop(StopMode::Kill).await?;
+            self.server.gone(Duration::from_secs(10)).await;
+        }
+        Ok(())
+    }
+
+    /// A checkpoint.
+    pub async fn checkpoint(self) -> Result<TaskEnd, PostgresError> {
+        let session = self.server.new_session("spilo checkpoint").await?;
+        session.execute("set statement_timeout = 0; checkpoint").await?;
+        Ok(TaskEnd::Done)
+    }
+}
+
+/// What decides between a rewind and a copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Rejoin {
+    /// `use_pg_rewind`.
+    pub may_rewind: bool,
+    /// `use_slots`.
+    pub slots: bool,
+    /// A comparison while running has shown that the histories parted.
+    pub known_diverged: bool,
+    /// Attempts so far.
+    pub failures: u32,
+}
+
+/// A running task.
+pub struct Running {
+    /// What it does.
+    pub kind: Task,
+    /// Its end.
+    pub handle: tokio::task::JoinHandle<Result<TaskEnd, PostgresError>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}

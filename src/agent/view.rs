@@ -1,0 +1,184 @@
+//! Everything a decision is made from, as plain data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    dcs::snapshot::Snapshot,
+    model::{Lsn, MemberName, Timeline},
+    postgres::control_data::ControlData,
+    spec::settings::Settings,
+    sys::clock::Moment,
+};
+
+pub use crate::postgres::sql::ServerFacts;
+
+/// One look at the world.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// When the look was taken.
+    pub now: Moment,
+    /// This member.
+    pub me: MemberName,
+    /// The dynamic configuration in force.
+    pub settings: Settings,
+    /// This member must not become leader.
+    pub nofailover: bool,
+    /// This member may initialise a new cluster.
+    pub may_initialize: bool,
+    /// The agent was told to end.
+    pub stopping: bool,
+    /// The cluster as the DCS has it; when it is silent, as it last was.
+    pub cluster: Snapshot,
+    /// The DCS answered.
+    pub dcs_answers: bool,
+    /// Who holds the leader key.
+    pub lock: Lock,
+    /// The local server.
+    pub local: Local,
+    /// Answers of other members, asked for by the decision before this one.
+    pub peers: Option<BTreeMap<MemberName, Peer>>,
+    /// The long task that is running.
+    pub task: Option<Task>,
+    /// What earlier turns left to remember.
+    pub memory: Memory,
+}
+
+/// Who holds the leader key, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lock {
+    /// This member, and PostgreSQL may accept writes until then.
+    Mine {
+        /// End of the lease, less its margin.
+        until: Moment,
+    },
+    /// Another member.
+    Other(MemberName),
+    /// Nobody.
+    Free,
+    /// The DCS did not answer.
+    Unknown {
+        /// Until when a lease that was held before still lasts.
+        until: Option<Moment>,
+    },
+}
+
+/// The local data directory and server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Local {
+    /// There is no data.
+    Empty,
+    /// The data cannot be used, and must not be touched.
+    Unusable {
+        /// Why.
+        why: String,
+    },
+    /// There is data and no server.
+    Stopped(StoppedData),
+    /// There is a server that does not answer: it starts, stops or hangs.
+    Silent {
+        /// Since when.
+        since: Moment,
+    },
+    /// A primary answers.
+    Primary(ServerFacts),
+    /// A standby answers.
+    Standby(ServerFacts),
+}
+
+/// Data that no server uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedData {
+    /// What the control file says.
+    pub control: ControlData,
+    /// The next start would be one as a standby.
+    pub standby_signal: bool,
+    /// A rewind was begun and not completed: nothing may be started from this.
+    pub half_rewound: bool,
+    /// It is a copy that was never started. Its control file is the source's, and says nothing of how *this* directory was left.
+    pub fresh_copy: bool,
+}
+
+/// What another member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Peer {
+    /// It did not answer, or its server did not.
+    Silent,
+    /// It accepts writes.
+    Primary,
+    /// It is a standby that has received the WAL up to there.
+    Standby {
+        /// Its timeline.
+        timeline: Timeline,
+        /// Its position.
+        position: Lsn,
+        /// It must not become leader.
+        nofailover: bool,
+    },
+}
+
+/// Long work: one at most, while the loop goes on renewing the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// initdb, first start, roles.
+    Initialize,
+    /// Copying another member.
+    Clone,
+    /// Finding out how to follow, rewinding where needed, starting.
+    Rejoin,
+    /// Comparing histories with the leader.
+    CompareHistories,
+    /// pg_promote.
+    Promote,
+    /// Stopping the primary cleanly and giving the leader key up.
+    HandOver,
+    /// Stopping.
+    Stop,
+    /// The checkpoint after a promotion.
+    Checkpoint,
+}
+
+/// What has to be remembered between turns.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Leader: since when no standby has been streaming that could confirm commits.
+    pub no_standby_since: Option<Moment>,
+    /// Standby: since when it has not been streaming from the leader.
+    pub not_streaming_since: Option<Moment>,
+    /// Standby: histories were compared, and they have parted.
+    pub diverged: bool,
+    /// Stopped data was made fit to follow this member.
+    pub ready_behind: Option<MemberName>,
+    /// Attempts to come back that failed since the last success.
+    pub failed_rejoins: u32,
+    /// Starts as primary that failed since the last success.
+    pub failed_starts: u32,
+    /// Leader: after a change of the synchronous standbys, the position that the new ones have to confirm before the DCS may rely on them.
+    pub sync_barrier: Option<Lsn>,
+    /// The data directory is from a bootstrap of ours that was never recorded in the DCS: nobody's data is in it.
+    pub unrecorded_bootstrap: bool,
+    /// The claim to initialise the cluster is ours.
+    pub holds_initialize: bool,
+    /// Leader: the checkpoint after promotion is still to come.
+    pub checkpoint_due: bool,
+    /// When each other member was last seen in the DCS.
+    pub seen: BTreeMap<MemberName, Moment>,
+    /// A replaced data directory is still there.
+    pub has_old_data: bool,
+}
+
+impl View {
+    /// Members other than this one.
+    pub fn others(&self) -> impl Iterator<Item = &MemberName> {
+        self.cluster.members.keys().filter(|name| **name != self.me)
+    }
+
+    /// True when synchronous replication decides who may succeed the leader.
+    pub fn sync_active(&self) -> bool {
+        self.cluster.sync.is_active()
+    }
+}

@@ -1,0 +1,122 @@
+//! A copy of another member, made beside the data directory and put in its place when it is complete.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use super::{Address, Installation, PostgresError, conf, conninfo::conninfo};
+use crate::sys::{files, process::Run};
+
+/// A copy may take long; a day says "stuck", not "big".
+const LONGEST_COPY: Duration = Duration::from_secs(24 * 3600);
+
+/// The directories a copy goes through.
+struct Places {
+    data: PathBuf,
+    copy: PathBuf,
+    old: PathBuf,
+}
+
+impl Places {
+    fn of(installation: &Installation) -> Places {
+        let data = installation.data_dir.clone();
+        Places { copy: files::beside(&data, ".clone"), old: files::beside(&data, ".old"), data }
+    }
+}
+
+/// Copies the server at `source` with pg_basebackup, through `slot` if given, and puts the copy in the data directory's place, ready to be
+/// started as a standby. What was there before stays beside it as `.old` until [`drop_old`]: it may be the better copy after all.
+pub async fn basebackup(
+    installation: &Installation,
+    source: &Address,
+    user: &str,
+    name: &str,
+    slot: Option<&str>,
+) -> Result<(), PostgresError> {
+    let places = Places::of(installation);
+    files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
+    let mut run = Run::new(installation.program("pg_basebackup"))
+        .arg(format!("--pgdata={}", places.copy.display()))
+        .arg("--wal-method=stream")
+        .arg("--checkpoint=fast")
+        .arg("--no-password")
+        .arg(format!("--dbname={}", conninfo(source, user, &installation.passfile, &[("application_name", name)])))
+        .env("LC_MESSAGES", "C")
+        .limit(LONGEST_COPY);
+    if let Some(slot) = slot {
+        run = run.arg(format!("--slot={slot}"));
+    }
+    run.output().await?;
+    // Before it gets its final name: a copy must never be started as a primary.
+    conf::set_standby_signal(&places.copy, true)?;
+    if places.data.exists() {
+        files::remove_dir(&places.old).map_err(PostgresError::file("remove", &places.old))?;
+        files::rename(&places.data, &places.old).map_err(PostgresError::file("rename", &places.data))?;
+    }
+    files::rename(&places.copy, &places.data).map_err(PostgresError::file("rename", &places.copy))
+}
+
+/// After a crash between the two renames of [`basebackup`]: brings the former directory back.
+pub fn recover_interrupted(installation: &Installation) -> Result<(), PostgresError> {
+    let places = Places::of(installation);
+    if !places.data.exists() && places.old.exists() {
+        files::rename(&places.old, &places.data).map_err(PostgresError::file("rename", &places.old))?;
+    }
+    // Whatever a killed initdb or pg_basebackup left is incomplete.
+    for leftover in [places.copy, files::beside(&places.data, ".init")] {
+        files::remove_dir(&leftover).map_err(PostgresError::file("remove", leftover))?;
+    }
+    Ok(())
+}
+
+/// True while the directory that a copy replaced is still there.
+pub fn has_old(installation: &Installation) -> bool {
+    Places::of(installation).old.exists()
+}
+
+/// Removes the replaced directory, once the copy has proved itself by streaming.
+pub fn drop_old(installation: &Installation) -> Result<(), PostgresError> {
+    let old = Places::of(installation).old;
+    files::remove_dir(&old).map_err(PostgresError::file("remove", old))
+}
+
+/// Moves a data directory aside, as `.discarded`: for one that never held anybody's data but may still be wanted for looking.
+pub fn set_aside(installation: &Installation) -> Result<(), PostgresError> {
+    let aside = files::beside(&installation.data_dir, ".discarded");
+    files::remove_dir(&aside).map_err(PostgresError::file("remove", &aside))?;
+    files::rename(&installation.data_dir, &aside).map_err(PostgresError::file("rename", &installation.data_dir))
+}
+
+/// The major version of the data directory, from `PG_VERSION`.
+pub fn data_version(installation: &Installation) -> Result<String, PostgresError> {
+    let path = installation.data_dir.join("PG_VERSION");
+    fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(PostgresError::file("read", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn installation(dir: &tempfile::TempDir) -> Installation {
+        Installation { data_dir: dir.path().join("data"), bin_dir: "".into(), passfile: "".into() }
+    }
+
+    #[test]
+    fn a_crash_between_the_renames_brings_the_old_directory_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = installation(&dir);
+        fs::create_dir_all(dir.path().join("data.old/base")).unwrap();
+        fs::create_dir_all(dir.path().join("data.clone")).unwrap();
+        recover_interrupted(&installation).unwrap();
+        assert!(dir.path().join("data/base").exists());
+        assert!(!dir.path().join("data.clone").exists());
+    }
+
+    #[test]
+    fn a_directory_in_use_is_not_replaced_by_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = installation(&dir);
+        fs::create_dir_all(dir.path().join("data.old")).unwrap();
+        fs::create_dir_all(dir.path().join("data/base")).unwrap();
+        recover_interrupted(&installation).unwrap();
+        assert!(has_old(&installation) && dir.path().join("data/base").exists());
+    }
+}

@@ -1,0 +1,138 @@
+//! What `pg_controldata` says of a data directory: whose it is, which timeline, how it was left.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Installation, PostgresError};
+use crate::{
+    model::{Lsn, SystemId, Timeline},
+    sys::process::Run,
+};
+
+/// How the server that used the directory last left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterState {
+    /// Nothing was ever started, or it is being created.
+    StartingUp,
+    /// A primary was shut down cleanly.
+    ShutDown,
+    /// A standby was shut down cleanly.
+    ShutDownInRecovery,
+    /// A primary was shutting down.
+    ShuttingDown,
+    /// It was in crash recovery.
+    InCrashRecovery,
+    /// It was a standby, or restored from an archive.
+    InArchiveRecovery,
+    /// It was a running primary.
+    InProduction,
+}
+
+/// The control file, as far as decisions depend on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlData {
+    /// Whose data this is.
+    pub system_id: SystemId,
+    /// How it was left.
+    pub state: ClusterState,
+    /// Timeline of the last checkpoint.
+    pub checkpoint_timeline: Timeline,
+    /// Where the last checkpoint record starts.
+    pub checkpoint: Lsn,
+    /// On a standby: how far it must replay before it is consistent, and on which timeline.
+    pub min_recovery: Option<(Lsn, Timeline)>,
+    /// Page checksums or hint bits in the WAL: the precondition of pg_rewind.
+    pub rewindable: bool,
+}
+
+impl ControlData {
+    /// True when the directory was last used by a primary.
+    pub fn was_primary(&self) -> bool {
+        use ClusterState::{InCrashRecovery, InProduction, ShutDown, ShuttingDown};
+        matches!(self.state, ShutDown | ShuttingDown | InCrashRecovery | InProduction)
+    }
+
+    /// The newest timeline that the directory is known to have been on.
+    pub fn timeline(&self) -> Timeline {
+        self.min_recovery.map_or(self.checkpoint_timeline, |(_, timeline)| timeline.max(self.checkpoint_timeline))
+    }
+}
+
+/// Runs `pg_controldata` on the data directory.
+pub async fn read(installation: &Installation) -> Result<ControlData, PostgresError> {
+    let run = Run::new(installation.program("pg_controldata")).arg(installation.data_dir.to_string_lossy());
+    // The labels are translated; only the C locale's are known here.
+    let text = run.env("LC_ALL", "C").output().await?;
+    parse(&text).map_err(|what| PostgresError::Unexpected { program: "pg_controldata", what })
+}
+
+fn parse(text: &str) -> Result<ControlData, String> {
+    let field = |label: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(':'));
+        found.map(str::trim).ok_or_else(|| format!("no line '{label}'"))
+    };
+    let bad = |label: &str| format!("'{label}' is not readable");
+    let lsn = |label: &str| field(label)?.parse::<Lsn>().map_err(|_| bad(label));
+    let timeline = |label: &str| field(label)?.parse().map(Timeline).map_err(|_| bad(label));
+    let state = match field("Database cluster state")? {
+        "starting up" => ClusterState::StartingUp,
+        "shut down" => ClusterState::ShutDown,
+        "shut down in recovery" => ClusterState::ShutDownInRecovery,
+        "shutting down" => ClusterState::ShuttingDown,
+        "in crash recovery" => ClusterState::InCrashRecovery,
+        "in archive recovery" => ClusterState::InArchiveRecovery,
+        "in production" => ClusterState::InProduction,
+        other => return Err(format!("unknown state '{other}'")),
+    };
+    let least = lsn("Minimum recovery ending location")?;
+    let least_timeline = timeline("Min recovery ending loc's timeline")?;
+    let checksums = field("Data page checksum version")? != "0";
+    Ok(ControlData {
+        system_id: field("Database system identifier")?.parse().map_err(|_| bad("Database system identifier"))?,
+        state,
+        checkpoint_timeline: timeline("Latest checkpoint's TimeLineID")?,
+        checkpoint: lsn("Latest checkpoint location")?,
+        min_recovery: (least != Lsn(0)).then_some((least, least_timeline)),
+        rewindable: checksums || field("wal_log_hints setting")? == "on",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRIMARY: &str = "\
+pg_control version number:            1300
+Database system identifier:           7398120938120938120
+Database cluster state:               in production
+Latest checkpoint location:           0/3000060
+Latest checkpoint's TimeLineID:       2
+Minimum recovery ending location:     0/0
+Min recovery ending loc's timeline:   0
+wal_log_hints setting:                on
+Data page checksum version:           0
+";
+
+    #[test]
+    fn a_primarys_control_file_is_understood() {
+        let control = parse(PRIMARY).unwrap();
+        assert!(control.was_primary() && control.rewindable);
+        assert_eq!((control.timeline(), control.checkpoint), (Timeline(2), Lsn(0x300_0060)));
+    }
+
+    #[test]
+    fn a_standby_is_on_the_timeline_it_replayed_to() {
+        let text = PRIMARY
+            .replace("in production", "in archive recovery")
+            .replace("location:     0/0", "location:     0/4000000")
+            .replace("timeline:   0", "timeline:   3");
+        let control = parse(&text).unwrap();
+        assert!(!control.was_primary());
+        assert_eq!(control.timeline(), Timeline(3));
+    }
+
+    #[test]
+    fn a_missing_line_is_named() {
+        assert_eq!(parse(&PRIMARY.replace("Database system", "x")).unwrap_err(), "no line 'Database system identifier'");
+    }
+}

@@ -1,0 +1,180 @@
+//! A former primary's way back: where did the histories part, and pg_rewind.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use super::{Address, Installation, PostgresError, conninfo::conninfo, control_data::ControlData};
+use crate::{
+    model::{HistoryLine, Lsn, SystemId, Timeline, parse_history},
+    sys::{files, process::Run},
+};
+
+/// Who a server is and how its timelines came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Whose data it serves.
+    pub system_id: SystemId,
+    /// Its present timeline.
+    pub timeline: Timeline,
+    /// The timelines before it.
+    pub history: Vec<HistoryLine>,
+}
+
+/// How a data directory relates to the server it should follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// Everything in it is part of the server's history: it can follow.
+    Ancestor,
+    /// It has something that the server does not.
+    Diverged,
+    /// It belongs to another database cluster.
+    Foreign,
+}
+
+/// Asks the server at `address` over a replication connection, which needs no rights beyond replication.
+pub async fn origin(installation: &Installation, address: &Address, user: &str) -> Result<Origin, PostgresError> {
+    let identity = replication_command(installation, address, user, "IDENTIFY_SYSTEM").await?;
+    let unexpected = |what: &str| PostgresError::Unexpected { program: "IDENTIFY_SYSTEM", what: what.to_owned() };
+    let mut fields = identity.trim().split('|');
+    let system_id = fields.next().and_then(|f| f.parse().ok()).ok_or_else(|| unexpected("no system identifier"))?;
+    let timeline: u32 = fields.next().and_then(|f| f.parse().ok()).ok_or_else(|| unexpected("no timeline"))?;
+    let history = if timeline == 1 {
+        Vec::new()
+    } else {
+        let answer = replication_command(installation, address, user, &format!("TIMELINE_HISTORY {timeline}")).await?;
+        let text = answer.split_once('|').map(|(_, text)| text).unwrap_or_default();
+        parse_history(text).ok_or_else(|| unexpected("an unreadable timeline history"))?
+    };
+    Ok(Origin { system_id, timeline: Timeline(timeline), history })
+}
+
+async fn replication_command(installation: &Installation, address: &Address, user: &str, command: &str) -> Result<String, PostgresError> {
+    let target = conninfo(address, user, &installation.passfile, &[("replication", "true"), ("connect_timeout", "3")]);
+    let run = Run::new(installation.program("psql")).args(["-X", "-A", "-t", "-q", "-w", "-d"]).arg(target).args(["-c", command]);
+    Ok(run.env("LC_MESSAGES", "C").limit(Duration::from_secs(10)).output().await?)
+}
+
+/// Compares a data directory that no server uses with the server it should follow.
+pub fn relation(control: &ControlData, origin: &Origin) -> Relation {
+    if control.system_id != origin.system_id {
+        return Relation::Foreign;
+    }
+    if control.timeline() == origin.timeline {
+        // The same timeline has one writer: the server itself, or this very directory before it was left cleanly.
+        return if control.was_primary() { Relation::Diverged } else { Relation::Ancestor };
+    }
+    let Some(fork) = origin.history.iter().find(|line| line.timeline == control.timeline()) else {
+        return Relation::Diverged;
+    };
+    if !control.was_primary() {
+        let replayed = control.min_recovery.map_or(control.checkpoint, |(lsn, _)| lsn);
+        return if replayed <= fork.switch { Relation::Ancestor } else { Relation::Diverged };
+    }
+    // The shutdown checkpoint is a clean primary's last record. A fork behind its start lies at its end, because a timeline forks only
+    // between whole records: then the server has all of it.
+    let clean = control.state == super::control_data::ClusterState::ShutDown;
+    if clean && control.checkpoint < fork.switch { Relation::Ancestor } else { Relation::Diverged }
+}
+
+/// Where a running standby stands in the history of the server it should follow.
+pub fn standby_relation(timeline: Timeline, position: Lsn, origin: &Origin) -> Relation {
+    if timeline == origin.timeline {
+        return Relation::Ancestor;
+    }
+    match origin.history.iter().find(|line| line.timeline == timeline) {
+        Some(fork) if position <= fork.switch => Relation::Ancestor,
+        _ => Relation::Diverged,
+    }
+}
+
+/// The mark of a directory that pg_rewind has begun to change: until it is complete, nothing may be started from it.
+fn mark(installation: &Installation) -> PathBuf {
+    files::beside(&installation.data_dir, ".rewinding")
+}
+
+/// True when a rewind was begun and not completed.
+pub fn is_unfinished(installation: &Installation) -> bool {
+    mark(installation).exists()
+}
+
+/// Forgets an unfinished rewind, after the directory was replaced as a whole.
+pub fn forget_unfinished(installation: &Installation) -> Result<(), PostgresError> {
+    let path = mark(installation);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PostgresError::file("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Rewinds the directory to the point where it parted from the server at `source`. pg_rewind brings a crashed directory to a clean stop by
+/// itself first.
+pub async fn rewind(installation: &Installation, source: &Address, user: &str) -> Result<(), PostgresError> {
+    let target = conninfo(source, user, &installation.passfile, &[("dbname", "postgres"), ("connect_timeout", "3")]);
+    // A server just promoted names its old timeline in its control file until a checkpoint: pg_rewind would find nothing to do.
+    let checkpoint = Run::new(installation.program("psql")).args(["-X", "-q", "-w", "-d", &target, "-c", "CHECKPOINT"]);
+    checkpoint.env("LC_MESSAGES", "C").limit(Duration::from_secs(300)).output().await?;
+    let path = mark(installation);
+    files::replace(&path, b"", 0o600).map_err(PostgresError::file("write", &path))?;
+    let run = Run::new(installation.program("pg_rewind"))
+        .arg(format!("--target-pgdata={}", installation.data_dir.display()))
+        .arg(format!("--source-server={target}"));
+    run.env("LC_MESSAGES", "C").limit(Duration::from_secs(6 * 3600)).output().await?;
+    super::conf::set_standby_signal(&installation.data_dir, true)?;
+    forget_unfinished(installation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::control_data::ClusterState;
+
+    fn control(state: ClusterState, timeline: u32, checkpoint: u64) -> ControlData {
+        ControlData {
+            system_id: SystemId(7_000_000_000),
+            state,
+            checkpoint_timeline: Timeline(timeline),
+            checkpoint: Lsn(checkpoint),
+            min_recovery: None,
+            rewindable: true,
+        }
+    }
+
+    fn origin() -> Origin {
+        let line = |timeline: u32, switch: u64| HistoryLine { timeline: Timeline(timeline), switch: Lsn(switch), reason: String::new() };
+        Origin { system_id: SystemId(7_000_000_000), timeline: Timeline(3), history: vec![line(1, 100), line(2, 200)] }
+    }
+
+    #[test]
+    fn a_primary_that_handed_over_cleanly_can_follow() {
+        assert_eq!(relation(&control(ClusterState::ShutDown, 2, 150), &origin()), Relation::Ancestor);
+    }
+
+    #[test]
+    fn a_primary_with_a_record_behind_the_fork_cannot() {
+        assert_eq!(relation(&control(ClusterState::ShutDown, 2, 200), &origin()), Relation::Diverged);
+        assert_eq!(relation(&control(ClusterState::InProduction, 2, 150), &origin()), Relation::Diverged);
+    }
+
+    #[test]
+    fn a_standby_follows_up_to_the_fork() {
+        let mut standby = control(ClusterState::ShutDownInRecovery, 2, 90);
+        standby.min_recovery = Some((Lsn(200), Timeline(2)));
+        assert_eq!(relation(&standby, &origin()), Relation::Ancestor);
+        standby.min_recovery = Some((Lsn(201), Timeline(2)));
+        assert_eq!(relation(&standby, &origin()), Relation::Diverged);
+        assert_eq!(standby_relation(Timeline(2), Lsn(201), &origin()), Relation::Diverged);
+        assert_eq!(standby_relation(Timeline(3), Lsn(999), &origin()), Relation::Ancestor);
+    }
+
+    #[test]
+    fn timelines_that_the_server_never_had_have_diverged() {
+        assert_eq!(relation(&control(ClusterState::ShutDown, 4, 10), &origin()), Relation::Diverged);
+        assert_eq!(relation(&control(ClusterState::InProduction, 3, 10), &origin()), Relation::Diverged);
+    }
+
+    #[test]
+    fn another_clusters_data_is_foreign() {
+        let mut other = control(ClusterState::ShutDown, 2, 1);
+        other.system_id = SystemId(8_000_000_000);
+        assert_eq!(relation(&other, &origin()), Relation::Foreign);
+    }
+}

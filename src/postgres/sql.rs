@@ -1,0 +1,233 @@
+//! A session with the local server, and the one query that observes it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::{Config, NoTls};
+
+use super::{Address, Credentials, PostgresError, bootstrap::ident};
+use crate::model::{Lsn, SystemId, Timeline};
+
+/// Time for connecting and for each statement of the monitoring session.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// A connection to the local server as superuser.
+pub struct Session {
+    client: tokio_postgres::Client,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// What a running server says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// True on a standby.
+    pub in_recovery: bool,
+    /// Whose data this is.
+    pub system_id: SystemId,
+    /// Such as 170005.
+    pub version: u32,
+    /// When the postmaster started, as PostgreSQL prints it.
+    pub started: String,
+    /// The timeline it writes (primary) or has received or replayed (standby).
+    pub timeline: Timeline,
+    /// Primary: flushed position. Standby: received or replayed position, whichever is further.
+    pub position: Lsn,
+    /// Standby: received and synced position.
+    pub received: Option<Lsn>,
+    /// Standby: replayed position.
+    pub replayed: Option<Lsn>,
+    /// Standby: when the last replayed transaction committed.
+    pub replayed_at: Option<String>,
+    /// Standby: replay is paused.
+    pub replay_paused: bool,
+    /// Standby: a receiver is streaming.
+    pub streaming: bool,
+    /// `primary_conninfo` that is in force.
+    pub primary_conninfo: String,
+    /// `synchronous_standby_names` that is in force.
+    pub synchronous_standby_names: String,
+    /// Connected standbys.
+    pub standbys: Vec<StandbyFacts>,
+    /// Names of physical slots.
+    pub slots: BTreeSet<String>,
+}
+
+/// A connected standby, from `pg_stat_replication`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyFacts {
+    /// Its `application_name`: the member's name.
+    pub application_name: String,
+    /// The role it connected as.
+    pub usename: String,
+    /// Where it connects from.
+    pub client_addr: Option<String>,
+    /// `streaming`, `catchup`, `backup`, …
+    pub state: String,
+    /// `async`, `sync`, `quorum`, `potential`.
+    pub sync_state: String,
+    /// Its place in the list of synchronous standbys.
+    pub sync_priority: i32,
+    /// Synced position.
+    pub flush_lsn: Option<Lsn>,
+}
+
+const OBSERVE: &str = "
+select r.rec,
+  (select system_identifier::text from pg_control_system()),
+  current_setting('server_version_num')::int,
+  pg_postmaster_start_time()::text,
+  case when r.rec
+    then greatest(coalesce(w.received_tli, 0), c.timeline_id, coalesce(m.min_recovery_end_timeline, 0))
+    else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end,
+  case when r.rec
+    then greatest(coalesce(pg_last_wal_receive_lsn() - '0/0', 0), coalesce(pg_last_wal_replay_lsn() - '0/0', 0))
+    else pg_current_wal_flush_lsn() - '0/0' end::bigint,
+  case when r.rec then (pg_last_wal_receive_lsn() - '0/0')::bigint end,
+  case when r.rec then (pg_last_wal_replay_lsn() - '0/0')::bigint end,
+  case when r.rec then pg_last_xact_replay_timestamp()::text end,
+  case when r.rec then pg_is_wal_replay_paused() else false end,
+  coalesce(w.status = 'streaming', false),
+  current_setting('primary_conninfo'),
+  current_setting('synchronous_standby_names'),
+  coalesce((select json_agg(json_build_object('application_name', application_name, 'usename', usename,
+      'client_addr', host(client_addr), 'state', state, 'sync_state', sync_state, 'sync_priority', sync_priority,
+      'flush_lsn', (flush_lsn - '0/0')::bigint))::text from pg_stat_replication), '[]'),
+  coalesce((select json_agg(slot_name)::text from pg_replication_slots where slot_type = 'physical' and not temporary), '[]')
+from (select pg_is_in_recovery() as rec) r
+  cross join pg_control_checkpoint() c
+  left join pg_control_recovery() m on true
+  left join pg_stat_wal_receiver w on true";
+
+impl Session {
+    /// Connects. `application` names the session in `pg_stat_activity`.
+    pub async fn connect(address: &Address, role: &Credentials, database: &str, application: &str) -> Result<Session, PostgresError> {
+        let mut config = Config::new();
+        config.host(&address.host).port(address.port).user(&role.username).dbname(database).application_name(application);
+        config.connect_timeout(LIMIT).options("-c statement_timeout=2000 -c pg_stat_statements.track=none");
+        if let Some(password) = &role.password {
+            config.password(password.expose());
+        }
+        let connected = tokio::time::timeout(LIMIT, config.connect(NoTls)).await;
+        let (client, connection) = connected.map_err(|_| PostgresError::Sql("connecting timed out".to_owned()))?.map_err(sql_error)?;
+        let driver = tokio::spawn(async move {
+            // Its end shows in the next statement's error.
+            let _ = connection.await;
+        });
+        Ok(Session { client, driver })
+    }
+
+    /// True once the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Observes the server, bounded in time.
+    pub async fn observe(&self) -> Result<ServerFacts, PostgresError> {
+        let row = tokio::time::timeout(LIMIT, self.client.query_one(OBSERVE, &[])).await;
+        let row = row.map_err(|_| PostgresError::Sql("the server did not answer in time".to_owned()))?.map_err(sql_error)?;
+        read_facts(&row).map_err(|e| PostgresError::Sql(format!("unexpected answer: {e}")))
+    }
+
+    /// Runs statements that return nothing, without a time limit of its own on the client's side.
+    pub async fn execute(&self, statements: &str) -> Result<(), PostgresError> {
+        self.client.batch_execute(statements).await.map_err(sql_error)
+    }
+
+    /// One text value.
+    pub async fn text(&self, query: &str) -> Result<String, PostgresError> {
+        let row = self.client.query_one(query, &[]).await.map_err(sql_error)?;
+        row.try_get(0).map_err(sql_error)
+    }
+
+    /// Creates the role with `attributes`, or brings its attributes and password up to date.
+    pub async fn ensure_role(&self, role: &Credentials, attributes: &str) -> Result<(), PostgresError> {
+        let name = ident(&role.username);
+        let known = self.client.query_opt("select from pg_roles where rolname = $1", &[&role.username]).await.map_err(sql_error)?;
+        let verb = if known.is_some() { "alter" } else { "create" };
+        let password = match &role.password {
+            Some(password) => format!(" password '{}'", password.expose().replace('\'', "''")),
+            None => String::new(),
+        };
+        let done = self.client.batch_execute(&format!("{verb} role {name} with {attributes}{password}")).await;
+        // The server's message may quote the statement, and with it the password.
+        done.map_err(|e| PostgresError::Sql(format!("cannot {verb} role {name}: {}", e.code().map_or("no answer", |c| c.code()))))
+    }
+
+    /// Creates the database for `owner` unless it exists.
+    pub async fn ensure_database(&self, name: &str, owner: &str) -> Result<(), PostgresError> {
+        let known = self.client.query_opt("select from pg_database where datname = $1", &[&name]).await.map_err(sql_error)?;
+        if known.is_some() {
+            return Ok(());
+        }
+        self.execute("set statement_timeout = 0").await?;
+        self.execute(&format!("create database {} owner {}", ident(name), ident(owner))).await
+    }
+
+    /// Promotes and waits until the server accepts writes, at most `wait`.
+    pub async fn promote(&self, wait: Duration) -> Result<bool, PostgresError> {
+        let seconds = i32::try_from(wait.as_secs()).unwrap_or(i32::MAX).max(1);
+        self.execute("set statement_timeout = 0").await?;
+        let row = self.client.query_one("select pg_promote(true, $1)", &[&seconds]).await.map_err(sql_error)?;
+        row.try_get(0).map_err(sql_error)
+    }
+
+    /// Makes sure that the physical slot exists and holds WAL from now on.
+    pub async fn ensure_slot(&self, slot: &str) -> Result<(), PostgresError> {
+        let known = self.client.query_opt("select from pg_replication_slots where slot_name = $1", &[&slot]).await.map_err(sql_error)?;
+        if known.is_some() {
+            return Ok(());
+        }
+        self.client.execute("select pg_create_physical_replication_slot($1, true)", &[&slot]).await.map_err(sql_error).map(drop)
+    }
+
+    /// Drops a slot that nobody uses.
+    pub async fn drop_slot(&self, slot: &str) -> Result<(), PostgresError> {
+        let query = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1 and not active";
+        self.client.execute(query, &[&slot]).await.map_err(sql_error).map(drop)
+    }
+}
+
+fn read_facts(row: &tokio_postgres::Row) -> Result<ServerFacts, Box<dyn std::error::Error>> {
+    let lsn = |i: usize| -> Result<Option<Lsn>, Box<dyn std::error::Error>> {
+        let value: Option<i64> = row.try_get(i)?;
+        Ok(value.map(u64::try_from).transpose()?.map(Lsn))
+    };
+    let version: i32 = row.try_get(2)?;
+    let timeline: i32 = row.try_get(4)?;
+    Ok(ServerFacts {
+        in_recovery: row.try_get(0)?,
+        system_id: row.try_get::<_, String>(1)?.parse()?,
+        version: u32::try_from(version)?,
+        started: row.try_get(3)?,
+        timeline: Timeline(u32::try_from(timeline)?),
+        position: lsn(5)?.unwrap_or_default(),
+        received: lsn(6)?,
+        replayed: lsn(7)?,
+        replayed_at: row.try_get(8)?,
+        replay_paused: row.try_get(9)?,
+        streaming: row.try_get(10)?,
+        primary_conninfo: row.try_get(11)?,
+        synchronous_standby_names: row.try_get(12)?,
+        standbys: serde_json::from_str(&row.try_get::<_, String>(13)?)?,
+        slots: serde_json::from_str(&row.try_get::<_, String>(14)?)?,
+    })
+}
+
+/// The server's own words where there are any; the library's Display only says "db error".
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn sql_error(error: tokio_postgres::Error) -> PostgresError {
+    let text = match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    };
+    PostgresError::Sql(text)
+}

@@ -1,0 +1,191 @@
+//! The dynamic configuration kept in the DCS (Patroni's `/config`), with defaults for what is absent.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// How commits are made safe before they are acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncMode {
+    /// The primary alone acknowledges.
+    #[default]
+    Off,
+    /// Every one of `synchronous_node_count` chosen standbys has to confirm.
+    On,
+    /// Any `synchronous_node_count` of the streaming standbys have to confirm.
+    Quorum,
+}
+
+/// The dynamic configuration, as far as decisions depend on it. Durations are Patroni's whole seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// How long the leader's lease and a member's key last.
+    pub ttl: Duration,
+    /// Longest sleep between two turns of the loop.
+    pub loop_wait: Duration,
+    /// Budget of one DCS operation.
+    pub retry_timeout: Duration,
+    /// Bytes that a candidate may lack of the leader's last known position.
+    pub maximum_lag_on_failover: u64,
+    /// How long a crashed primary may take to come back before somebody else takes over.
+    pub primary_start_timeout: Duration,
+    /// How long the slot of an absent member is kept.
+    pub member_slots_ttl: Duration,
+    /// See [`SyncMode`].
+    pub synchronous_mode: SyncMode,
+    /// How many standbys have to confirm a commit.
+    pub synchronous_node_count: u32,
+    /// Never fall back to acknowledging alone.
+    pub synchronous_mode_strict: bool,
+    /// Nobody fails over, promotes, starts or stops anything by itself.
+    pub pause: bool,
+    /// Replicas stream through slots of their own.
+    pub use_slots: bool,
+    /// A former primary may be rewound instead of copied anew.
+    pub use_pg_rewind: bool,
+    /// PostgreSQL parameters for every member.
+    pub parameters: BTreeMap<String, String>,
+    /// Lines of pg_hba.conf for every member.
+    pub pg_hba: Option<Vec<String>>,
+}
+
+impl Default for Settings {
+    /// Patroni's defaults.
+    fn default() -> Settings {
+        Settings {
+            ttl: Duration::from_secs(30),
+            loop_wait: Duration::from_secs(10),
+            retry_timeout: Duration::from_secs(10),
+            maximum_lag_on_failover: 1 << 20,
+            primary_start_timeout: Duration::from_secs(300),
+            member_slots_ttl: Duration::from_secs(1800),
+            synchronous_mode: SyncMode::Off,
+            synchronous_node_count: 1,
+            synchronous_mode_strict: false,
+            pause: false,
+            use_slots: true,
+            use_pg_rewind: false,
+            parameters: BTreeMap::new(),
+            pg_hba: None,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the configuration. What cannot be read keeps its default, as in Patroni: a typo in the DCS must not stop a running cluster.
+    /// Timings that break `loop_wait + 2 * retry_timeout <= ttl` are brought down in Patroni's way.
+    pub fn read(config: &Value) -> Settings {
+        let default = Settings::default();
+        let seconds =
+            |key: &str, fallback: Duration, least: u64| number(&config[key]).map_or(fallback, |n| Duration::from_secs(n.max(least)));
+        let postgresql = &config["postgresql"];
+        let mut settings = Settings {
+            ttl: seconds("ttl", default.ttl, 3),
+            loop_wait: seconds("loop_wait", default.loop_wait, 1),
+            retry_timeout: seconds("retry_timeout", default.retry_timeout, 1),
+            maximum_lag_on_failover: number(&config["maximum_lag_on_failover"]).unwrap_or(default.maximum_lag_on_failover),
+            primary_start_timeout: seconds("primary_start_timeout", default.primary_start_timeout, 0),
+            member_slots_ttl: seconds("member_slots_ttl", default.member_slots_ttl, 0),
+            synchronous_mode: sync_mode(&config["synchronous_mode"]),
+            synchronous_node_count: number(&config["synchronous_node_count"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1),
+            synchronous_mode_strict: flag(&config["synchronous_mode_strict"]).unwrap_or(false),
+            pause: flag(&config["pause"]).unwrap_or(false),
+            use_slots: flag(&postgresql["use_slots"]).unwrap_or(true),
+            use_pg_rewind: flag(&postgresql["use_pg_rewind"]).unwrap_or(false),
+            parameters: parameters(&postgresql["parameters"]),
+            pg_hba: lines(&postgresql["pg_hba"]),
+        };
+        settings.fit_timings();
+        settings
+    }
+
+    fn fit_timings(&mut self) {
+        let second = Duration::from_secs(1);
+        if self.loop_wait + 2 * self.retry_timeout <= self.ttl {
+            return;
+        }
+        self.loop_wait = self.ttl.saturating_sub(2 * self.retry_timeout);
+        if self.loop_wait < second {
+            self.loop_wait = second;
+            self.retry_timeout = Duration::from_secs(((self.ttl.as_secs() - 1) / 2).max(1));
+        }
+    }
+}
+
+/// PostgreSQL parameters from a mapping; numbers and booleans become what PostgreSQL writes.
+pub fn parameters(mapping: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| match value {
+        Value::String(s) => Some(s.clone()),
+        Value::Bool(b) => Some(if *b { "on" } else { "off" }.to_owned()),
+        Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    };
+    mapping.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.to_lowercase(), text(v)?))).collect()
+}
+
+/// A list of lines, or `None` where there is no list.
+pub fn lines(list: &Value) -> Option<Vec<String>> {
+    Some(list.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// A boolean in any of Patroni's spellings.
+pub fn flag(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(b) => Some(*b),
+        Value::Number(n) => n.as_u64().filter(|n| *n < 2).map(|n| n == 1),
+        Value::String(s) => match s.to_lowercase().as_str() {
+            "on" | "true" | "yes" | "1" => Some(true),
+            "off" | "false" | "no" | "0" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
+}
+
+fn sync_mode(value: &Value) -> SyncMode {
+    match (value, flag(value)) {
+        (Value::String(s), _) if s.eq_ignore_ascii_case("quorum") => SyncMode::Quorum,
+        (_, Some(true)) => SyncMode::On,
+        _ => SyncMode::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_empty_configuration_means_patronis_defaults() {
+        assert_eq!(Settings::read(&json!({})), Settings::default());
+    }
+
+    #[test]
+    fn timings_that_do_not_fit_are_brought_down() {
+        let fitted = |ttl: u64, wait: u64, retry: u64| {
+            let s = Settings::read(&json!({"ttl": ttl, "loop_wait": wait, "retry_timeout": retry}));
+            (s.ttl.as_secs(), s.loop_wait.as_secs(), s.retry_timeout.as_secs())
+        };
+        assert_eq!(fitted(10, 2, 4), (10, 2, 4));
+        assert_eq!(fitted(20, 2, 10), (20, 1, 9));
+        assert_eq!(fitted(30, 15, 10), (30, 10, 10));
+    }
+
+    #[test]
+    fn modes_and_flags_come_in_many_spellings() {
+        let mode = |v: Value| Settings::read(&json!({ "synchronous_mode": v })).synchronous_mode;
+        assert_eq!(mode(json!("Quorum")), SyncMode::Quorum);
+        assert_eq!(mode(json!("on")), SyncMode::On);
+        assert_eq!(mode(json!(true)), SyncMode::On);
+        assert_eq!(mode(json!("maybe")), SyncMode::Off);
+        let parameters = Settings::read(&json!({"postgresql": {"parameters": {"Fsync": true, "max_connections": 7}}})).parameters;
+        assert_eq!(parameters["fsync"], "on");
+        assert_eq!(parameters["max_connections"], "7");
+    }
+}
