@@ -12,6 +12,8 @@ use super::{Routes, RoutingError};
 
 /// A command and its answer; haproxy answers within a millisecond unless it is stuck.
 const LIMIT: Duration = Duration::from_secs(1);
+/// Commands that fit one line with room to spare.
+const BATCH: usize = 100;
 
 /// The workers of a running haproxy, by process id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,23 +24,33 @@ pub struct Workers {
     pub old: Vec<u32>,
 }
 
-/// What the workers are told so that `routes.writer` alone takes writes. First, in every worker, everybody else is cut off, sessions
-/// included; then the current worker is told of the writer. The order keeps two servers from taking writes at the same time.
-pub fn commands(routes: &Routes, workers: &Workers) -> Vec<String> {
+/// What the current worker is told so that `routes.writer` alone takes writes. Everybody else is cut off first, sessions included: two
+/// servers must not take writes at the same time.
+pub fn commands(routes: &Routes, worker: u32) -> Vec<String> {
     let mut commands = Vec::new();
-    let others = || routes.members.keys().filter(|name| routes.writer.as_ref() != Some(name));
-    for pid in workers.current.iter().chain(&workers.old) {
-        for name in others() {
-            commands.push(format!("@!{pid} set server rw/{name} state maint"));
-            commands.push(format!("@!{pid} shutdown sessions server rw/{name}"));
-        }
+    for name in routes.members.keys().filter(|name| routes.writer.as_ref() != Some(name)) {
+        commands.push(format!("@!{worker} set server rw/{name} state maint"));
+        commands.push(format!("@!{worker} shutdown sessions server rw/{name}"));
     }
-    if let (Some(pid), Some(writer)) = (workers.current, &routes.writer) {
-        commands.push(format!("@!{pid} set server rw/{writer} state ready"));
+    if let Some(writer) = &routes.writer {
+        commands.push(format!("@!{worker} set server rw/{writer} state ready"));
         // It has said itself that it accepts writes: no need to wait for the next check.
-        commands.push(format!("@!{pid} set server rw/{writer} health up"));
+        commands.push(format!("@!{worker} set server rw/{writer} health up"));
     }
     commands
+}
+
+/// What an old worker is told so that it keeps no session that writes with anybody but `routes.writer`, given its answer to `show sess`.
+/// An old worker's servers are out of reach for commands, its sessions are not.
+pub fn cuts(routes: &Routes, worker: u32, sessions: &str) -> Vec<String> {
+    let cut = |line: &str| {
+        let (id, rest) = line.split_once(':')?;
+        let mut fields = rest.split_whitespace();
+        let server = fields.find(|f| *f == "be=rw").and_then(|_| fields.find_map(|f| f.strip_prefix("srv=")))?;
+        let stays = routes.writer.as_ref().is_some_and(|writer| writer.as_str() == server);
+        (!stays).then(|| format!("@!{worker} shutdown session {id}"))
+    };
+    sessions.lines().filter_map(cut).collect()
 }
 
 /// Reads the answer of `show proc`.
@@ -83,20 +95,20 @@ async fn tell(socket: &Path, command: &str) -> Result<(), RoutingError> {
     if fault.is_empty() { Ok(()) } else { Err(RoutingError::Command { command: command.to_owned(), fault: fault.to_owned() }) }
 }
 
-/// Tells every worker who takes writes. Old workers may end, or never have known a member; the current one must do as it is told.
+/// Tells every worker who takes writes.
 pub async fn tell_workers(socket: &Path, routes: &Routes) -> Result<(), RoutingError> {
     let workers = parse_workers(&ask(socket, "show proc").await?);
-    let mut outcome = match workers.current {
-        Some(_) => Ok(()),
-        None => Err(RoutingError::Command { command: "show proc".to_owned(), fault: "it has no worker".to_owned() }),
-    };
-    for command in commands(routes, &workers) {
+    let no_worker = || RoutingError::Command { command: "show proc".to_owned(), fault: "it has no worker".to_owned() };
+    let mut outcome = Ok(());
+    for command in commands(routes, workers.current.ok_or_else(no_worker)?) {
         // A failure must not keep the others from being told: they may be the ones that cut a former primary off.
-        if let Err(error) = tell(socket, &command).await
-            && !workers.old.iter().any(|pid| command.starts_with(&format!("@!{pid} ")))
-            && outcome.is_ok()
-        {
-            outcome = Err(error);
+        outcome = outcome.and(tell(socket, &command).await);
+    }
+    for worker in workers.old {
+        let sessions = ask(socket, &format!("@!{worker} show sess")).await?;
+        for some in cuts(routes, worker, &sessions).chunks(BATCH) {
+            // A session that ends by itself meanwhile is none to complain about.
+            ask(socket, &some.join(";")).await?;
         }
     }
     outcome
@@ -125,15 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_is_enabled_after_the_old_one_was_cut_off_everywhere() {
-        let workers = Workers { current: Some(23), old: vec![19] };
+    fn a_new_leader_is_enabled_after_the_old_one_was_cut_off() {
         assert_eq!(
-            commands(&routes(&["a", "b"], Some("b")), &workers),
+            commands(&routes(&["a", "b"], Some("b")), 23),
             [
                 "@!23 set server rw/a state maint",
                 "@!23 shutdown sessions server rw/a",
-                "@!19 set server rw/a state maint",
-                "@!19 shutdown sessions server rw/a",
                 "@!23 set server rw/b state ready",
                 "@!23 set server rw/b health up",
             ]
@@ -142,8 +151,18 @@ mod tests {
 
     #[test]
     fn without_a_leader_everybody_is_cut_off() {
-        let told = commands(&routes(&["a", "b"], None), &Workers { current: Some(1), old: vec![] });
+        let told = commands(&routes(&["a", "b"], None), 1);
         assert_eq!(told.len(), 4);
         assert!(told.iter().all(|command| command.ends_with("state maint") || command.contains("shutdown sessions")));
+    }
+
+    #[test]
+    fn an_old_workers_sessions_with_a_former_primary_are_cut_one_by_one() {
+        let sessions = "0x55: proto=tcpv4 src=127.0.0.1:57222 fe=read-write be=rw srv=a ts=00\n\
+            0x56: proto=tcpv4 src=127.0.0.1:57223 fe=read-only be=ro srv=a ts=00\n\
+            0x57: proto=tcpv4 src=127.0.0.1:57224 fe=read-write be=rw srv=b ts=00\n\
+            0x58: proto=sockpair src=unix:1 fe=GLOBAL be=<NONE> srv=<none> ts=00\n\n";
+        assert_eq!(cuts(&routes(&["a", "b"], Some("b")), 9, sessions), ["@!9 shutdown session 0x55"]);
+        assert_eq!(cuts(&routes(&[], None), 9, sessions).len(), 2);
     }
 }
