@@ -1,0 +1,6 @@
+//! Tests against real servers.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on panics, and one that is skipped says so")]
+
+mod dcs;
+#[path = "../support/mod.rs"]
+mod support;

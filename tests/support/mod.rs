@@ -1,0 +1,41 @@
+//! What the tests that run real programs share. Each test binary uses a part of it.
+#![allow(dead_code)]
+
+pub mod etcd;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Where a program is, searched as a shell does, and in the place where Debian keeps servers.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// Whether the test can run. Without the program it is skipped with a visible line, except in CI, where it must be there.
+pub fn available(name: &str) -> bool {
+    let found = program(name).is_some();
+    assert!(found || std::env::var_os("CI").is_none(), "'{name}' is not installed, and in CI no test may be skipped");
+    if !found {
+        eprintln!("SKIPPED: '{name}' is not installed");
+    }
+    found
+}
+
+/// An address on loopback that is free at the moment.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("loopback has a free port")
+}
+
+/// Waits until `ready`; panics with `what` when that takes longer than `limit`. Returns how long it took.
+pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !ready() {
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    started.elapsed()
+}
