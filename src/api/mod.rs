@@ -1,1 +1,3 @@
+//! What agents and routers answer, as types that both sides share.
 
+pub mod report;
