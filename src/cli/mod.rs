@@ -1,6 +1,7 @@
 //! The command line: arguments, words, exit codes. Nothing uses this room.
 
 mod error;
+pub mod status;
 
 pub use error::{CommandError, ErrorKind};
 
