@@ -1,0 +1,13 @@
+//! The provisioner on a real Docker engine. Without one these tests skip with a visible line; in CI they fail.
+
+// A test that cannot go on fails.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod exec;
+mod faults;
+mod foreign;
+mod heal;
+mod image;
+mod layout;
+mod locks;
+mod support;

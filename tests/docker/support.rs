@@ -1,0 +1,161 @@
+//! A scratch cluster per test, with an image whose `spilo` only waits: what is laid out is tested here, not what runs in it.
+
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+    sync::atomic::{AtomicU16, AtomicU32, Ordering},
+};
+
+use bollard::Docker;
+use spilo::{
+    model::ClusterName,
+    provisioner::{DockerPlatform, ImageRecipe, ImageSource, Inventory, Plan, Platform, ProvisionError, Silent, Wish, apply, make_plan},
+    spec::{ClusterSpec, NodeCount, PostgresVersion},
+};
+
+/// Stands for `spilo` in the image: answers `--version`, and otherwise waits until it is stopped.
+const STAND_IN: &str =
+    "#!/bin/sh\n[ \"$1\" = --version ] && echo stand-in && exit 0\ntrap 'exit 0' TERM\necho waiting \"$@\"\nsleep 1000000 &\nwait\n";
+
+static NEXT_CLUSTER: AtomicU32 = AtomicU32::new(1);
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+pub type DockerPlan = Plan<<DockerPlatform as Platform>::Action>;
+
+/// The engine, or `None` with a visible line where there is none.
+pub async fn engine() -> Option<DockerPlatform> {
+    match DockerPlatform::connect().await {
+        Ok(platform) => Some(platform),
+        Err(error) if std::env::var_os("CI").is_some() => panic!("CI has no Docker engine: {error}"),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "skipped: {error}");
+            None
+        }
+    }
+}
+
+/// The engine's own client, for what somebody else might do to a cluster.
+pub async fn client() -> Docker {
+    Docker::connect_with_defaults().unwrap().negotiate_version().await.unwrap()
+}
+
+/// One cluster that is gone when the test ends, also when it fails.
+pub struct Scratch {
+    pub platform: DockerPlatform,
+    pub name: ClusterName,
+    pub spec: ClusterSpec,
+    pub image: ImageSource,
+}
+
+impl Scratch {
+    /// A cluster of its own name and ports with this many nodes; nothing of it exists yet.
+    pub async fn new(nodes: u8) -> Option<Scratch> {
+        let platform = engine().await?;
+        let image = stand_in_image(&platform).await;
+        let number = NEXT_CLUSTER.fetch_add(1, Ordering::Relaxed);
+        let name: ClusterName = format!("tp{}x{number}", std::process::id()).parse().unwrap();
+        let mut spec = ClusterSpec::named(name.clone());
+        spec.nodes = NodeCount::try_from(nodes).unwrap();
+        spec.port = Some(own_port());
+        Some(Scratch { platform, name, spec, image })
+    }
+
+    pub fn create_wish(&self) -> Wish {
+        Wish::Create { spec: self.spec.clone(), image: self.image.clone() }
+    }
+
+    pub fn apply_wish(&self) -> Wish {
+        Wish::Apply { image: self.image.clone() }
+    }
+
+    pub async fn plan(&self, wish: &Wish) -> Result<DockerPlan, ProvisionError> {
+        make_plan(&self.platform, &self.name, wish).await
+    }
+
+    /// Plans and applies.
+    pub async fn fulfil(&self, wish: &Wish) -> DockerPlan {
+        let plan = self.plan(wish).await.unwrap();
+        apply(&self.platform, &plan, &Silent).await.unwrap();
+        plan
+    }
+
+    pub async fn create(&self) {
+        self.fulfil(&self.create_wish()).await;
+    }
+
+    pub async fn observe(&self) -> Inventory {
+        self.platform.observe(&self.name).await.unwrap()
+    }
+
+    pub async fn expect_settled(&self) {
+        let plan = self.plan(&self.create_wish()).await.unwrap();
+        assert!(plan.is_empty() && plan.untouched.is_empty(), "{plan}");
+    }
+
+    /// The container of a node or another part, such as `1` or `router`.
+    pub fn container(&self, part: &str) -> String {
+        format!("spilo-{}-{part}", self.name)
+    }
+}
+
+impl Drop for Scratch {
+    /// Removes by name and label what the test made and did not delete itself. By the command line, because a test may end in a panic.
+    fn drop(&mut self) {
+        let label = format!("label=io.spilo.cluster={}", self.name);
+        for (list, remove) in [
+            (vec!["ps", "-aq", "--filter", &label], vec!["rm", "-f"]),
+            (vec!["volume", "ls", "-q", "--filter", &label], vec!["volume", "rm", "-f"]),
+            (vec!["network", "ls", "-q", "--filter", &label], vec!["network", "rm"]),
+        ] {
+            let Ok(listed) = Command::new("docker").args(list).output() else { return };
+            let found = String::from_utf8_lossy(&listed.stdout).into_owned();
+            if !found.trim().is_empty() {
+                let _ = Command::new("docker").args(remove).args(found.split_whitespace()).output();
+            }
+        }
+    }
+}
+
+/// What counts about an inventory when two are compared: not identifiers and times.
+pub fn essence(inventory: &Inventory) -> BTreeSet<String> {
+    let objects = inventory.objects.iter().map(|object| {
+        format!(
+            "{} {} {} {} {} {:?} {:?}",
+            object.form, object.kind, object.name, object.condition, object.attached, object.image, object.definition
+        )
+    });
+    objects.chain([format!("{:?}", inventory.stored)]).collect()
+}
+
+/// Three ports that no other test of this process uses and nobody else does now.
+fn own_port() -> u16 {
+    let start = 21_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 30;
+    loop {
+        let port = start + 3 * NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        if (port..port + 3).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return port;
+        }
+    }
+}
+
+/// The recipe of an image with this script as `spilo`.
+pub fn recipe_of_script(script: &str) -> (tempfile::TempDir, ImageRecipe) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spilo");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let recipe = ImageRecipe::of_binary(PostgresVersion::default(), path).unwrap();
+    (directory, recipe)
+}
+
+/// The image with the stand-in. Tests that want it at the same time wait for one build.
+async fn stand_in_image(platform: &DockerPlatform) -> ImageSource {
+    static BUILD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let (_directory, recipe) = recipe_of_script(STAND_IN);
+    let image = ImageSource::Built(recipe);
+    let _one_at_a_time = BUILD.lock().await;
+    platform.ensure_image(&image, &|_| {}).await.unwrap();
+    image
+}
