@@ -108,8 +108,11 @@ fn node_troubles(nodes: &[NodeStatus]) -> impl Iterator<Item = String> {
 }
 
 fn service_troubles(evidence: &Evidence<'_>) -> impl Iterator<Item = String> {
-    let lame = evidence.containers.iter().filter(|c| c.place == Place::Etcd && c.state != ContainerState::Running);
-    lame.map(|c| format!("'{}' is {}", c.name, c.state))
+    let lame = evidence.containers.iter().filter(|c| node_name(c).is_none() && c.state != ContainerState::Running);
+    lame.map(|c| match c.place {
+        Place::Router => format!("the router is {}", c.state),
+        _ => format!("'{}' is {}", c.name, c.state),
+    })
 }
 
 /// Containers that do not run usually explain why nobody takes writes: they are named with it.
@@ -119,8 +122,8 @@ fn with_other_troubles(why: String, nodes: &[NodeStatus], evidence: &Evidence<'_
     }
     let stopped = nodes.iter().filter(|node| node.container != ContainerState::Running);
     let mut also: Vec<String> = stopped.map(|node| format!("'{}' is {}", node.name, node.container)).collect();
-    also.retain(|trouble| !why.contains(trouble.as_str()));
     also.extend(service_troubles(evidence));
+    also.retain(|trouble| !why.contains(trouble.as_str()));
     if also.is_empty() { why } else { format!("{why} ({})", also.join("; ")) }
 }
 

@@ -37,9 +37,9 @@ impl World {
                 "sync": {"leader": "orders-1", "quorum": 1, "sync_standby": ["orders-2", "orders-3"]},
                 "optime": 1000, "history": [],
                 "members": [
-                    member("orders-1", json!({"state": "running", "role": "primary"}), false, 1000),
-                    member("orders-2", json!({"state": "running", "role": "replica", "replication_state": "streaming"}), true, 1000),
-                    member("orders-3", json!({"state": "running", "role": "replica", "replication_state": "streaming"}), true, 900),
+                    member("orders-1", &json!({"state": "running", "role": "primary"}), false, 1000),
+                    member("orders-2", &json!({"state": "running", "role": "replica", "replication_state": "streaming"}), true, 1000),
+                    member("orders-3", &json!({"state": "running", "role": "replica", "replication_state": "streaming"}), true, 900),
                 ]
             }),
             unreachable: None,
@@ -74,7 +74,7 @@ impl World {
     }
 }
 
-fn member(name: &str, body: Value, in_recovery: bool, lsn: u64) -> Value {
+fn member(name: &str, body: &Value, in_recovery: bool, lsn: u64) -> Value {
     json!({
         "name": name, "conn_url": format!("postgres://{name}:5432/postgres"), "api_url": format!("http://{name}:8008/patroni"),
         "dcs": {"state": "running"}, "rest": {"code": 200, "body": body}, "rest_error": null,
@@ -180,7 +180,9 @@ fn commits_that_wait_for_absent_standbys_are_critical() {
 
 #[test]
 fn one_lost_replica_is_degraded_and_named() {
-    for state in [ContainerState::Paused, ContainerState::Stopped, ContainerState::Missing, ContainerState::Restarting] {
+    for state in
+        [ContainerState::Detached, ContainerState::Paused, ContainerState::Stopped, ContainerState::Missing, ContainerState::Restarting]
+    {
         let world = World::healthy().without_read(2, "timeout").container("orders-3", state);
         world.is(Health::Degraded, &format!("'orders-1' takes writes, but 'orders-3' is {state}"));
     }

@@ -52,6 +52,8 @@ pub enum Place {
 pub enum ContainerState {
     /// It runs.
     Running,
+    /// It runs, but is not connected to its cluster's network.
+    Detached,
     /// Its processes are frozen.
     Paused,
     /// It ended and is being started again.
@@ -68,6 +70,7 @@ impl fmt::Display for ContainerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ContainerState::Running => "running",
+            ContainerState::Detached => "cut off from the network",
             ContainerState::Paused => "paused",
             ContainerState::Restarting => "restarting",
             ContainerState::Created => "created",
