@@ -92,8 +92,8 @@ mod tests {
 
     use super::*;
 
-    fn problem(name: &str, value: Value) -> String {
-        check_parameter(name, &value).expect_err(name)
+    fn problem(name: &str, value: &Value) -> String {
+        check_parameter(name, value).expect_err(name)
     }
 
     #[test]
@@ -106,21 +106,21 @@ mod tests {
 
     #[test]
     fn parameters_of_the_agent_are_refused_with_the_reason() {
-        assert!(problem("synchronous_standby_names", json!("*")).contains("use 'ha.durability'"));
-        assert!(problem("port", json!(6000)).contains("'docker.port'"));
+        assert!(problem("synchronous_standby_names", &json!("*")).contains("use 'ha.durability'"));
+        assert!(problem("port", &json!(6000)).contains("'docker.port'"));
     }
 
     #[test]
     fn values_that_break_replication_are_refused() {
-        assert!(problem("max_wal_senders", json!(1)).contains("at least 3"));
-        assert!(problem("max_connections", json!("many")).contains("at least 25"));
-        assert!(problem("wal_level", json!("minimal")).contains("logical"));
+        assert!(problem("max_wal_senders", &json!(1)).contains("at least 3"));
+        assert!(problem("max_connections", &json!("many")).contains("at least 25"));
+        assert!(problem("wal_level", &json!("minimal")).contains("logical"));
     }
 
     #[test]
     fn text_that_would_end_the_line_in_a_configuration_file_is_refused() {
-        assert!(problem("application_name", json!("a\nfsync = off")).contains("line breaks"));
-        assert!(problem("Max Connections", json!(1)).contains("lower-case"));
-        assert!(problem("work_mem", json!(null)).contains("it is empty"));
+        assert!(problem("application_name", &json!("a\nfsync = off")).contains("line breaks"));
+        assert!(problem("Max Connections", &json!(1)).contains("lower-case"));
+        assert!(problem("work_mem", &json!(null)).contains("it is empty"));
     }
 }
