@@ -95,6 +95,14 @@ impl EtcdServer {
     }
 }
 
+impl EtcdServer {
+    /// Loses what it has stored; it must not run.
+    pub fn wipe(&mut self) {
+        assert!(self.child.is_none(), "etcd runs");
+        self.data = tempfile::tempdir().unwrap();
+    }
+}
+
 impl Drop for EtcdServer {
     fn drop(&mut self) {
         self.kill();

@@ -1,0 +1,189 @@
+//! What becomes of a cluster, and of acknowledged writes, when something of it is lost.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{
+    cluster::{Cluster, LIMIT, send},
+    writer::Writer,
+};
+use crate::support::wait_until;
+
+#[test]
+fn three_members_come_up_and_tell_their_roles() {
+    let Some(cluster) = Cluster::start() else { return };
+    let leader = cluster.leader().unwrap();
+    for node in &cluster.nodes {
+        let leads = node.name == leader.name;
+        assert_eq!(node.get("/primary").0, if leads { 200 } else { 503 }, "{}", node.name);
+        assert_eq!(node.get("/replica").0, if leads { 503 } else { 200 }, "{}", node.name);
+        for path in ["/health", "/liveness", "/readiness"] {
+            assert_eq!(node.get(path).0, 200, "{path} of {}", node.name);
+        }
+        let body = node.get("/patroni").1;
+        assert_eq!(body["role"], if leads { "primary" } else { "replica" });
+        assert_eq!(body["patroni"], json!({"version": "4.1.5", "scope": "real", "name": node.name}));
+    }
+    let sync = leader.query("show synchronous_standby_names").unwrap();
+    assert!(sync.starts_with("ANY 1 ("), "{sync}");
+    assert_eq!(leader.query("show data_checksums").unwrap(), "on");
+}
+
+#[test]
+fn losing_the_primarys_host_loses_no_acknowledged_write() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    for _ in 0..2 {
+        let former = cluster.leader().unwrap().name.clone();
+        cluster.node(&former).lose_host();
+        cluster.wait_for_another_leader(&former);
+        writer.wait_for_more();
+        cluster.node(&former).start();
+        cluster.wait_healthy();
+    }
+    writer.check(&cluster);
+}
+
+#[test]
+fn an_agent_that_is_killed_is_back_at_once_and_postgresql_never_notices() {
+    let Some(cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let leader = cluster.leader().unwrap();
+    let (postmaster, agent) = (leader.postmaster_pid(), leader.agent_pid());
+    send(agent, Signal::KILL);
+    wait_until("there is a new agent", LIMIT, || leader.get("/primary").0 == 200 && leader.agent_pid() != agent);
+    // Longer than a lease: it was renewed in time.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(cluster.leader().unwrap().name, leader.name);
+    assert_eq!(leader.postmaster_pid(), postmaster);
+    writer.check(&cluster);
+}
+
+#[test]
+fn when_the_agent_hangs_the_guard_stops_postgresql_before_anybody_else_leads() {
+    let Some(cluster) = Cluster::start_with(json!({"synchronous_mode": "off"})) else { return };
+    let leader = cluster.leader().unwrap();
+    send(leader.agent_pid(), Signal::STOP);
+    wait_until("the old primary is stopped, or another leads", LIMIT, || {
+        let stopped = leader.postmaster_pid().is_none();
+        let another = cluster.nodes.iter().any(|n| n.name != leader.name && n.get("/primary").0 == 200);
+        assert!(stopped || !another, "two primaries at once");
+        stopped
+    });
+    let next = cluster.wait_for_another_leader(&leader.name);
+    assert!(leader.log().contains("the lease was not renewed in time"), "{}", leader.log());
+    send(leader.agent_pid(), Signal::CONT);
+    cluster.wait_healthy();
+    assert_eq!(cluster.leader().unwrap().name, next);
+}
+
+#[test]
+fn a_postgresql_that_crashes_is_restarted_in_place() {
+    let Some(cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let leader = cluster.leader().unwrap();
+    let postmaster = leader.postmaster_pid().unwrap();
+    send(postmaster, Signal::KILL);
+    wait_until("PostgreSQL is back", LIMIT, || leader.postmaster_pid().is_some_and(|p| p != postmaster));
+    writer.wait_for_more();
+    assert_eq!(cluster.leader().unwrap().name, leader.name);
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_guard_that_is_killed_takes_postgresql_with_it_and_somebody_else_leads() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let former = cluster.leader().unwrap().name.clone();
+    cluster.node(&former).kill_guard();
+    wait_until("PostgreSQL has stopped", LIMIT, || cluster.node(&former).postmaster_pid().is_none());
+    cluster.wait_for_another_leader(&former);
+    writer.wait_for_more();
+    cluster.node(&former).start();
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_switchover_moves_the_primary_to_the_named_candidate() {
+    let Some(cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    for _ in 0..3 {
+        let (leader, candidate) = (cluster.leader().unwrap(), cluster.replica());
+        let body = json!({"leader": leader.name, "candidate": candidate.name});
+        let (code, text) = candidate.request("POST", "/switchover", Some(&body));
+        assert_eq!((code, text), (200, json!(format!("Successfully switched over to \"{}\"", candidate.name))));
+        writer.wait_for_more();
+        cluster.wait_healthy();
+        assert!(!leader.log().contains("rewound"), "a clean hand-over needs no rewind");
+    }
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_switchover_that_cannot_be_is_refused() {
+    let Some(cluster) = Cluster::start() else { return };
+    let leader = cluster.leader().unwrap();
+    let ask = |body| leader.request("POST", "/switchover", Some(&body)).0;
+    assert_eq!(ask(json!({"leader": "nobody"})), 412);
+    assert_eq!(ask(json!({"leader": leader.name, "candidate": "nobody"})), 412);
+    assert_eq!(ask(json!({"leader": leader.name, "candidate": leader.name})), 400);
+    assert_eq!(cluster.leader().unwrap().name, leader.name);
+}
+
+#[test]
+fn a_member_that_is_told_to_end_hands_over_first() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let former = cluster.leader().unwrap().name.clone();
+    cluster.node(&former).stop();
+    // Nobody has to wait for a lease: the key was given up.
+    assert!(cluster.leader().is_some() || !cluster.wait_for_another_leader(&former).is_empty());
+    writer.wait_for_more();
+    cluster.node(&former).start();
+    cluster.wait_healthy();
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_primary_that_cannot_reach_the_dcs_stops_writing_before_its_lease_ends() {
+    let Some(cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let leader = cluster.leader().unwrap();
+    cluster.etcd.freeze();
+    wait_until("the primary has stopped", LIMIT, || leader.get("/primary").0 != 200);
+    cluster.etcd.thaw();
+    wait_until("somebody leads again", LIMIT, || cluster.leader().is_some());
+    writer.wait_for_more();
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_cluster_that_lost_all_its_members_comes_back_with_all_data() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    cluster.nodes.iter_mut().for_each(super::cluster::Node::lose_host);
+    cluster.nodes.iter_mut().for_each(super::cluster::Node::start);
+    cluster.wait_healthy();
+    writer.wait_for_more();
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_dcs_that_lost_its_content_never_leads_to_a_second_cluster() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let system = |cluster: &Cluster| {
+        let leader = cluster.leader().expect("there is a leader");
+        leader.query("select system_identifier::text from pg_control_system()").unwrap()
+    };
+    let before = system(&cluster);
+    cluster.etcd.kill();
+    cluster.etcd.wipe();
+    cluster.etcd.run();
+    wait_until("somebody leads", LIMIT, || cluster.leader().is_some());
+    cluster.wait_healthy();
+    assert_eq!(system(&cluster), before);
+    writer.check(&cluster);
+}

@@ -1,0 +1,313 @@
+//! A cluster of real agents, each with a real PostgreSQL, on loopback.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{available, etcd::EtcdServer, free_address, wait_until};
+
+/// How long a cluster may take for anything that this suite waits for.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Short, so that the suite does not wait long for leases to end.
+const TTL: u32 = 5;
+
+/// Agents behind one etcd. Everything ends with it.
+pub struct Cluster {
+    pub etcd: EtcdServer,
+    pub nodes: Vec<Node>,
+    dir: tempfile::TempDir,
+}
+
+/// One member.
+pub struct Node {
+    pub name: String,
+    pub postgres_port: u16,
+    pub api: String,
+    dir: PathBuf,
+    program: PathBuf,
+    guard: Option<Child>,
+}
+
+/// The newest PostgreSQL that is installed, where Debian keeps it.
+fn bin_dir() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path().join("bin"));
+    versions.filter(|bin| bin.join("initdb").is_file()).max()
+}
+
+/// PostgreSQL does not run as root: the user it runs as then.
+fn other_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let id = |flag: &str| {
+        let output = Command::new("id").args([flag, "postgres"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().parse().expect("there is a user 'postgres'")
+    };
+    Some((id("-u"), id("-g")))
+}
+
+fn own(path: &Path) {
+    if let Some((user, group)) = other_user() {
+        std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
+impl Cluster {
+    /// Three members in quorum mode, running and streaming; `None`, with a visible line, where the servers are not installed.
+    pub fn start() -> Option<Cluster> {
+        Cluster::start_with(json!({"synchronous_mode": "quorum"}))
+    }
+
+    /// The same with other dynamic settings.
+    pub fn start_with(settings: Value) -> Option<Cluster> {
+        if !available("etcd") {
+            return None;
+        }
+        let Some(bin_dir) = bin_dir() else {
+            assert!(std::env::var_os("CI").is_none(), "no PostgreSQL is installed, and in CI no test may be skipped");
+            eprintln!("SKIPPED: no PostgreSQL is installed");
+            return None;
+        };
+        let etcd = EtcdServer::start();
+        let dir = tempfile::tempdir().unwrap();
+        own(dir.path());
+        // The other user may not be able to look into the build's directory.
+        let program = dir.path().join("spilo");
+        fs::copy(env!("CARGO_BIN_EXE_spilo"), &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut cluster = Cluster { etcd, nodes: Vec::new(), dir };
+        for number in 1..=3 {
+            let node = cluster.prepare_node(number, &bin_dir, &program, &settings);
+            cluster.nodes.push(node);
+        }
+        for node in &mut cluster.nodes {
+            node.start();
+        }
+        cluster.wait_healthy();
+        Some(cluster)
+    }
+
+    fn prepare_node(&self, number: usize, bin_dir: &Path, program: &Path, settings: &Value) -> Node {
+        let name = format!("n{number}");
+        let dir = self.dir.path().join(&name);
+        fs::create_dir(&dir).unwrap();
+        own(&dir);
+        let (postgres, api) = (free_address(), free_address().to_string());
+        let mut dcs = json!({
+            "ttl": TTL, "loop_wait": 1, "retry_timeout": 2,
+            "postgresql": {"use_pg_rewind": true, "parameters": {"max_connections": 50}}
+        });
+        dcs.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let config = json!({
+            "scope": "real", "name": name,
+            "restapi": {"listen": api},
+            "etcd3": {"host": self.etcd.address().to_string()},
+            "bootstrap": {"dcs": dcs, "initdb": [{"encoding": "UTF8"}, "data-checksums"],
+                "pg_hba": ["host replication replicator 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 scram-sha-256"]},
+            "postgresql": {
+                "listen": postgres.to_string(), "data_dir": dir.join("data"), "bin_dir": bin_dir,
+                "authentication": {
+                    "superuser": {"username": "postgres", "password": "secret-su"},
+                    "replication": {"username": "replicator", "password": "secret-re"},
+                    "rewind": {"username": "rewinder", "password": "secret-rw"}},
+                "parameters": {"unix_socket_directories": dir, "fsync": "off"}}
+        });
+        // JSON is YAML.
+        fs::write(dir.join("agent.yml"), config.to_string()).unwrap();
+        Node { name, postgres_port: postgres.port(), api, dir, program: program.to_owned(), guard: None }
+    }
+
+    /// The member that answers as primary.
+    pub fn leader(&self) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.get("/primary").0 == 200)
+    }
+
+    /// A member that is not the leader.
+    pub fn replica(&self) -> &Node {
+        let leader = self.leader().expect("there is a leader").name.clone();
+        self.nodes.iter().find(|n| n.name != leader).expect("there are others")
+    }
+
+    pub fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.iter_mut().find(|n| n.name == name).expect("there is such a member")
+    }
+
+    /// One leads, the others stream, and in quorum mode both of them vote.
+    pub fn is_healthy(&self) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let members = leader.get("/cluster").1["members"].clone();
+        let fine = |m: &Value| match m["role"].as_str() {
+            Some("leader") => m["state"] == "running",
+            Some("quorum_standby") => m["state"] == "streaming",
+            Some("replica") => m["state"] == "streaming" && leader.get("/config").1["synchronous_mode"] != "quorum",
+            _ => false,
+        };
+        members.as_array().is_some_and(|m| m.len() == self.nodes.len() && m.iter().all(fine))
+    }
+
+    pub fn wait_healthy(&self) {
+        wait_until("one leads and two stream", LIMIT, || self.is_healthy());
+    }
+
+    /// Waits for a leader other than `former` and returns its name.
+    pub fn wait_for_another_leader(&self, former: &str) -> String {
+        wait_until("somebody else leads", LIMIT, || self.leader().is_some_and(|l| l.name != former));
+        self.leader().map(|l| l.name.clone()).expect("just seen")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.thaw();
+            node.lose_host();
+        }
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                eprintln!("---- log of {} ----\n{}", node.name, node.log());
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Starts guard and agent.
+    pub fn start(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let mut command = Command::new(&self.program);
+        command.arg("agent").arg(self.dir.join("agent.yml")).current_dir(&self.dir);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        if let Some((user, group)) = other_user() {
+            command.uid(user).gid(group);
+        }
+        self.guard = Some(command.spawn().unwrap());
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// A GET on the REST API: code and body; code 0 when nobody answers.
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        self.request("GET", path, None)
+    }
+
+    /// A request to the REST API.
+    pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.api);
+        let answer = block(async {
+            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+            let mut request = client.request(method.parse().expect("a method"), url);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let answer = request.send().await?;
+            Ok::<_, reqwest::Error>((answer.status().as_u16(), answer.text().await?))
+        });
+        let (code, text) = answer.unwrap_or_default();
+        (code, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Process id of the guard.
+    pub fn guard_pid(&self) -> i32 {
+        i32::try_from(self.guard.as_ref().expect("it runs").id()).unwrap()
+    }
+
+    /// Process id of the agent below the guard.
+    pub fn agent_pid(&self) -> i32 {
+        let found = children_of(self.guard_pid()).into_iter().find(|pid| command_line(*pid).contains("agent-worker"));
+        found.expect("the guard has an agent")
+    }
+
+    /// Process id of the postmaster.
+    pub fn postmaster_pid(&self) -> Option<i32> {
+        let text = fs::read_to_string(self.dir.join("data/postmaster.pid")).ok()?;
+        text.lines().next()?.trim().parse().ok().filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+    }
+
+    /// Everything of the member dies at once, as when its machine loses power.
+    pub fn lose_host(&mut self) {
+        let Some(mut guard) = self.guard.take() else { return };
+        let pid = i32::try_from(guard.id()).unwrap();
+        let mut doomed = descendants(pid);
+        doomed.extend(self.postmaster_pid().into_iter().flat_map(|p| descendants(p).into_iter().chain([p])));
+        doomed.push(pid);
+        for _ in 0..3 {
+            doomed.iter().for_each(|pid| send(*pid, Signal::KILL));
+        }
+        let _ = guard.wait();
+        wait_until("PostgreSQL is dead", LIMIT, || doomed.iter().all(|pid| !is_alive(*pid)));
+    }
+
+    /// Asks the member to end, as `docker stop` does, and waits for it.
+    pub fn stop(&mut self) {
+        let Some(mut guard) = self.guard.take() else { return };
+        send(i32::try_from(guard.id()).unwrap(), Signal::TERM);
+        assert!(guard.wait().unwrap().success(), "the member did not end well");
+    }
+
+    /// The guard alone dies. What became of the rest is left to the kernel and the agent.
+    pub fn kill_guard(&mut self) {
+        let mut guard = self.guard.take().expect("it runs");
+        guard.kill().unwrap();
+        guard.wait().unwrap();
+    }
+
+    /// Lets everything that was stopped go on.
+    pub fn thaw(&self) {
+        if let Some(guard) = &self.guard {
+            let pid = i32::try_from(guard.id()).unwrap();
+            descendants(pid).into_iter().chain([pid]).for_each(|pid| send(pid, Signal::CONT));
+        }
+    }
+
+    /// One value from the member's own server.
+    pub fn query(&self, sql: &str) -> Result<String, tokio_postgres::Error> {
+        block(async {
+            let (client, connection) = super::writer::config(&[self.postgres_port]).connect(tokio_postgres::NoTls).await?;
+            tokio::spawn(connection);
+            Ok(client.query_one(sql, &[]).await?.get::<_, String>(0))
+        })
+    }
+}
+
+pub fn block<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+pub fn send(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn stat(pid: i32) -> Option<(char, i32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn is_alive(pid: i32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+fn command_line(pid: i32) -> String {
+    fs::read(format!("/proc/{pid}/cmdline")).map(|c| String::from_utf8_lossy(&c).replace('\0', " ")).unwrap_or_default()
+}
+
+fn children_of(parent: i32) -> Vec<i32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| stat(*pid).is_some_and(|(_, p)| p == parent)).collect()
+}
+
+fn descendants(pid: i32) -> Vec<i32> {
+    children_of(pid).into_iter().flat_map(|child| descendants(child).into_iter().chain([child])).collect()
+}
