@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on panics, and one that is skipped says so")]
 
 mod dcs;
+mod inside;
 #[path = "../support/mod.rs"]
 mod support;
