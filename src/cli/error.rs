@@ -63,3 +63,14 @@ impl CommandError {
         self
     }
 }
+
+/// How a command that did not fail ends: mostly 0, but a status has codes of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit(pub u8);
+
+impl Exit {
+    /// All went well.
+    pub const OK: Exit = Exit(0);
+    /// A plan has changes, and `--exit-code` asked to be told.
+    pub const CHANGES: Exit = Exit(10);
+}

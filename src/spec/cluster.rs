@@ -32,12 +32,21 @@ pub enum Durability {
     Async,
 }
 
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Durability::Quorum => "quorum",
+            Durability::Async => "async",
+        })
+    }
+}
+
 /// Patroni's three timings. Invariant: `loop_wait + 2 * retry_timeout <= ttl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HaTimings {
-    ttl: u16,
-    loop_wait: u16,
-    retry_timeout: u16,
+    pub(super) ttl: u16,
+    pub(super) loop_wait: u16,
+    pub(super) retry_timeout: u16,
 }
 
 /// What a cluster should be. Stored with the cluster, as JSON.

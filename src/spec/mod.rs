@@ -1,6 +1,15 @@
 //! What users write, checked once: raw text becomes a [`ClusterSpec`], in which values cannot be wrong.
 
+mod check;
 mod cluster;
+mod difference;
+mod mistake;
+mod parameters;
+mod raw;
 pub mod settings;
 
-pub use cluster::{ClusterSpec, Durability, EtcdCount, HaTimings, NodeCount, PostgresVersion};
+pub use check::{SpecOverrides, check_first_port, check_spec, nearest, parse_spec};
+pub use cluster::{ClusterSpec, Durability, EtcdCount, HaTimings, NodeCount, OutOfRange, PostgresVersion};
+pub use difference::{Difference, differences};
+pub use mistake::{InvalidSpec, Mistake};
+pub use raw::{UnreadableSpec, parse_spec_text};

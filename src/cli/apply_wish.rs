@@ -1,0 +1,117 @@
+//! What `apply` and `plan` wish for: a new cluster, the stored spec restored, or another number of nodes.
+
+use super::{
+    CommandError, ErrorKind,
+    look::{look, stored_spec},
+    spec_arguments::{ImageArgs, SpecArgs},
+};
+use crate::{
+    model::ClusterName,
+    provisioner::{Platform, StoredSpec, Wish},
+    spec::{ClusterSpec, Difference, differences},
+};
+
+/// What a command line asks for, before anything is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// The cluster as its stored spec says.
+    AsStored(ClusterName),
+    /// The cluster as this spec says.
+    AsSpecified(Box<ClusterSpec>),
+}
+
+impl Asked {
+    /// By the spec if one is given, else by what is stored with the cluster.
+    pub fn of(name: Option<&ClusterName>, args: &SpecArgs) -> Result<Asked, CommandError> {
+        match name {
+            Some(name) if !args.is_given() => Ok(Asked::AsStored(name.clone())),
+            _ => Ok(Asked::AsSpecified(Box::new(args.spec(name)?))),
+        }
+    }
+
+    /// The cluster that is meant.
+    pub fn cluster(&self) -> &ClusterName {
+        match self {
+            Asked::AsStored(name) => name,
+            Asked::AsSpecified(spec) => &spec.name,
+        }
+    }
+
+    /// The wish that it comes to, given what there is.
+    pub async fn wish<P: Platform>(&self, platform: &P, image: &ImageArgs) -> Result<Wish, CommandError> {
+        let inventory = platform.observe(self.cluster()).await?;
+        let spec = match (self, &inventory.stored) {
+            (Asked::AsStored(_), _) => {
+                let stored = stored_spec(&inventory)?;
+                return Ok(Wish::Apply { image: image.source(&stored.spec)? });
+            }
+            (Asked::AsSpecified(spec), None) => {
+                return Ok(Wish::Create { spec: (**spec).clone(), image: image.source(spec)? });
+            }
+            (Asked::AsSpecified(spec), Some(_)) => spec,
+        };
+        let image = image.source(spec)?;
+        match changes(stored_spec(&inventory)?, spec)? {
+            Changes::None => Ok(Wish::Apply { image }),
+            Changes::Nodes => {
+                let leader = look(platform, &spec.name).await?.status.leader;
+                Ok(Wish::Scale { nodes: spec.nodes, leader, image })
+            }
+        }
+    }
+}
+
+/// Which changes of an existing cluster are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Changes {
+    /// None.
+    None,
+    /// Its number of nodes.
+    Nodes,
+}
+
+/// Only the number of nodes can be changed; anything else is refused before anything is done.
+fn changes(stored: &StoredSpec, wanted: &ClusterSpec) -> Result<Changes, CommandError> {
+    let all = differences(&stored.spec, wanted);
+    let (nodes, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|difference| difference.path == "nodes");
+    if others.is_empty() {
+        return Ok(if nodes.is_empty() { Changes::None } else { Changes::Nodes });
+    }
+    let words: Vec<String> = others.iter().map(Difference::to_string).collect();
+    let cluster = &wanted.name;
+    Err(CommandError::new(ErrorKind::Refused, format!("cluster '{cluster}' exists with other settings: {}", words.join(", ")))
+        .hint("only the number of nodes can be changed yet")
+        .hint(format!("to begin anew, without its data: spilo delete cluster {cluster}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored() -> StoredSpec {
+        StoredSpec {
+            generation: 1,
+            initialized: true,
+            deleting: false,
+            members: [1, 2, 3].into(),
+            port_chosen: true,
+            image: "spilo:pg17-0".to_owned(),
+            spec: ClusterSpec { port: Some(5432), ..ClusterSpec::named("orders".parse().unwrap()) },
+        }
+    }
+
+    #[test]
+    fn another_number_of_nodes_is_a_change_that_can_be_made() {
+        let wanted = ClusterSpec { nodes: 5.try_into().unwrap(), ..stored().spec };
+        assert_eq!(changes(&stored(), &wanted).unwrap(), Changes::Nodes);
+        assert_eq!(changes(&stored(), &stored().spec).unwrap(), Changes::None);
+    }
+
+    #[test]
+    fn other_changes_are_refused_with_what_differs() {
+        let wanted = ClusterSpec { postgres: 16.try_into().unwrap(), nodes: 5.try_into().unwrap(), ..stored().spec };
+        let error = changes(&stored(), &wanted).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Refused);
+        assert_eq!(error.to_string(), "cluster 'orders' exists with other settings: 'postgres.version' is 17, not 16");
+    }
+}

@@ -1,0 +1,166 @@
+//! The tree of commands. Each command's own arguments live in its file; adding a command is one line in [`Command`] and one in
+//! [`Command::run`].
+
+use clap::{Parser, Subcommand};
+
+use super::{
+    CommandError, Context, Exit, GlobalArgs,
+    commands::{
+        agent, agent_worker, apply, completion, connect, create_cluster, delete_cluster, doctor, dsn, help, image, list, logs, plan, probe,
+        request, router, scale, status, switchover, version,
+    },
+};
+use crate::telemetry::{LogFormat, LogSettings};
+
+const EXAMPLES: &str = "\
+Examples:
+  spilo create cluster orders              a cluster of three nodes on this machine
+  spilo status orders -w                   how it is, again and again
+  spilo connect orders                     psql on its primary
+  spilo delete cluster orders              it and all its data
+
+More: spilo help COMMAND, spilo help exit-codes, spilo help spec, spilo help environment";
+
+/// Highly available PostgreSQL clusters, from nothing, with one command
+#[derive(Debug, Parser)]
+#[command(name = "spilo", version, disable_help_subcommand = true, arg_required_else_help = true, subcommand_required = true)]
+#[command(after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum Command {
+    /// Create a cluster
+    #[command(subcommand)]
+    Create(Create),
+    Apply(apply::Args),
+    Plan(plan::Args),
+    Status(status::Args),
+    List(list::Args),
+    Connect(connect::Args),
+    Dsn(dsn::Args),
+    Switchover(switchover::Args),
+    Scale(scale::Args),
+    Logs(logs::Args),
+    /// Delete a cluster
+    #[command(subcommand)]
+    Delete(Delete),
+    /// The same commands with the noun first: spilo cluster create orders
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Build and list images
+    #[command(subcommand)]
+    Image(image::Command),
+    Doctor(doctor::Args),
+    Completion(completion::Args),
+    Version(version::Args),
+    Help(help::Args),
+    #[command(hide = true)]
+    Agent(agent::Args),
+    #[command(hide = true)]
+    AgentWorker(agent::Args),
+    #[command(hide = true)]
+    Router(router::Args),
+    #[command(hide = true)]
+    Probe(probe::Args),
+    #[command(hide = true)]
+    #[command(subcommand)]
+    Request(request::Command),
+}
+
+/// What can be created.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum Create {
+    Cluster(create_cluster::Args),
+}
+
+/// What can be deleted.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum Delete {
+    Cluster(delete_cluster::Args),
+}
+
+/// What can be done with a cluster, noun first.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum Cluster {
+    Create(create_cluster::Args),
+    Apply(apply::Args),
+    Plan(plan::Args),
+    Status(status::Args),
+    List(list::Args),
+    Connect(connect::Args),
+    Dsn(dsn::Args),
+    Switchover(switchover::Args),
+    Scale(scale::Args),
+    Logs(logs::Args),
+    Delete(delete_cluster::Args),
+}
+
+impl Command {
+    /// How the command logs: a service with time and place, one that a person started little, in words.
+    pub fn log_settings(&self, context: &Context) -> LogSettings {
+        if matches!(self, Command::Agent(_) | Command::AgentWorker(_) | Command::Router(_)) {
+            return LogSettings::service(LogFormat::Full);
+        }
+        let ui = context.ui.settings();
+        LogSettings::command(ui.verbosity, ui.colour)
+    }
+
+    /// Runs the command.
+    pub fn run(self, context: &Context) -> Result<Exit, CommandError> {
+        match self {
+            Command::Create(Create::Cluster(args)) => create_cluster::run(context, &args),
+            Command::Apply(args) => apply::run(context, &args),
+            Command::Plan(args) => plan::run(context, &args),
+            Command::Status(args) => status::run(context, &args),
+            Command::List(args) => list::run(context, &args),
+            Command::Connect(args) => connect::run(context, &args),
+            Command::Dsn(args) => dsn::run(context, &args),
+            Command::Switchover(args) => switchover::run(context, &args),
+            Command::Scale(args) => scale::run(context, &args),
+            Command::Logs(args) => logs::run(context, &args),
+            Command::Delete(Delete::Cluster(args)) => delete_cluster::run(context, &args),
+            Command::Cluster(noun_first) => noun_first.verb_first().run(context),
+            Command::Image(command) => image::run(context, &command),
+            Command::Doctor(args) => doctor::run(context, &args),
+            Command::Completion(args) => completion::run(context, &args),
+            Command::Version(args) => version::run(context, &args),
+            Command::Help(args) => help::run(context, &args),
+            Command::Agent(args) => agent::run(context, &args),
+            Command::AgentWorker(args) => agent_worker::run(context, &args),
+            Command::Router(args) => router::run(context, &args),
+            Command::Probe(args) => probe::run(context, &args),
+            Command::Request(command) => request::run(context, &command),
+        }
+    }
+}
+
+impl Cluster {
+    fn verb_first(self) -> Command {
+        match self {
+            Cluster::Create(args) => Command::Create(Create::Cluster(args)),
+            Cluster::Apply(args) => Command::Apply(args),
+            Cluster::Plan(args) => Command::Plan(args),
+            Cluster::Status(args) => Command::Status(args),
+            Cluster::List(args) => Command::List(args),
+            Cluster::Connect(args) => Command::Connect(args),
+            Cluster::Dsn(args) => Command::Dsn(args),
+            Cluster::Switchover(args) => Command::Switchover(args),
+            Cluster::Scale(args) => Command::Scale(args),
+            Cluster::Logs(args) => Command::Logs(args),
+            Cluster::Delete(args) => Command::Delete(Delete::Cluster(args)),
+        }
+    }
+}

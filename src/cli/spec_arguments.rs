@@ -1,0 +1,150 @@
+//! The options that describe a cluster, and the spec they come to together with a file.
+
+use std::{
+    fmt::Display,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use serde_json::Map;
+
+use super::{CommandError, ErrorKind};
+use crate::{
+    model::ClusterName,
+    provisioner::{ImageRecipe, ImageSource},
+    spec::{
+        ClusterSpec, Durability, EtcdCount, InvalidSpec, NodeCount, PostgresVersion, SpecOverrides, check_first_port, check_spec,
+        parse_spec,
+    },
+};
+
+const CLUSTER: &str = "What the cluster should be";
+const IMAGE: &str = "Where the image comes from";
+
+/// Options that describe a cluster. What is not given comes from the file, else from the defaults.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SpecArgs {
+    /// Read the spec from this file, `-` for standard input (spilo help spec)
+    #[arg(help_heading = CLUSTER, short, long, value_name = "SPEC")]
+    pub file: Option<PathBuf>,
+
+    /// Number of PostgreSQL nodes, 1 to 9 [default: 3]
+    #[arg(help_heading = CLUSTER, long, value_name = "N", value_parser = parse_checked::<NodeCount>)]
+    pub nodes: Option<NodeCount>,
+
+    /// Major version of PostgreSQL, 15 to 18 [default: 17]
+    #[arg(help_heading = CLUSTER, long, value_name = "VERSION", value_parser = parse_checked::<PostgresVersion>)]
+    pub pg: Option<PostgresVersion>,
+
+    /// When a commit is acknowledged: a replica has it too, or the primary alone [default: quorum]
+    #[arg(help_heading = CLUSTER, long, value_parser = durability())]
+    pub durability: Option<Durability>,
+
+    /// Number of etcd members, 1 or 3 [default: 1]
+    #[arg(help_heading = CLUSTER, long, value_name = "N", value_parser = parse_checked::<EtcdCount>)]
+    pub etcd: Option<EtcdCount>,
+
+    /// First of three ports on 127.0.0.1: read-write, read-only, health [default: the next free ones]
+    #[arg(help_heading = CLUSTER, long, value_parser = parse_port)]
+    pub port: Option<u16>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub image: ImageArgs,
+}
+
+/// Where the image comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ImageArgs {
+    /// Use this finished image instead of building one
+    #[arg(help_heading = IMAGE, long, value_name = "IMAGE", conflicts_with = "from_source")]
+    pub image: Option<String>,
+
+    /// Compile the image's spilo from this checkout instead of using the binary that is running
+    #[arg(help_heading = IMAGE, long, value_name = "DIRECTORY", num_args = 0..=1, default_missing_value = ".")]
+    pub from_source: Option<PathBuf>,
+}
+
+impl SpecArgs {
+    /// The spec: from the file where there is one, options over it, defaults below.
+    pub fn spec(&self, name: Option<&ClusterName>) -> Result<ClusterSpec, CommandError> {
+        let overrides = SpecOverrides {
+            name: name.cloned(),
+            nodes: self.nodes,
+            postgres: self.pg,
+            durability: self.durability,
+            etcd: self.etcd,
+            port: self.port,
+            image: self.image.image.clone(),
+        };
+        match &self.file {
+            Some(path) => parse_spec(&read(path)?, &overrides).map_err(|invalid| invalid_spec(path, &invalid)),
+            None if name.is_none() => Err(CommandError::new(ErrorKind::Usage, "a cluster needs a name")
+                .hint("spilo create cluster NAME")
+                .hint("or read it from a spec: spilo create cluster -f spec.yaml")),
+            None => check_spec(&Map::new(), &overrides).map_err(|invalid| CommandError::new(ErrorKind::Usage, invalid)),
+        }
+    }
+
+    /// Whether any of the options was given.
+    pub fn is_given(&self) -> bool {
+        let values = [self.nodes.is_some(), self.pg.is_some(), self.durability.is_some(), self.etcd.is_some(), self.port.is_some()];
+        self.file.is_some() || self.image.image.is_some() || values.contains(&true)
+    }
+}
+
+impl ImageArgs {
+    /// The image for a cluster of this spec.
+    pub fn source(&self, spec: &ClusterSpec) -> Result<ImageSource, CommandError> {
+        match self.image.as_ref().or(spec.image.as_ref()) {
+            Some(reference) => Ok(ImageSource::Finished(reference.clone())),
+            None => Ok(ImageSource::Built(self.recipe(spec.postgres)?)),
+        }
+    }
+
+    /// The recipe of an image that is built here.
+    pub fn recipe(&self, postgres: PostgresVersion) -> Result<ImageRecipe, CommandError> {
+        let recipe = match &self.from_source {
+            Some(directory) => ImageRecipe::of_source(postgres, directory.clone()),
+            None => ImageRecipe::of_running_binary(postgres),
+        };
+        recipe.map_err(CommandError::from)
+    }
+}
+
+fn read(path: &Path) -> Result<String, CommandError> {
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(path)
+    };
+    text.map_err(|error| CommandError::new(ErrorKind::Usage, format!("cannot read the spec '{}': {error}", path.display())))
+}
+
+fn invalid_spec(path: &Path, invalid: &InvalidSpec) -> CommandError {
+    CommandError::new(ErrorKind::Usage, format!("'{}': {invalid}", path.display())).hint("spilo help spec")
+}
+
+/// Parses one of the spec's small numbers.
+pub fn parse_checked<T: TryFrom<u8, Error: Display>>(text: &str) -> Result<T, String> {
+    let number: u64 = text.parse().map_err(|_| "expected a whole number".to_owned())?;
+    // What does not fit a byte is out of every range; the largest byte is too, and tells the range.
+    T::try_from(u8::try_from(number).unwrap_or(u8::MAX)).map_err(|error| allowed_words(&error.to_string()))
+}
+
+fn allowed_words(out_of_range: &str) -> String {
+    out_of_range.split_once(": ").map_or(out_of_range, |(_, allowed)| allowed).to_owned()
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    check_first_port(text.parse().map_err(|_| "expected a port number".to_owned())?)
+}
+
+fn durability() -> impl TypedValueParser<Value = Durability> {
+    PossibleValuesParser::new(["quorum", "async"]).map(|word| if word == "async" { Durability::Async } else { Durability::Quorum })
+}

@@ -1,0 +1,61 @@
+//! Waiting until a cluster is healthy.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::{
+    CommandError, Context, ErrorKind,
+    interrupt::{Interrupt, interrupted},
+    look::{Look, look},
+    status::Health,
+    ui::in_words,
+};
+use crate::{model::ClusterName, provisioner::Platform};
+
+/// How long to wait when the user does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Pause between two looks: short against the seconds that a bootstrap takes, long against the cost of a probe.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Waits until the cluster is healthy. As soon as it takes writes that is recorded with it, so that no node made later starts a new
+/// cluster beside the data that exists from then on.
+pub async fn wait_until_healthy<P: Platform>(
+    context: &Context,
+    interrupt: &Interrupt,
+    platform: &P,
+    cluster: &ClusterName,
+) -> Result<Look, CommandError> {
+    let timeout = context.timeout_or(DEFAULT_TIMEOUT);
+    let deadline = Instant::now() + timeout;
+    let step = context.ui.step("wait until healthy");
+    let mut recorded = false;
+    loop {
+        let seen = look(platform, cluster).await?;
+        if seen.status.health != Health::Critical && !seen.stored.initialized && !recorded {
+            platform.record_initialized(cluster).await?;
+            recorded = true;
+        }
+        if seen.status.health == Health::Healthy {
+            step.done();
+            return Ok(seen);
+        }
+        step.note(&seen.status.reason);
+        if Instant::now() >= deadline {
+            step.failed();
+            return Err(timed_out(cluster, timeout, &seen));
+        }
+        tokio::select! {
+            () = sleep(PAUSE) => {}
+            () = interrupt.requested() => return Err(interrupted()),
+        }
+    }
+}
+
+fn timed_out(cluster: &ClusterName, timeout: Duration, seen: &Look) -> CommandError {
+    let message = format!("cluster '{cluster}' is {} after {}: {}", seen.status.health.as_str(), in_words(timeout), seen.status.reason);
+    CommandError::new(ErrorKind::TimedOut, message)
+        .hint(format!("it goes on by itself: spilo status {cluster} -w"))
+        .hint(format!("what the nodes say: spilo logs {cluster}"))
+}

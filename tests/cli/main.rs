@@ -1,0 +1,8 @@
+//! The command line from outside: the real binary, a hermetic environment, and no Docker engine.
+
+mod completion;
+mod errors;
+mod help;
+mod specs;
+mod spilo;
+mod words;
