@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn a_http_client_gets_the_whole_document() {
+        block(async {
+            let running = start().await;
+            let url = format!("http://{}/cluster", running.address);
+            let document: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+            assert_eq!(document["members"][2]["name"], "orders-3");
+        });
+    }
+
+    #[test]
     fn a_switchover_is_answered_when_another_member_leads() {
         block(async {
             let mut running = start().await;

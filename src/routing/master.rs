@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, set_parent_process_death_signal, wait, waitpid};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -96,13 +96,8 @@ impl Haproxy {
 
     /// Notes the end of the master process and, as the container's first process, of everybody else's children. `true`: it ended now.
     pub fn reap(&mut self) -> bool {
-        // Only the first process inherits others' children; anywhere else they belong to somebody.
-        let whom = if std::process::id() == 1 { None } else { self.master };
-        if whom.is_none() && std::process::id() != 1 {
-            return false;
-        }
         let mut ended = false;
-        while let Ok(Some((pid, status))) = waitpid(whom, WaitOptions::NOHANG) {
+        while let Some((pid, status)) = self.next_end() {
             if Some(pid) == self.master {
                 tracing::warn!(?status, "haproxy has ended");
                 self.master = None;
@@ -110,6 +105,17 @@ impl Haproxy {
             }
         }
         ended
+    }
+
+    /// A child that has ended and that nobody has noted yet.
+    fn next_end(&self) -> Option<(Pid, WaitStatus)> {
+        // Only the first process inherits others' children; anywhere else they belong to somebody.
+        let child = match self.master {
+            _ if std::process::id() == 1 => wait(WaitOptions::NOHANG),
+            Some(master) => waitpid(Some(master), WaitOptions::NOHANG),
+            None => return None,
+        };
+        child.ok().flatten()
     }
 
     /// Lets sessions finish for a moment, then ends it.

@@ -3,6 +3,7 @@
 mod agents;
 mod cluster;
 mod dcs;
+mod inside;
 #[path = "../support/mod.rs"]
 mod support;
 mod writer;
