@@ -235,6 +235,12 @@ impl ProvisionError {
             }
             ProvisionError::Image(error) => return error.hint(),
             ProvisionError::NoConfigFile { cluster, .. } => format!("was its creation interrupted? spilo create cluster {cluster}"),
+            ProvisionError::Engine { reason, .. } if reason.contains("active endpoints") => {
+                "is a container of yours connected to that network? disconnect it; if there is none, restart the engine".to_owned()
+            }
+            ProvisionError::Engine { reason, .. } if reason.contains("volume is in use") => {
+                "is a container of yours using that volume? remove the container first".to_owned()
+            }
             ProvisionError::Engine { .. } | ProvisionError::UnreadableSpec { .. } | ProvisionError::Local { .. } => return None,
         })
     }

@@ -259,7 +259,9 @@ impl ImageError {
             ImageError::NotPulled { .. } => "is its name right, and does the registry answer? docker pull shows more",
             ImageError::NoBase { .. } => "as root on Debian: apt-get install mmdebstrap; elsewhere use a finished image: --image REF",
             ImageError::BaseFailed { .. } => "do Debian's mirrors answer from this machine?",
-            ImageError::BuildFailed { .. } => "do Debian's mirrors answer from inside containers?",
+            ImageError::BuildFailed { .. } => {
+                "do Debian's mirrors (and, for versions other than 17, apt.postgresql.org) answer from inside containers?"
+            }
             ImageError::Unreadable { .. } => return None,
         };
         Some(hint.to_owned())

@@ -1,8 +1,13 @@
 //! Commands inside containers, and their logs.
 
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
 use spilo::provisioner::{LogWish, Platform as _, ProvisionError};
 
-use crate::support::Scratch;
+use crate::support::{Scratch, engine};
 
 fn command(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
@@ -18,6 +23,55 @@ async fn output_errors_and_exit_code_come_back_apart() {
     let large = vec![b'x'; 300_000];
     let echoed = scratch.platform.exec(&node, &command(&["cat"]), Some(&large)).await.unwrap();
     assert!(echoed.stdout == large && echoed.exit_code == 0, "{} bytes came back", echoed.stdout.len());
+}
+
+/// Not a test of its own: runs the command that the tests below watch from outside.
+#[tokio::test]
+#[ignore = "run by the tests of attached commands"]
+async fn attach() {
+    let (Ok(container), Ok(script)) = (std::env::var("TEST_CONTAINER"), std::env::var("TEST_SCRIPT")) else { return };
+    let platform = engine().await.expect("the parent has an engine");
+    let code = platform.exec_attached(&container, &command(&["sh", "-c", &script])).await.unwrap();
+    println!("it ended with {code}");
+    // The test harness would catch a panic of its own threads, but the reader of standard input is allowed to outlive us.
+    std::process::exit(0);
+}
+
+fn attached(scratch: &Scratch, script: &str, wrapper: &[&str], input: &str) -> String {
+    let this = std::env::current_exe().unwrap().display().to_string();
+    let harness = format!("{this} --exact exec::attach --ignored --nocapture");
+    let mut words = wrapper.to_vec();
+    words.push(&harness);
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
+        .env("TEST_CONTAINER", scratch.container("1"))
+        .env("TEST_SCRIPT", script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8_lossy(&output.stdout).replace('\r', "")
+}
+
+#[tokio::test]
+async fn an_attached_command_reads_our_pipe_to_its_end() {
+    let Some(scratch) = Scratch::new(1).await else { return };
+    scratch.create().await;
+    let seen = attached(&scratch, "tr a-z A-Z; test -t 0 && echo terminal; exit 4", &["sh", "-c"], "some\ninput\n");
+    assert!(seen.contains("SOME\nINPUT\n") && seen.contains("it ended with 4") && !seen.contains("terminal"), "{seen}");
+}
+
+#[tokio::test]
+async fn an_attached_command_has_a_terminal_where_we_have_one() {
+    let Some(scratch) = Scratch::new(1).await else { return };
+    scratch.create().await;
+    let script = "test -t 0 && test -t 1 && echo a terminal; read line; echo \"got $line\"; exit 6";
+    let seen = attached(&scratch, script, &["script", "-qec"], "hello\n");
+    assert!(seen.contains("a terminal\n") && seen.contains("got hello\n") && seen.contains("it ended with 6"), "{seen}");
 }
 
 #[tokio::test]

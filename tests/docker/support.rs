@@ -1,14 +1,16 @@
 //! A scratch cluster per test, with an image whose `spilo` only waits: what is laid out is tested here, not what runs in it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
-    process::Command,
     sync::atomic::{AtomicU16, AtomicU32, Ordering},
 };
 
-use bollard::Docker;
+use bollard::{
+    Docker,
+    query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions},
+};
 use spilo::{
     model::ClusterName,
     provisioner::{DockerPlatform, ImageRecipe, ImageSource, Inventory, Plan, Platform, ProvisionError, Silent, Wish, apply, make_plan},
@@ -41,7 +43,7 @@ pub async fn client() -> Docker {
     Docker::connect_with_defaults().unwrap().negotiate_version().await.unwrap()
 }
 
-/// One cluster that is gone when the test ends, also when it fails.
+/// One cluster that is gone when the test ends, also when it fails. Only what carries its labels is removed.
 pub struct Scratch {
     pub platform: DockerPlatform,
     pub name: ClusterName,
@@ -101,20 +103,29 @@ impl Scratch {
 }
 
 impl Drop for Scratch {
-    /// Removes by name and label what the test made and did not delete itself. By the command line, because a test may end in a panic.
+    /// Deletes what the test made and did not delete itself, in a thread with a runtime of its own, because a test may end in a panic.
     fn drop(&mut self) {
-        let label = format!("label=io.spilo.cluster={}", self.name);
-        for (list, remove) in [
-            (vec!["ps", "-aq", "--filter", &label], vec!["rm", "-f"]),
-            (vec!["volume", "ls", "-q", "--filter", &label], vec!["volume", "rm", "-f"]),
-            (vec!["network", "ls", "-q", "--filter", &label], vec!["network", "rm"]),
-        ] {
-            let Ok(listed) = Command::new("docker").args(list).output() else { return };
-            let found = String::from_utf8_lossy(&listed.stdout).into_owned();
-            if !found.trim().is_empty() {
-                let _ = Command::new("docker").args(remove).args(found.split_whitespace()).output();
-            }
-        }
+        let name = self.name.clone();
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(clean(&name));
+        });
+        assert!(cleaner.join().is_ok() || std::thread::panicking(), "cluster '{}' could not be cleaned up", self.name);
+    }
+}
+
+async fn clean(name: &ClusterName) {
+    let platform = DockerPlatform::connect().await.unwrap();
+    match make_plan(&platform, name, &Wish::Delete).await {
+        Ok(plan) => drop(apply(&platform, &plan, &Silent).await.unwrap()),
+        Err(ProvisionError::NoCluster(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
+    let client = client().await;
+    let locks = vec![format!("io.spilo.cluster={name}"), "io.spilo.kind=lock".to_owned()];
+    let options = ListVolumesOptionsBuilder::default().filters(&HashMap::from([("label", locks)])).build();
+    for lock in client.list_volumes(Some(options)).await.unwrap().volumes.unwrap_or_default() {
+        client.remove_volume(&lock.name, None::<RemoveVolumeOptions>).await.unwrap();
     }
 }
 

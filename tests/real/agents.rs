@@ -63,7 +63,7 @@ fn an_agent_that_is_killed_is_back_at_once_and_postgresql_never_notices() {
 
 #[test]
 fn when_the_agent_hangs_the_guard_stops_postgresql_before_anybody_else_leads() {
-    let Some(cluster) = Cluster::start_with(json!({"synchronous_mode": "off"})) else { return };
+    let Some(cluster) = Cluster::start_with(&json!({"synchronous_mode": "off"})) else { return };
     let leader = cluster.leader().unwrap();
     send(leader.agent_pid(), Signal::STOP);
     wait_until("the old primary is stopped, or another leads", LIMIT, || {

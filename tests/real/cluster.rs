@@ -63,11 +63,11 @@ fn own(path: &Path) {
 impl Cluster {
     /// Three members in quorum mode, running and streaming; `None`, with a visible line, where the servers are not installed.
     pub fn start() -> Option<Cluster> {
-        Cluster::start_with(json!({"synchronous_mode": "quorum"}))
+        Cluster::start_with(&json!({"synchronous_mode": "quorum"}))
     }
 
     /// The same with other dynamic settings.
-    pub fn start_with(settings: Value) -> Option<Cluster> {
+    pub fn start_with(settings: &Value) -> Option<Cluster> {
         if !available("etcd") {
             return None;
         }
@@ -85,7 +85,7 @@ impl Cluster {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let mut cluster = Cluster { etcd, nodes: Vec::new(), dir };
         for number in 1..=3 {
-            let node = cluster.prepare_node(number, &bin_dir, &program, &settings);
+            let node = cluster.prepare_node(number, &bin_dir, &program, settings);
             cluster.nodes.push(node);
         }
         for node in &mut cluster.nodes {

@@ -5,8 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use bollard::{
     Docker,
     models::{
-        ContainerCreateBody, ContainerInspectResponse, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
-        VolumeCreateRequest,
+        ContainerCreateBody, ContainerInspectResponse, EndpointSettings, NetworkConnectRequest, NetworkCreateRequest,
+        NetworkDisconnectRequest, VolumeCreateRequest,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, ListNetworksOptionsBuilder,
@@ -109,7 +109,7 @@ pub(super) async fn running(docker: &Docker, cluster: &ClusterName, definition: 
     match inspect(docker, cluster, &definition.name).await? {
         Some(container) if !replace && condition(&container) != Condition::Dead && !is_stale(&container, cluster, &network) => {
             if !is_attached(&container, &names::network(cluster), &[&network]) {
-                connect(docker, cluster, definition, &network).await?;
+                connect(docker, &container, cluster, definition, &network).await?;
             }
             if condition(&container) == Condition::Paused {
                 let unpaused = docker.unpause_container(&definition.name).await;
@@ -137,8 +137,7 @@ pub(super) async fn running(docker: &Docker, cluster: &ClusterName, definition: 
 
 /// Whether a container that is at rest belongs to a network that has been removed since: it could never start again.
 fn is_stale(container: &ContainerInspectResponse, cluster: &ClusterName, network: &str) -> bool {
-    let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    let known = networks.and_then(|networks| networks.get(&names::network(cluster))).and_then(|endpoint| endpoint.network_id.as_deref());
+    let known = endpoint_of(container, cluster).and_then(|endpoint| endpoint.network_id.as_deref());
     known.is_some_and(|known| !known.is_empty() && known != network)
 }
 
@@ -169,16 +168,26 @@ pub(super) async fn created(
 }
 
 /// Connects under the alias; a connection without it is renewed.
-async fn connect(docker: &Docker, cluster: &ClusterName, definition: &Definition, network: &str) -> Result<(), ProvisionError> {
+async fn connect(
+    docker: &Docker,
+    container: &ContainerInspectResponse,
+    cluster: &ClusterName,
+    definition: &Definition,
+    network: &str,
+) -> Result<(), ProvisionError> {
     let name = definition.name.as_str();
-    let request = NetworkDisconnectRequest { container: name.to_owned(), force: Some(true) };
-    // Not connected at all is the usual case, which the engine reports as an error of its own (500 or 404 by version).
-    if let Err(error) = docker.disconnect_network(network, request).await {
-        tracing::debug!(container = name, %error, "was not connected");
+    let doing = || format!("connect container '{name}' to network '{}'", names::network(cluster));
+    if endpoint_of(container, cluster).is_some() {
+        let request = NetworkDisconnectRequest { container: name.to_owned(), force: Some(true) };
+        docker.disconnect_network(network, request).await.map_err(failed(doing()))?;
     }
     let request = NetworkConnectRequest { container: name.to_owned(), endpoint_config: Some(definition.endpoint()) };
-    let connected = docker.connect_network(network, request).await;
-    connected.map_err(failed(format!("connect container '{name}' to network '{}'", names::network(cluster))))
+    docker.connect_network(network, request).await.map_err(failed(doing()))
+}
+
+/// What the engine knows about the container's connection to its cluster's network.
+fn endpoint_of<'a>(container: &'a ContainerInspectResponse, cluster: &ClusterName) -> Option<&'a EndpointSettings> {
+    container.network_settings.as_ref()?.networks.as_ref()?.get(&names::network(cluster))
 }
 
 /// Starting a container that runs is no error. A container that somebody killed is not restarted by the engine until it is started once.

@@ -1,16 +1,10 @@
 //! The image that a cluster's containers run: pulled, or built by the engine's classic builder, which every version of it has.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    fs::File,
-    io,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashMap, fs::File, io, path::Path, time::Duration};
 
 use bollard::{
     Docker, body_full,
-    models::{BuildInfo, CreateImageInfo},
+    models::CreateImageInfo,
     query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder},
 };
 use futures_util::StreamExt as _;
@@ -18,6 +12,7 @@ use jiff::Timestamp;
 
 use super::{
     base,
+    build_output::BuildOutput,
     engine::{failed, or_missing, sentence},
     names,
 };
@@ -26,9 +21,6 @@ use crate::provisioner::{
     image::{ImageError, ImageInfo, ImageRecipe, ImageSource, Payload, REPOSITORY, source_files},
     observe::ObjectKind,
 };
-
-/// How many lines of a failed step are shown.
-const LAST_LINES: usize = 15;
 
 /// How long a registry may be silent before it counts as not answering.
 const REGISTRY_SILENCE: Duration = Duration::from_secs(20);
@@ -83,31 +75,18 @@ async fn build(docker: &Docker, recipe: &ImageRecipe, say: &dyn Fn(&str)) -> Res
     // The other labels are in the build file; this one is a digest of it.
     let labels = HashMap::from([(names::INPUTS.to_owned(), recipe.inputs.clone())]);
     let options = BuildImageOptionsBuilder::default().t(&reference).rm(true).forcerm(true).labels(&labels).build();
-    let mut output = std::pin::pin!(docker.build_image(options, None, Some(body_full(context.into()))));
-    let mut step = "Step 0".to_owned();
-    let mut last = VecDeque::new();
-    while let Some(info) = output.next().await {
-        let info = info.map_err(|error| build_failed(&reference, &step, &sentence(&error), &mut last))?;
-        for line in lines(&info) {
-            if line.starts_with("Step ") {
-                step.clone_from(&line);
-                last.clear();
-            }
-            say(&line);
-            last.push_back(line);
-            if last.len() > LAST_LINES {
-                last.pop_front();
+    let mut answers = std::pin::pin!(docker.build_image(options, None, Some(body_full(context.into()))));
+    let mut output = BuildOutput::default();
+    while let Some(info) = answers.next().await {
+        match info {
+            Ok(info) => output.take(info.stream.as_deref().unwrap_or_default()).iter().for_each(|line| say(line)),
+            Err(error) => {
+                let (step, lines) = output.end();
+                return Err(ImageError::BuildFailed { reference, step, reason: exit_only(&sentence(&error)), lines }.into());
             }
         }
     }
     Ok(())
-}
-
-fn build_failed(reference: &str, step: &str, reason: &str, last: &mut VecDeque<String>) -> ProvisionError {
-    // Long commands are cut: the step's number and its beginning say which it is.
-    let short = |text: &str| if text.chars().count() > 120 { text.chars().take(119).chain(['…']).collect() } else { text.to_owned() };
-    let lines = last.drain(..).filter(|line| !line.starts_with("Step ")).collect();
-    ImageError::BuildFailed { reference: reference.to_owned(), step: short(step), reason: exit_only(reason), lines }.into()
 }
 
 /// The engine repeats the whole command before it says how it ended.
@@ -116,11 +95,6 @@ fn exit_only(reason: &str) -> String {
         Some(position) => reason[position..].to_owned(),
         None => reason.to_owned(),
     }
-}
-
-fn lines(info: &BuildInfo) -> Vec<String> {
-    let text = info.stream.as_deref().or(info.status.as_deref()).unwrap_or_default();
-    text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// The build's context: the build file and the payload. Times are left at zero, so that the builder's cache sees equal files as equal.
@@ -184,12 +158,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_step_is_shortened_and_its_command_not_repeated() {
-        let mut last = VecDeque::from(["Step 2/7 : RUN x".to_owned(), "E: Unable to locate package".to_owned()]);
-        let step = format!("Step 2/7 : RUN {}", "x".repeat(500));
-        let error = build_failed("spilo:pg17-0", &step, "The command '/bin/sh -c x' returned a non-zero code: 100", &mut last).to_string();
-        assert!(error.contains("returned a non-zero code: 100; the last lines:\n    E: Unable to locate package"), "{error}");
-        assert!(error.len() < 400, "{error}");
+    fn a_failed_command_is_not_repeated() {
+        assert_eq!(exit_only("The command '/bin/sh -c x' returned a non-zero code: 100"), "returned a non-zero code: 100");
+        assert_eq!(exit_only("no space left on device"), "no space left on device");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod action;
 mod base;
+mod build_output;
 mod config_volume;
 mod definition;
 mod engine;
