@@ -37,11 +37,13 @@ async fn attach() {
     std::process::exit(0);
 }
 
+/// Runs `attach` under a wrapper that takes a command as its first argument, with this input.
 fn attached(scratch: &Scratch, script: &str, wrapper: &[&str], input: &str) -> String {
     let this = std::env::current_exe().unwrap().display().to_string();
     let harness = format!("{this} --exact exec::attach --ignored --nocapture");
     let mut words = wrapper.to_vec();
-    words.push(&harness);
+    // `script` writes its protocol to the file that follows the command; `sh` takes it for a name and ignores it.
+    words.extend([harness.as_str(), "/dev/null"]);
     let mut child = Command::new(words[0])
         .args(&words[1..])
         .env("TEST_CONTAINER", scratch.container("1"))
