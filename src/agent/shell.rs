@@ -25,7 +25,7 @@ use crate::{
     model::MemberName,
     postgres::{PostgresError, clone, conf::ServerSettings, conninfo, sql::Session},
     spec::settings::Settings,
-    sys::{clock::Moment, files, process::Run},
+    sys::{clock::Moment, files, memory, process::Run},
 };
 
 /// Pause after a task or a start that failed.
@@ -256,6 +256,7 @@ impl Shell {
             None => return EXIT_FATAL,
         }
         tracing::info!("agent of '{}' in cluster '{}' started", self.config.name, self.config.dcs.scope);
+        memory::give_back_code();
         loop {
             let pause = self.turn().await;
             if self.ended {

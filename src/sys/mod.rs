@@ -1,5 +1,6 @@
-//! The only doors to the machine: the clock, child processes, files.
+//! The only doors to the machine: the clock, child processes, files, memory.
 
 pub mod clock;
 pub mod files;
+pub mod memory;
 pub mod process;

@@ -24,7 +24,7 @@ use rustix::{
 };
 use signal_hook::{consts, low_level::pipe};
 
-use crate::sys::clock::Moment;
+use crate::sys::{clock::Moment, memory};
 
 /// Exit code of the agent that says: do not start me again, what is wrong will not change by itself.
 pub const EXIT_FATAL: u8 = 2;
@@ -95,6 +95,7 @@ pub fn run(arguments: Vec<String>) -> Result<u8, GuardError> {
         exit_code: 0,
     };
     guard.start_worker()?;
+    memory::give_back_code();
     while !guard.is_done() {
         guard.wait_for_something(&signals)?;
         guard.take_signals(&signals);

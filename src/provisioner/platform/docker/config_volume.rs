@@ -124,9 +124,18 @@ fn config_files(stored: &StoredSpec) -> Result<Vec<ConfigFile>, ProvisionError> 
         ConfigFile { path: "router.yml".to_owned(), mode: 0o640, content: Secret::new(router) },
     ];
     for role in ROLES {
-        files.push(ConfigFile { path: format!("secrets/{role}"), mode: 0o600, content: random_password()? });
+        let password = random_password()?;
+        if role == "app" {
+            files.push(ConfigFile { path: "secrets/pgpass".to_owned(), mode: 0o600, content: passfile(&password) });
+        }
+        files.push(ConfigFile { path: format!("secrets/{role}"), mode: 0o600, content: password });
     }
     Ok(files)
+}
+
+/// What libpq reads the password of `app` from, so that psql in the router needs it neither in its arguments nor in its environment.
+fn passfile(password: &Secret) -> Secret {
+    Secret::new(format!("*:*:app:app:{}\n", password.expose()))
 }
 
 /// 128 bits of the system's randomness in hexadecimal, which needs no quoting anywhere.
