@@ -28,9 +28,19 @@ pub struct ProbeReport {
     /// Timeline history: `[timeline, lsn, reason, timestamp, leader]` each, the last two only where known.
     #[serde(default)]
     pub history: Vec<Value>,
+    /// Whether the router that looked sends a client to a primary; `None` when no router looked.
+    #[serde(default)]
+    pub route: Option<RouteReport>,
     /// Every member with a key in the DCS.
     #[serde(default)]
     pub members: Vec<MemberReport>,
+}
+
+/// What becomes of a client of the router's read-write port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// Why it does not reach a primary; `None`: it does.
+    pub error: Option<String>,
 }
 
 /// Content of the sync key.

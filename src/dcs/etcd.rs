@@ -74,7 +74,7 @@ impl Etcd {
                     Ok(Ok(answer)) => return Ok(answer),
                     Ok(Err(error)) => match refusal(&error) {
                         Some(refused) => return Err(refused),
-                        None => last = error.to_string(),
+                        None => last = in_few_words(&error),
                     },
                     Err(_) => last = "timed out".to_owned(),
                 }
@@ -371,6 +371,21 @@ fn refusal(error: &Error) -> Option<DcsError> {
             definite.then(|| DcsError::Refused(said.to_owned()))
         }
         _ => None,
+    }
+}
+
+/// The innermost cause: around it the client wraps several times that something with the connection is wrong.
+fn in_few_words(error: &Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    if let Error::GRpcStatus(status) = error {
+        cause = status;
+    }
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    match error {
+        Error::GRpcStatus(status) if std::ptr::addr_eq(cause, status) => status.message().to_owned(),
+        _ => cause.to_string(),
     }
 }
 

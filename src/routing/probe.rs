@@ -12,7 +12,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{RouterConfig, RoutingError};
 use crate::{
-    api::report::{MemberReport, ProbeReport, RestAnswer, SqlAnswer, SyncReport},
+    api::report::{MemberReport, ProbeReport, RestAnswer, RouteReport, SqlAnswer, SyncReport},
     dcs::{
         Dcs, Etcd,
         snapshot::{Initialize, MemberData, Snapshot, SyncState},
@@ -51,7 +51,8 @@ async fn look(config: &RouterConfig) -> ProbeReport {
         Err(error) => (Snapshot::default(), Some(error.to_string())),
     };
     let password = read_secret(&config.directory.join("secrets").join(ROLE));
-    let members = join_all(snapshot.members.iter().map(|(name, data)| ask(name, data, password.as_ref()))).await;
+    let members = join_all(snapshot.members.iter().map(|(name, data)| ask(name, data, password.as_ref())));
+    let (members, route) = tokio::join!(members, ask_route(config, password.as_ref()));
     ProbeReport {
         scope: config.dcs.scope.clone(),
         initialize: match snapshot.initialize {
@@ -65,8 +66,29 @@ async fn look(config: &RouterConfig) -> ProbeReport {
         config: snapshot.config.unwrap_or_default(),
         sync: snapshot.sync_version.map(|_| sync_report(&snapshot.sync)),
         history: snapshot.history.iter().map(|line| json!(line)).collect(),
+        route,
         members,
     }
+}
+
+/// A client's way through haproxy, when we look from inside the router's container: its first process is the router.
+async fn ask_route(config: &RouterConfig, password: Result<&Secret, &String>) -> Option<RouteReport> {
+    let first = std::fs::read("/proc/1/cmdline").unwrap_or_default();
+    if first.split(|byte| *byte == 0).nth(1) != Some(b"router") {
+        return None;
+    }
+    let port = config.listen.read_write.port();
+    let answer = match password {
+        Ok(password) => timeout(MEMBER_LIMIT, read("127.0.0.1", port, password)).await,
+        Err(error) => return Some(RouteReport { error: Some(error.clone()) }),
+    };
+    let error = match answer {
+        Ok(Ok(row)) if row.try_get("in_recovery").ok().flatten() == Some("f") => None,
+        Ok(Ok(_)) => Some("it leads to a standby".to_owned()),
+        Ok(Err(error)) => Some(error),
+        Err(_) => Some(format!("no answer within {MEMBER_LIMIT:?}")),
+    };
+    Some(RouteReport { error })
 }
 
 fn sync_report(sync: &SyncState) -> SyncReport {

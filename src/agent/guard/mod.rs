@@ -152,7 +152,7 @@ impl Guard {
         let (ours, theirs) = UnixStream::pair().map_err(cannot("make a socket pair"))?;
         // The executable itself, even when the file has been replaced meanwhile: agent and guard stay one version.
         let mut command = Command::new("/proc/self/exe");
-        command.args(&self.arguments).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.arg0("spilo").args(&self.arguments).stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn().map_err(cannot("start the agent"))?;
         ours.set_nonblocking(true).map_err(cannot("use the socket pair"))?;
         let pid = i32::try_from(child.id()).unwrap_or_default();

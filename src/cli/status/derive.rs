@@ -42,7 +42,7 @@ fn who_takes_writes<'a>(evidence: &Evidence<'a>) -> Result<&'a MemberReport, Str
     }
     let report = evidence.probe.map_err(|why| format!("the cluster cannot be asked: {why}"))?;
     if let Some(error) = &report.dcs_error {
-        return Err(format!("the DCS does not answer: {error}"));
+        return Err(error.clone());
     }
     if report.initialize.as_deref().unwrap_or_default().is_empty() {
         return Err("the cluster is not initialised yet".to_owned());
@@ -62,7 +62,10 @@ fn who_takes_writes<'a>(evidence: &Evidence<'a>) -> Result<&'a MemberReport, Str
     }
     commits_are_acknowledged(evidence, report)?;
     match evidence.containers.iter().find(|c| c.place == Place::Router) {
-        Some(router) if router.state == ContainerState::Running => Ok(leader),
+        Some(router) if router.state == ContainerState::Running => match report.route.as_ref().and_then(|route| route.error.as_ref()) {
+            Some(error) => Err(format!("the router does not lead to leader '{leader_name}' (yet): {error}")),
+            None => Ok(leader),
+        },
         router => {
             let state = router.map_or(ContainerState::Missing, |router| router.state);
             Err(format!("the router is {state}, so that no client reaches leader '{leader_name}'"))

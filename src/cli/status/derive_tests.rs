@@ -35,7 +35,7 @@ impl World {
                 "scope": "orders", "initialize": "7398000000000000000", "leader": "orders-1", "dcs_error": null,
                 "config": {"synchronous_mode": "quorum"},
                 "sync": {"leader": "orders-1", "quorum": 1, "sync_standby": ["orders-2", "orders-3"]},
-                "optime": 1000, "history": [],
+                "optime": 1000, "history": [], "route": {"error": null},
                 "members": [
                     member("orders-1", &json!({"state": "running", "role": "primary"}), false, 1000),
                     member("orders-2", &json!({"state": "running", "role": "replica", "replication_state": "streaming"}), true, 1000),
@@ -119,8 +119,8 @@ fn no_container_at_all_is_said_once() {
 
 #[test]
 fn a_silent_dcs_is_critical_and_its_container_named() {
-    let world = World::healthy().set("/dcs_error", json!("no answer within 2 s")).container("orders-etcd-1", ContainerState::Paused);
-    world.is(Health::Critical, "the DCS does not answer: no answer within 2 s ('spilo-orders-etcd-1' is paused)");
+    let world = World::healthy().set("/dcs_error", json!("the DCS did not answer: timed out")).container("orders-etcd-1", ContainerState::Paused);
+    world.is(Health::Critical, "the DCS did not answer: timed out ('spilo-orders-etcd-1' is paused)");
 }
 
 #[test]
@@ -166,6 +166,12 @@ fn two_primaries_are_critical() {
 fn without_its_router_no_client_can_write() {
     let world = World::healthy().container("orders-router", ContainerState::Stopped);
     world.is(Health::Critical, "the router is stopped, so that no client reaches leader 'orders-1'");
+}
+
+#[test]
+fn a_router_that_does_not_lead_anywhere_yet_is_critical() {
+    let world = World::healthy().set("/route", json!({"error": "the connection was closed"}));
+    world.is(Health::Critical, "the router does not lead to leader 'orders-1' (yet): the connection was closed");
 }
 
 #[test]
