@@ -1,6 +1,6 @@
 //! Looking: the DCS, the lease, the local server. Everything that takes time is bounded.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use super::{
     lease,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     dcs::{Dcs, DcsError, Renewal},
+    model::MemberName,
     postgres::{clone, conf, control_data, rewind},
     spec::settings::Settings,
     sys::{clock::Moment, files},
@@ -150,9 +151,7 @@ impl Shell {
         let now = Moment::now();
         self.memory.unrecorded_bootstrap = self.bootstrap_mark().exists();
         self.memory.has_old_data = clone::has_old(&self.config.installation);
-        for name in self.cluster.members.keys().filter(|n| **n != self.config.name) {
-            self.memory.seen.insert(name.clone(), now);
-        }
+        self.remember_slots(local, now);
         let no_standby = match local {
             Local::Primary(facts) => !facts.standbys.iter().any(|s| s.state == "streaming"),
             _ => false,
@@ -177,6 +176,15 @@ impl Shell {
             Local::Standby(_) => self.knows_barrier = false,
             _ => {}
         }
+    }
+
+    /// Notes slots that nobody present streams through. The server is what tells, not this agent's memory of members: it may be new.
+    fn remember_slots(&mut self, local: &Local, now: Moment) {
+        let (Local::Primary(facts) | Local::Standby(facts)) = local else { return };
+        let claimed: BTreeSet<String> = self.cluster.members.keys().map(MemberName::slot_name).collect();
+        let known = std::mem::take(&mut self.memory.unclaimed_slots);
+        let unclaimed = facts.slots.difference(&claimed).map(|slot| (slot.clone(), known.get(slot).copied().unwrap_or(now)));
+        self.memory.unclaimed_slots = unclaimed.collect();
     }
 
     /// Passes the lease on to the guard while PostgreSQL accepts writes or is about to.

@@ -165,8 +165,8 @@ pub struct Memory {
     pub holds_initialize: bool,
     /// Leader: the checkpoint after promotion is still to come.
     pub checkpoint_due: bool,
-    /// When each other member was last seen in the DCS.
-    pub seen: BTreeMap<MemberName, Moment>,
+    /// Physical slots that belong to no present member, and since when that is known.
+    pub unclaimed_slots: BTreeMap<String, Moment>,
     /// A replaced data directory is still there.
     pub has_old_data: bool,
 }

@@ -73,11 +73,13 @@ fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
     if !missing.is_empty() {
         actions.push(Action::EnsureSlots(missing));
     }
-    let away = |(name, seen): &(&crate::model::MemberName, &Moment)| {
-        !view.cluster.members.contains_key(*name) && view.now.since(**seen) > view.settings.member_slots_ttl
-    };
-    let stale: BTreeSet<String> = view.memory.seen.iter().filter(away).map(|(name, _)| name.slot_name()).collect();
-    let stale: BTreeSet<String> = stale.into_iter().filter(|slot| server.slots.contains(slot)).collect();
+    let stale: BTreeSet<String> = view
+        .memory
+        .unclaimed_slots
+        .iter()
+        .filter(|(_, since)| view.now.since(**since) > view.settings.member_slots_ttl)
+        .map(|(slot, _)| slot.clone())
+        .collect();
     if !stale.is_empty() {
         actions.push(Action::DropSlots(stale));
     }

@@ -1,6 +1,6 @@
 //! A standby behind a leader.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     agent::view::View,
@@ -25,6 +25,11 @@ pub fn follow(view: &View, server: &ServerFacts, leader: &MemberName) -> Decisio
     let mut actions = vec![Action::Follow(Some(leader.clone()))];
     let reason = Reason::Following { leader: leader.clone() };
     if server.streaming {
+        // Slots from the time when this member led hold back WAL that nobody will ask it for.
+        let left: BTreeSet<String> = view.others().map(MemberName::slot_name).filter(|slot| server.slots.contains(slot)).collect();
+        if !left.is_empty() {
+            actions.push(Action::DropSlots(left));
+        }
         if view.memory.has_old_data {
             actions.push(Action::DropOldData);
         }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 const SYSTEM: SystemId = SystemId(7_000_000_001);
-const NOW: Moment = Moment(1_000_000_000_000);
+const NOW: Moment = Moment(10_000_000_000_000);
 
 fn name(text: &str) -> MemberName {
     text.parse().unwrap()
@@ -47,7 +47,7 @@ fn server(in_recovery: bool) -> ServerFacts {
         primary_conninfo: String::new(),
         synchronous_standby_names: String::new(),
         standbys: Vec::new(),
-        slots: ["a", "b", "c"].map(str::to_owned).into(),
+        slots: if in_recovery { BTreeSet::new() } else { ["b", "c"].map(str::to_owned).into() },
     }
 }
 
@@ -287,7 +287,8 @@ fn before_a_promotion_the_dcs_admits_nobody_else_and_commits_wait() {
     assert_eq!(decide(&view).actions, [Action::SetSyncNames(names.clone())]);
     let Local::Standby(facts) = &mut view.local else { unreachable!() };
     facts.synchronous_standby_names = names.render();
-    assert_eq!(decide(&view).actions, [Action::Promote]);
+    let slots = BTreeSet::from([name("b"), name("c")]);
+    assert_eq!(decide(&view).actions, [Action::EnsureSlots(slots), Action::Promote], "slots first");
 }
 
 #[test]
@@ -455,6 +456,25 @@ fn a_leader_that_ends_hands_over_first() {
     assert_eq!(decide(&follower).actions, [Action::StopServer(Stop::Fast)]);
     follower.local = stopped(ClusterState::ShutDownInRecovery, true);
     assert_eq!(decide(&follower).actions, [Action::End]);
+}
+
+#[test]
+fn slots_that_nobody_claims_are_dropped_in_time() {
+    let mut view = leading(&["b", "c"], 1000);
+    let Local::Primary(facts) = &mut view.local else { unreachable!() };
+    facts.slots.insert("gone".into());
+    let drop = Action::DropSlots(BTreeSet::from(["gone".to_owned()]));
+    view.memory.unclaimed_slots = BTreeMap::from([("gone".to_owned(), NOW.minus(Duration::from_secs(1799)))]);
+    assert!(!decide(&view).actions.contains(&drop), "its member may come back");
+    view.memory.unclaimed_slots = BTreeMap::from([("gone".to_owned(), NOW.minus(Duration::from_secs(1801)))]);
+    assert!(decide(&view).actions.contains(&drop));
+}
+
+#[test]
+fn a_former_leader_keeps_no_slots_for_others() {
+    let facts = ServerFacts { slots: ["b", "c", "mine"].map(str::to_owned).into(), ..server(true) };
+    let drop = Action::DropSlots(["b", "c"].map(str::to_owned).into());
+    assert_eq!(decide(&view(Local::Standby(facts), other())).actions, [Action::Follow(Some(name("b"))), drop]);
 }
 
 #[test]

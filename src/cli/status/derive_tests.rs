@@ -119,7 +119,8 @@ fn no_container_at_all_is_said_once() {
 
 #[test]
 fn a_silent_dcs_is_critical_and_its_container_named() {
-    let world = World::healthy().set("/dcs_error", json!("the DCS did not answer: timed out")).container("orders-etcd-1", ContainerState::Paused);
+    let world =
+        World::healthy().set("/dcs_error", json!("the DCS did not answer: timed out")).container("orders-etcd-1", ContainerState::Paused);
     world.is(Health::Critical, "the DCS did not answer: timed out ('spilo-orders-etcd-1' is paused)");
 }
 
