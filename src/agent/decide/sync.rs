@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How soon to look again while standbys confirm.
-const SOON: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(40);
 
 /// The next change on the way to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,10 +21,12 @@ const IMAGE: u8 = 1;
 const SPEC: u8 = 2;
 /// Containers need the network and complete configuration.
 const GROUND: u8 = 3;
-/// etcd, nodes and router start together: agents and router wait for etcd by themselves.
-const CONTAINERS: u8 = 4;
+/// etcd starts first: until it answers it mostly waits for its own election, and the engine starts the others meanwhile.
+const DCS: u8 = 4;
+/// Nodes and router start together: they wait for etcd by themselves.
+const CONTAINERS: u8 = 5;
 /// From here on one node is retired per stage, so that never two leave at once.
-const RETIRE: u8 = 5;
+const RETIRE: u8 = 6;
 
 /// What is to be done about one container.
 struct Need {
@@ -204,8 +206,9 @@ fn container_step(definition: Definition, need: Need, lost_volume: bool) -> Dock
         ObjectKind::Router => "router".to_owned(),
         kind => format!("{kind} {}", definition.alias),
     };
+    let stage = if definition.kind == ObjectKind::Etcd { DCS } else { CONTAINERS };
     let action = DockerAction::EnsureRunning { definition: Box::new(definition), replace: need.replace };
-    let step = Step::new(CONTAINERS, step_name, need.title, need.why, action).creating(volume.into_iter().chain(container));
+    let step = Step::new(stage, step_name, need.title, need.why, action).creating(volume.into_iter().chain(container));
     if need.replace { step.removing([format!("container '{name}'")]) } else { step }
 }
 

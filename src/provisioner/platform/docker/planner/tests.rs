@@ -110,12 +110,12 @@ fn lose(inventory: &mut Inventory, form: Form, name: &str) {
 }
 
 #[test]
-fn a_new_cluster_stores_its_spec_before_anything_else_and_starts_everything_together() {
+fn a_new_cluster_stores_its_spec_before_anything_else_and_etcd_before_those_who_wait_for_it() {
     let plan = plan(&create(), &nothing(), &calm()).unwrap();
     let expected = ["spec", "network", "config", "etcd orders-etcd-1", "node orders-1", "node orders-2", "node orders-3", "router"];
     assert_eq!(steps(&plan), expected);
     let stages: Vec<u8> = plan.steps.iter().map(|step| step.stage).collect();
-    assert_eq!(stages, [2, 3, 3, 4, 4, 4, 4, 4]);
+    assert_eq!(stages, [2, 3, 3, 4, 5, 5, 5, 5]);
     assert_eq!(plan.spec.as_ref().unwrap().port, Some(5500));
     assert_eq!(plan.waits_for.len(), 2);
 }
