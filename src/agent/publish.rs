@@ -10,7 +10,7 @@ use super::{
     view::{Local, Lock, ServerFacts, Task, View},
 };
 use crate::{
-    api::{NodeStatus, SyncMode, WalSender, Xlog},
+    api::{NodeStatus, WalSender, Xlog},
     dcs::{
         Dcs,
         snapshot::{MemberData, MemberRole, PgState},
@@ -80,7 +80,6 @@ impl Shell {
         let now = Moment::now();
         let leads = matches!(view.lock, Lock::Mine { .. }) || self.lease_until.is_some();
         let alive = view.settings.ttl * if matches!(view.local, Local::Primary(_)) { 1 } else { 2 };
-        let config = view.cluster.config.as_ref();
         let status = NodeStatus {
             state: member.state,
             role: member.role,
@@ -91,7 +90,7 @@ impl Shell {
             dcs_fresh_until: self.dcs_seen.map_or(Moment(0), |seen| seen + view.settings.ttl),
             tags: self.config.tags.clone(),
             pause: view.settings.pause,
-            sync_mode: SyncMode::from_config(config),
+            sync_mode: view.settings.synchronous_mode,
             cluster: view.cluster.clone(),
             ..NodeStatus::unknown(self.config.name.clone(), &self.config.dcs.scope, PROTOCOL, now)
         };

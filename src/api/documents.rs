@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NodeStatus, SyncMode, Xlog, health::is_standby_of};
-use crate::{dcs::snapshot::MemberData, model::MemberName, sys::clock::Moment};
+use super::{NodeStatus, Xlog, health::is_standby_of};
+use crate::{dcs::snapshot::MemberData, model::MemberName, spec::settings::SyncMode, sys::clock::Moment};
 
 /// What this node says of itself: `/patroni` and the body of every health check.
 pub fn node(status: &NodeStatus, now: Moment) -> Value {

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::{NodeStatus, SyncMode};
+use super::NodeStatus;
 use crate::{
     dcs::snapshot::{FailoverKey, PgState, Snapshot},
     model::MemberName,
+    spec::settings::SyncMode,
 };
 
 /// Which of the two requests was made.

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::{NodeStatus, SyncMode, Xlog};
+use super::{NodeStatus, Xlog};
 use crate::{
     dcs::snapshot::{MemberRole, PgState},
     model::Lsn,
+    spec::settings::SyncMode,
     sys::clock::Moment,
 };
 

@@ -11,4 +11,4 @@ mod status;
 pub use answers::{Answer, Body, answer};
 pub use handover::{HandoverKind, Outcome, check_handover, judge_handover};
 pub use server::serve;
-pub use status::{ApiRequest, NodeStatus, SyncMode, WalSender, Xlog};
+pub use status::{ApiRequest, NodeStatus, WalSender, Xlog};

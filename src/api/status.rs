@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     dcs::snapshot::{FailoverKey, MemberRole, PgState, Snapshot},
     model::{Lsn, MemberName, SystemId, Timeline},
+    spec::settings::SyncMode,
     sys::clock::Moment,
 };
 
@@ -121,30 +122,6 @@ pub struct WalSender {
     pub sync_priority: i32,
 }
 
-/// Whether and how commits wait for replicas.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SyncMode {
-    /// They do not.
-    #[default]
-    Off,
-    /// For named standbys.
-    On,
-    /// For any of a set.
-    Quorum,
-}
-
-impl SyncMode {
-    /// Reads `synchronous_mode` of a dynamic configuration.
-    pub fn from_config(config: Option<&Value>) -> SyncMode {
-        match config.map(|c| &c["synchronous_mode"]) {
-            Some(Value::String(word)) if word.eq_ignore_ascii_case("quorum") => SyncMode::Quorum,
-            Some(value) if is_on(value) => SyncMode::On,
-            _ => SyncMode::Off,
-        }
-    }
-}
-
 impl NodeStatus {
     /// A member of which nothing is known yet: it serves nobody, but its loop counts as alive until `alive_until`.
     pub fn unknown(name: MemberName, scope: &str, version: &str, alive_until: Moment) -> NodeStatus {
@@ -217,16 +194,6 @@ impl NodeStatus {
     }
 }
 
-/// Patroni's reading of a boolean.
-fn is_on(value: &Value) -> bool {
-    match value {
-        Value::Bool(on) => *on,
-        Value::Number(number) => number.as_i64() == Some(1),
-        Value::String(word) => ["on", "true", "yes", "1"].iter().any(|yes| word.eq_ignore_ascii_case(yes)),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use serde_json::json;
@@ -281,19 +248,6 @@ pub(super) mod tests {
     fn a_lease_counts_only_before_its_deadline() {
         let status = seen_by("orders-1");
         assert!(status.leads(Moment(1999)) && !status.leads(Moment(2000)));
-    }
-
-    #[test]
-    fn synchronous_mode_is_read_as_patroni_reads_it() {
-        let mode = |value: Value| SyncMode::from_config(Some(&json!({"synchronous_mode": value})));
-        assert_eq!(mode(json!("Quorum")), SyncMode::Quorum);
-        for on in [json!(true), json!("on"), json!("Yes"), json!(1), json!("1")] {
-            assert_eq!(mode(on), SyncMode::On);
-        }
-        for off in [json!(false), json!("off"), json!(0), Value::Null, json!("nonsense")] {
-            assert_eq!(mode(off), SyncMode::Off);
-        }
-        assert_eq!(SyncMode::from_config(None), SyncMode::Off);
     }
 
     #[test]
