@@ -18,8 +18,8 @@ DEMO := demo
 
 # The test binaries, as Cargo.toml declares them. Those that start servers and containers run one test at a time.
 TESTS := $(shell awk -F'"' '/^\[/ {test = /^\[\[test\]\]/} test && /^name *=/ {print $$2}' Cargo.toml)
-ONE_BY_ONE := $(filter real docker,$(TESTS))
-TOGETHER := $(filter-out real docker,$(TESTS))
+ONE_BY_ONE := $(filter real routing docker,$(TESTS))
+TOGETHER := $(filter-out real routing docker,$(TESTS))
 
 .PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit integration bench-local
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 const TTL: Duration = Duration::from_secs(30);
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 
 async fn publish(agent: &Etcd, member: &FakeMember, role: MemberRole) {
     let data = json!({
