@@ -30,13 +30,6 @@ demo: ## install what is missing, build, start the cluster 'demo', say what to t
 	@.ci/setup demo
 	cargo build --release --locked
 	$(SPILO) create cluster $(DEMO)
-	@printf '\nTry next:\n'
-	@printf '  %s\n' \
-	  '$(SPILO) status $(DEMO)              # who is the primary, who follows' \
-	  '$(SPILO) connect $(DEMO)             # psql on the primary' \
-	  '$(SPILO) switchover $(DEMO)          # hand over to a replica' \
-	  'docker kill spilo-$(DEMO)-1           # lose a node; then look at the status again' \
-	  'make clean-demo                      # delete the cluster and its data'
 
 clean-demo: ## delete the cluster 'demo' and its data
 	cargo build --release --locked

@@ -19,7 +19,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause between two looks: short against the seconds that a bootstrap takes, long against the cost of a probe.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Waits until the cluster is healthy. As soon as it takes writes that is recorded with it, so that no node made later starts a new
+/// Waits until the cluster is healthy. As soon as it has data that is recorded with it, so that no node made later starts a new
 /// cluster beside the data that exists from then on.
 pub async fn wait_until_healthy<P: Platform>(
     context: &Context,
@@ -33,7 +33,7 @@ pub async fn wait_until_healthy<P: Platform>(
     let mut recorded = false;
     loop {
         let seen = look(platform, cluster).await?;
-        if seen.status.health != Health::Critical && !seen.stored.initialized && !recorded {
+        if seen.has_data && !seen.stored.initialized && !recorded {
             platform.record_initialized(cluster).await?;
             recorded = true;
         }

@@ -12,7 +12,7 @@ use crate::{
         interrupt::{Interrupt, run_async},
         output::Shown,
         spec_arguments::SpecArgs,
-        status::ClusterStatus,
+        status::{ClusterStatus, NodeRole},
         wait::wait_until_healthy,
     },
     model::ClusterName,
@@ -85,17 +85,23 @@ async fn create(context: &Context, interrupt: Interrupt, args: &Args, spec: Clus
     })
     .await?;
     context.ui.say(format_args!("cluster '{cluster}' is healthy: {}", seen.status.reason));
+    let leader = seen.status.nodes.iter().find(|node| node.role == Some(NodeRole::Leader)).map(|node| node.name.to_string());
     context.show(&Created { uri: connection.uri(), status: seen.status, connection: connection.parameters() })?;
-    say_what_to_try(context, &cluster);
+    say_what_to_try(context, &cluster, leader.as_deref().unwrap_or("NODE"));
     Ok(Exit::OK)
 }
 
-fn say_what_to_try(context: &Context, cluster: &ClusterName) {
-    let next = [
-        format!("  spilo connect {cluster}              psql on its primary"),
-        format!("  spilo status {cluster} -w            watch it"),
-        format!("  docker kill spilo-{cluster}-1        lose a node, and go on writing"),
-        format!("  spilo delete cluster {cluster}       remove it with all its data"),
+fn say_what_to_try(context: &Context, cluster: &ClusterName, leader: &str) {
+    let spilo = std::env::args().next().unwrap_or_else(|| "spilo".to_owned());
+    let commands = [
+        (format!("{spilo} connect {cluster}"), "psql on its primary"),
+        (format!("{spilo} status {cluster} -w"), "watch it"),
+        (format!("{spilo} switchover {cluster}"), "hand over to a replica"),
+        (format!("docker kill spilo-{leader}"), "lose the primary, and go on writing through the same port"),
+        (format!("{spilo} apply {cluster}"), "bring back what was lost"),
+        (format!("{spilo} delete cluster {cluster}"), "remove it with all its data"),
     ];
+    let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or_default() + 3;
+    let next: Vec<String> = commands.iter().map(|(command, what)| format!("  {command:width$}{what}")).collect();
     context.ui.say(format_args!("\nwhat to try next:\n{}", next.join("\n")));
 }
