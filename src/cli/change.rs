@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::ClusterName,
-    provisioner::{Plan, Platform, Progress, Wish, apply, make_plan},
+    provisioner::{Plan, Platform, Progress, Remark, Wish, apply, make_plan},
 };
 
 /// Options of commands that can say what they would do.
@@ -127,9 +127,11 @@ impl Progress for StepLines<'_> {
         self.running.borrow_mut().insert(name.to_owned(), self.ui.step(title));
     }
 
-    fn line(&self, name: &str, line: &str) {
-        if let Some(step) = self.running.borrow().get(name) {
-            step.note(line);
+    fn remark(&self, name: &str, remark: Remark<'_>) {
+        match (remark, self.running.borrow().get(name)) {
+            (Remark::Passing(text), Some(step)) => step.note(text),
+            (Remark::Passing(_), None) => {}
+            (Remark::Lasting(text), _) => self.ui.say(text),
         }
     }
 

@@ -87,7 +87,7 @@ async fn perform<P: Platform>(
 ) -> Result<(), (String, ProvisionError)> {
     let begin = Instant::now();
     progress.started(&step.name, &step.title);
-    let result = platform.perform(&plan.cluster, &step.action, &|line| progress.line(&step.name, line)).await;
+    let result = platform.perform(&plan.cluster, &step.action, &|remark| progress.remark(&step.name, remark)).await;
     let failure = result.as_ref().err().map(ToString::to_string);
     progress.finished(&step.name, begin.elapsed(), failure.as_deref());
     result.map_err(|error| (step.title.clone(), error))

@@ -17,5 +17,5 @@ pub use lock::{HeldLock, LockRecord, with_lock};
 pub use observe::{ClusterSummary, Condition, Foreign, Form, Inventory, Object, ObjectKind, StoredSpec, Surroundings};
 pub use plan::{Plan, Untouched, Wish};
 pub use platform::{Check, DockerAction, DockerPlatform, ExecOutput, LogLine, LogWish, Platform, Verdict};
-pub use progress::{Progress, Silent};
+pub use progress::{Progress, Remark, Say, Silent};
 pub use step::Step;

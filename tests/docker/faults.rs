@@ -11,7 +11,7 @@ use std::{
 };
 
 use bollard::Docker;
-use spilo::provisioner::{DockerPlatform, ImageSource, Platform as _, Progress, ProvisionError, Wish, apply, make_plan, with_lock};
+use spilo::provisioner::{DockerPlatform, ImageSource, Platform as _, Progress, ProvisionError, Remark, Wish, apply, make_plan, with_lock};
 
 use crate::support::{Scratch, essence};
 
@@ -25,7 +25,7 @@ impl Progress for FirstSteps {
 
     fn started(&self, _name: &str, _title: &str) {}
 
-    fn line(&self, _name: &str, _line: &str) {}
+    fn remark(&self, _name: &str, _remark: Remark<'_>) {}
 
     fn finished(&self, _name: &str, _elapsed: Duration, _failure: Option<&str>) {}
 }

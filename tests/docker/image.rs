@@ -18,11 +18,11 @@ async fn the_image_is_built_once_labelled_and_listed() {
     let Some(platform) = engine().await else { return };
     let recipe = binary();
     let begin = Instant::now();
-    platform.ensure_image(&ImageSource::Built(recipe.clone()), &|line| println!("{line}")).await.unwrap();
+    platform.ensure_image(&ImageSource::Built(recipe.clone()), &|line| println!("{line:?}")).await.unwrap();
     println!("built in {:?}", begin.elapsed());
     let begin = Instant::now();
     let unchanged = ImageSource::Built(binary());
-    platform.ensure_image(&unchanged, &|line| panic!("nothing is to be said: {line}")).await.unwrap();
+    platform.ensure_image(&unchanged, &|line| panic!("nothing is to be said: {line:?}")).await.unwrap();
     assert!(begin.elapsed().as_secs_f64() < 1.0, "unchanged took {:?}", begin.elapsed());
     let listed = platform.images().await.unwrap();
     let image = listed.iter().find(|image| image.reference == recipe.reference()).expect("it is listed");

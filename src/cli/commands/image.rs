@@ -14,7 +14,7 @@ use crate::{
         output::{Shown, table},
         spec_arguments::{ImageArgs, parse_checked},
     },
-    provisioner::{ImageInfo, ImageSource, Platform},
+    provisioner::{ImageInfo, ImageSource, Platform, Remark},
     spec::PostgresVersion,
 };
 
@@ -107,7 +107,11 @@ fn build(context: &Context, args: &BuildArgs) -> Result<Exit, CommandError> {
         let platform = connect().await?;
         let begin = Instant::now();
         let step = context.ui.step(format!("image {}", source.reference()));
-        match platform.ensure_image(&source, &|line| step.note(line)).await {
+        let say = |remark: Remark<'_>| match remark {
+            Remark::Passing(text) => step.note(text),
+            Remark::Lasting(text) => context.ui.say(text),
+        };
+        match platform.ensure_image(&source, &say).await {
             Ok(reference) => {
                 step.done();
                 Ok(Built { reference, elapsed_ms: begin.elapsed().as_millis() })

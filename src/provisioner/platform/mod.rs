@@ -14,6 +14,7 @@ use super::{
     lock::HeldLock,
     observe::{ClusterSummary, Inventory, Surroundings},
     plan::{Plan, Wish},
+    progress::Say,
 };
 use crate::model::{ClusterName, Secret};
 
@@ -94,8 +95,7 @@ pub trait Platform {
     fn plan(wish: &Wish, inventory: &Inventory, surroundings: &Surroundings) -> Result<Plan<Self::Action>, ProvisionError>;
 
     /// Carries out one instruction; `say` takes lines about how it goes.
-    fn perform(&self, cluster: &ClusterName, action: &Self::Action, say: &dyn Fn(&str))
-    -> impl Future<Output = Result<(), ProvisionError>>;
+    fn perform(&self, cluster: &ClusterName, action: &Self::Action, say: Say<'_>) -> impl Future<Output = Result<(), ProvisionError>>;
 
     /// Takes the cluster's lock, or says who holds it.
     fn acquire_lock(&self, cluster: &ClusterName, command: &str) -> impl Future<Output = Result<HeldLock, ProvisionError>>;
@@ -122,7 +122,7 @@ pub trait Platform {
     fn logs(&self, container: &str, wish: LogWish, sink: &mut dyn FnMut(LogLine)) -> impl Future<Output = Result<(), ProvisionError>>;
 
     /// Makes sure that an image is there; returns its name and tag.
-    fn ensure_image(&self, image: &ImageSource, say: &dyn Fn(&str)) -> impl Future<Output = Result<String, ProvisionError>>;
+    fn ensure_image(&self, image: &ImageSource, say: Say<'_>) -> impl Future<Output = Result<String, ProvisionError>>;
 
     /// The images that were built here, newest first.
     fn images(&self) -> impl Future<Output = Result<Vec<ImageInfo>, ProvisionError>>;

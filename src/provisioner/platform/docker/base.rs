@@ -18,6 +18,7 @@ use super::{
 use crate::provisioner::{
     error::ProvisionError,
     image::{BASE_IMAGE, ImageError},
+    progress::{Remark, Say},
 };
 
 /// The release that the base is made of.
@@ -39,22 +40,22 @@ const LAST_LINES: usize = 15;
 const PIECE: usize = 256 * 1024;
 
 /// The base image is here.
-pub(super) async fn ensure(docker: &Docker, say: &dyn Fn(&str)) -> Result<(), ProvisionError> {
+pub(super) async fn ensure(docker: &Docker, say: Say<'_>) -> Result<(), ProvisionError> {
     if is_present(docker, BASE_IMAGE).await? {
         return Ok(());
     }
-    say(&format!("pulling base image '{BASE_IMAGE}'"));
+    say(Remark::Passing(&format!("pulling base image '{BASE_IMAGE}'")));
     let Err(reason) = pull(docker, BASE_IMAGE, say).await else { return Ok(()) };
-    say(&format!("no registry answers ({reason}): making '{BASE_IMAGE}' from Debian's packages"));
+    say(Remark::Lasting(&format!("no registry answers ({reason}): making '{BASE_IMAGE}' from Debian's packages")));
     let directory = tempfile::tempdir().map_err(local("make a temporary directory"))?;
     let archive = directory.path().join("base.tar");
     bootstrap(&archive, &reason, say).await?;
-    say(&format!("importing base image '{BASE_IMAGE}'"));
+    say(Remark::Passing(&format!("importing base image '{BASE_IMAGE}'")));
     import(docker, &archive).await
 }
 
 /// Runs mmdebstrap. It writes a file rather than into the engine, because the engine would take half an archive for a whole one.
-async fn bootstrap(archive: &Path, pull: &str, say: &dyn Fn(&str)) -> Result<(), ProvisionError> {
+async fn bootstrap(archive: &Path, pull: &str, say: Say<'_>) -> Result<(), ProvisionError> {
     let no_base = |reason: &str| ImageError::NoBase { pull: pull.to_owned(), reason: reason.to_owned() };
     if !cfg!(target_os = "linux") {
         return Err(no_base("this is not Linux").into());
@@ -71,7 +72,7 @@ async fn bootstrap(archive: &Path, pull: &str, say: &dyn Fn(&str)) -> Result<(),
     let output = child.stderr.take().expect("its standard error is piped");
     let mut lines = BufReader::new(output).lines();
     while let Some(line) = lines.next_line().await.map_err(local("read what mmdebstrap says"))? {
-        say(&line);
+        say(Remark::Passing(&line));
         last.push_back(line);
         if last.len() > LAST_LINES {
             last.pop_front();

@@ -20,6 +20,7 @@ use crate::provisioner::{
     error::ProvisionError,
     image::{ImageError, ImageInfo, ImageRecipe, ImageSource, Payload, REPOSITORY, source_files},
     observe::ObjectKind,
+    progress::{Remark, Say},
 };
 
 /// How long a registry may be silent before it counts as not answering.
@@ -32,7 +33,7 @@ pub(super) async fn is_present(docker: &Docker, reference: &str) -> Result<bool,
 }
 
 /// The image is here. One that is here already is not looked at again: its name says what it was made from.
-pub(super) async fn ensure(docker: &Docker, image: &ImageSource, say: &dyn Fn(&str)) -> Result<String, ProvisionError> {
+pub(super) async fn ensure(docker: &Docker, image: &ImageSource, say: Say<'_>) -> Result<String, ProvisionError> {
     let reference = image.reference();
     if is_present(docker, &reference).await? {
         return Ok(reference);
@@ -50,7 +51,7 @@ pub(super) async fn ensure(docker: &Docker, image: &ImageSource, say: &dyn Fn(&s
 }
 
 /// Pulls an image; the error is what the engine or the registry said.
-pub(super) async fn pull(docker: &Docker, reference: &str, say: &dyn Fn(&str)) -> Result<(), String> {
+pub(super) async fn pull(docker: &Docker, reference: &str, say: Say<'_>) -> Result<(), String> {
     // Without a tag the engine would fetch every tag there is.
     let last_part = reference.rsplit('/').next().unwrap_or(reference);
     let complete = if last_part.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") };
@@ -58,7 +59,7 @@ pub(super) async fn pull(docker: &Docker, reference: &str, say: &dyn Fn(&str)) -
     let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
     loop {
         match tokio::time::timeout(REGISTRY_SILENCE, progress.next()).await {
-            Ok(Some(Ok(CreateImageInfo { status: Some(status), progress_detail: None, .. }))) => say(&status),
+            Ok(Some(Ok(CreateImageInfo { status: Some(status), progress_detail: None, .. }))) => say(Remark::Passing(&status)),
             Ok(Some(Ok(_))) => {}
             Ok(Some(Err(error))) => return Err(sentence(&error)),
             Ok(None) => return Ok(()),
@@ -68,9 +69,9 @@ pub(super) async fn pull(docker: &Docker, reference: &str, say: &dyn Fn(&str)) -
 }
 
 /// Builds the image, telling every line of the build.
-async fn build(docker: &Docker, recipe: &ImageRecipe, say: &dyn Fn(&str)) -> Result<(), ProvisionError> {
+async fn build(docker: &Docker, recipe: &ImageRecipe, say: Say<'_>) -> Result<(), ProvisionError> {
     let reference = recipe.reference();
-    say(&format!("building image '{reference}'"));
+    say(Remark::Passing(&format!("building image '{reference}'")));
     let context = pack(recipe).map_err(|source| ProvisionError::Local { doing: "pack what goes into the image".to_owned(), source })?;
     // The other labels are in the build file; this one is a digest of it.
     let labels = HashMap::from([(names::INPUTS.to_owned(), recipe.inputs.clone())]);
@@ -79,7 +80,7 @@ async fn build(docker: &Docker, recipe: &ImageRecipe, say: &dyn Fn(&str)) -> Res
     let mut output = BuildOutput::default();
     while let Some(info) = answers.next().await {
         match info {
-            Ok(info) => output.take(info.stream.as_deref().unwrap_or_default()).iter().for_each(|line| say(line)),
+            Ok(info) => output.take(info.stream.as_deref().unwrap_or_default()).iter().for_each(|line| say(Remark::Passing(line))),
             Err(error) => {
                 let (step, lines) = output.end();
                 return Err(ImageError::BuildFailed { reference, step, reason: exit_only(&sentence(&error)), lines }.into());

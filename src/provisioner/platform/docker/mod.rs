@@ -33,6 +33,7 @@ use crate::{
         lock::HeldLock,
         observe::{ClusterSummary, Condition, Inventory, ObjectKind, StoredSpec, Surroundings},
         plan::{Plan, Wish},
+        progress::Say,
     },
 };
 
@@ -118,7 +119,7 @@ impl Platform for DockerPlatform {
         planner::plan(wish, inventory, surroundings)
     }
 
-    async fn perform(&self, cluster: &ClusterName, action: &DockerAction, say: &dyn Fn(&str)) -> Result<(), ProvisionError> {
+    async fn perform(&self, cluster: &ClusterName, action: &DockerAction, say: Say<'_>) -> Result<(), ProvisionError> {
         let docker = &self.docker;
         match action {
             DockerAction::EnsureImage { image } => images::ensure(docker, image, say).await.map(|_| ()),
@@ -171,7 +172,7 @@ impl Platform for DockerPlatform {
         exec::logs(&self.docker, container, wish, sink).await
     }
 
-    async fn ensure_image(&self, image: &ImageSource, say: &dyn Fn(&str)) -> Result<String, ProvisionError> {
+    async fn ensure_image(&self, image: &ImageSource, say: Say<'_>) -> Result<String, ProvisionError> {
         images::ensure(&self.docker, image, say).await
     }
 

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use bollard::{Docker, models::SystemInfo};
 
-use super::{engine, engine::failed};
+use super::{engine, engine::failed, images};
 use crate::provisioner::{
     error::ProvisionError,
+    image::BASE_IMAGE,
     platform::{Check, Verdict},
 };
 
@@ -27,7 +28,29 @@ pub(super) async fn check(docker: &Docker) -> Vec<Check> {
     };
     let mut checks = vec![engine_check(docker, &info), kind_check(&info)];
     checks.extend(free_space(&info).map(|(path, free_mib)| disk_check(&path, free_mib)));
+    let present = images::is_present(docker, BASE_IMAGE).await.unwrap_or(false);
+    checks.push(base_check(present, is_installed("mmdebstrap")));
     checks
+}
+
+/// Where the base image will come from.
+fn base_check(present: bool, can_be_made: bool) -> Check {
+    let finding = match (present, can_be_made) {
+        (true, _) => format!("'{BASE_IMAGE}' is here"),
+        (false, true) => format!("'{BASE_IMAGE}' will be pulled, or made by mmdebstrap where no registry answers"),
+        (false, false) => format!("'{BASE_IMAGE}' has to be pulled: mmdebstrap, which could make it, is not installed"),
+    };
+    let good = present || can_be_made;
+    Check {
+        subject: "base image".to_owned(),
+        verdict: if good { Verdict::Good } else { Verdict::Warning },
+        finding,
+        hint: (!good).then(|| "where no registry can be reached: apt-get install mmdebstrap".to_owned()),
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 /// Refuses to begin when the disk is nearly full.
@@ -108,6 +131,13 @@ mod tests {
         assert_eq!(free_space(&far_away), None);
         let here = SystemInfo { docker_root_dir: Some("/".into()), ..Default::default() };
         assert!(free_space(&here).is_some());
+    }
+
+    #[test]
+    fn a_base_that_is_not_here_can_be_made_or_has_to_be_pulled() {
+        assert_eq!(base_check(true, false).verdict, Verdict::Good);
+        assert_eq!(base_check(false, true).verdict, Verdict::Good);
+        assert!(base_check(false, false).hint.unwrap().contains("mmdebstrap"));
     }
 
     #[test]
