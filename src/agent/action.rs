@@ -77,6 +77,8 @@ pub enum Action {
     PutSync(SyncState),
     /// Write the leader's progress.
     PutStatus,
+    /// Take back what the last leader wrote of its clean end.
+    ForgetCleanEnd,
     /// Bring the history of timelines up to date.
     EnsureHistory,
     /// Clear the request to hand over.
