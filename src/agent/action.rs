@@ -67,6 +67,8 @@ pub enum Action {
     CompareHistories(MemberName),
     /// Make the standby a primary.
     Promote,
+    /// Do not start PostgreSQL in place again: it has had its time.
+    GiveUpStarting,
     /// Stop PostgreSQL.
     StopServer(Stop),
     /// Stop the primary cleanly, then give the leader key up with its last position.

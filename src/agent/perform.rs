@@ -114,6 +114,7 @@ impl Shell {
                 let promote = self.tools().promote();
                 self.begin(Task::Promote, promote);
             }
+            Action::GiveUpStarting => self.memory.failed_starts = u32::MAX,
             Action::StopServer(how) => self.stop_server(how).await?,
             Action::HandOver => {
                 let hand_over = self.tools().hand_over();

@@ -214,6 +214,15 @@ fn a_leader_waits_for_a_silent_dcs_while_its_lease_lasts() {
 }
 
 #[test]
+fn a_leader_that_hangs_gives_the_key_up_only_when_its_server_is_gone() {
+    let mut view = view(Local::Silent { since: NOW.minus(Duration::from_secs(301)) }, mine());
+    assert_eq!(decide(&view).actions, [Action::GiveUpStarting, Action::StopServer(Stop::Immediate)]);
+    view.local = stopped(ClusterState::InProduction, false);
+    view.memory.failed_starts = u32::MAX;
+    assert_eq!(decide(&view).actions, [Action::ReleaseLeader]);
+}
+
+#[test]
 fn nobody_races_without_asking_first() {
     let decision = decide(&view(Local::Standby(server(true)), Lock::Free));
     assert_eq!(decision.actions, [Action::AskPeers(BTreeSet::from([name("b"), name("c")]))]);
