@@ -67,6 +67,8 @@ pub enum Action {
     CompareHistories(MemberName),
     /// Make the standby a primary.
     Promote,
+    /// Do not start PostgreSQL in place again: it has had its time.
+    GiveUpStarting,
     /// Stop PostgreSQL.
     StopServer(Stop),
     /// Stop the primary cleanly, then give the leader key up with its last position.
@@ -77,6 +79,8 @@ pub enum Action {
     PutSync(SyncState),
     /// Write the leader's progress.
     PutStatus,
+    /// Take back what the last leader wrote of its clean end.
+    ForgetCleanEnd,
     /// Bring the history of timelines up to date.
     EnsureHistory,
     /// Clear the request to hand over.

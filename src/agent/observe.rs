@@ -108,7 +108,7 @@ impl Shell {
                 Ok(facts) => Local::Primary(facts),
                 // It may have ended while it was asked.
                 Err(_) if self.server.process() == Process::None => self.observe_directory().await,
-                Err(_) => Local::Silent { since },
+                Err(_) => Local::Silent { since: self.server.last_answer().map_or(since, |answer| answer.max(since)) },
             },
         }
     }
@@ -168,12 +168,16 @@ impl Shell {
                 }
             }
             Local::Standby(facts) if facts.streaming => {
+                self.memory.failed_starts = 0;
                 self.memory.failed_rejoins = 0;
                 self.memory.diverged = false;
                 self.memory.ready_behind = None;
                 self.knows_barrier = false;
             }
-            Local::Standby(_) => self.knows_barrier = false,
+            Local::Standby(_) => {
+                self.memory.failed_starts = 0;
+                self.knows_barrier = false;
+            }
             _ => {}
         }
     }

@@ -114,6 +114,7 @@ impl Shell {
                 let promote = self.tools().promote();
                 self.begin(Task::Promote, promote);
             }
+            Action::GiveUpStarting => self.memory.failed_starts = u32::MAX,
             Action::StopServer(how) => self.stop_server(how).await?,
             Action::HandOver => {
                 let hand_over = self.tools().hand_over();
@@ -126,6 +127,11 @@ impl Shell {
                 return Ok(if written { Flow::LookAgain } else { Flow::Enough });
             }
             Action::PutStatus => self.put_status(view).await?,
+            Action::ForgetCleanEnd => {
+                let status = StatusKey { final_lsn: None, final_timeline: None, ..self.cluster.status.clone() };
+                let written = self.dcs.put_status(&me, &status).await?;
+                return Ok(if written { Flow::LookAgain } else { Flow::Enough });
+            }
             Action::EnsureHistory => self.put_history(view).await?,
             Action::ClearFailover => {
                 self.dcs.put_failover(&crate::dcs::snapshot::FailoverKey::default(), self.cluster.failover_version).await?;

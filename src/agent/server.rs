@@ -40,7 +40,7 @@ pub struct Server {
     guard: GuardLink,
     process: Cell<Process>,
     stopping: Cell<bool>,
-    answered: Cell<bool>,
+    answered: Cell<Option<Moment>>,
     session: RefCell<Option<Rc<Session>>>,
     /// Wakes whoever waits for the process to start or end.
     changed: Notify,
@@ -54,7 +54,7 @@ impl Server {
             guard,
             process: Cell::new(Process::None),
             stopping: Cell::new(false),
-            answered: Cell::new(false),
+            answered: Cell::new(None),
             session: RefCell::new(None),
             changed: Notify::new(),
         }
@@ -72,6 +72,11 @@ impl Server {
 
     /// It has answered since it was started.
     pub fn has_answered(&self) -> bool {
+        self.answered.get().is_some()
+    }
+
+    /// When it last answered, since it was started.
+    pub fn last_answer(&self) -> Option<Moment> {
         self.answered.get()
     }
 
@@ -99,7 +104,7 @@ impl Server {
     fn forget(&self) {
         self.process.set(Process::None);
         self.stopping.set(false);
-        self.answered.set(false);
+        self.answered.set(None);
         self.session.replace(None);
     }
 
@@ -125,7 +130,7 @@ impl Server {
             Err(error) => Err(error),
         };
         match &observed {
-            Ok(_) => self.answered.set(true),
+            Ok(_) => self.answered.set(Some(Moment::now())),
             Err(_) => drop(self.session.replace(None)),
         }
         observed
@@ -142,7 +147,7 @@ impl Server {
         arguments.extend(settings.command_line());
         let program = installation.program("postgres").to_string_lossy().into_owned();
         self.process.set(Process::Launching(Moment::now()));
-        self.answered.set(false);
+        self.answered.set(None);
         self.say(&ToGuard::Start { program, arguments }).await
     }
 

@@ -309,7 +309,7 @@ impl Shell {
     fn hear(&mut self, message: &FromGuard) {
         if matches!(message, FromGuard::Ended { .. } | FromGuard::NotStarted { .. }) {
             if !self.server.has_answered() && !self.server.is_stopping() {
-                self.memory.failed_starts += 1;
+                self.memory.failed_starts = self.memory.failed_starts.saturating_add(1);
                 self.memory.ready_behind = None;
                 self.retry_at = Some(Moment::now() + RETRY);
             }

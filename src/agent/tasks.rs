@@ -123,7 +123,12 @@ impl Tools {
         self.stop_cleanly().await?;
         let control = control_data::read(&self.config.installation).await?;
         let clean = control.state == control_data::ClusterState::ShutDown;
-        let status = clean.then(|| StatusKey { optime: control.checkpoint, final_lsn: Some(control.checkpoint), ..StatusKey::default() });
+        let status = clean.then(|| StatusKey {
+            optime: control.checkpoint,
+            final_lsn: Some(control.checkpoint),
+            final_timeline: Some(control.checkpoint_timeline),
+            ..StatusKey::default()
+        });
         let released = self.dcs.release_leader(&self.config.name, status.as_ref()).await;
         released.map_err(|e| PostgresError::Sql(format!("the leader key could not be given up: {e}")))?;
         Ok(TaskEnd::Done)

@@ -80,7 +80,7 @@ pub enum Local {
     Stopped(StoppedData),
     /// There is a server that does not answer: it starts, stops or hangs.
     Silent {
-        /// Since when.
+        /// Its last answer, or its start when it has not answered yet.
         since: Moment,
     },
     /// A primary answers.
@@ -155,7 +155,7 @@ pub struct Memory {
     pub ready_behind: Option<MemberName>,
     /// Attempts to come back that failed since the last success.
     pub failed_rejoins: u32,
-    /// Starts as primary that failed since the last success.
+    /// Starts that failed since the server last answered.
     pub failed_starts: u32,
     /// Leader: after a change of the synchronous standbys, the position that the new ones have to confirm before the DCS may rely on them.
     pub sync_barrier: Option<Lsn>,

@@ -186,6 +186,17 @@ pub struct StatusKey {
     /// somebody leads again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_lsn: Option<Lsn>,
+    /// Ours: the timeline of `final_lsn`. A position says nothing without it: what another timeline has beyond that position never
+    /// belonged to the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_timeline: Option<Timeline>,
+}
+
+impl StatusKey {
+    /// True when the last leader shut down cleanly and a standby at this position of this timeline has all that it wrote.
+    pub fn is_complete_at(&self, timeline: Timeline, position: Lsn) -> bool {
+        self.final_timeline == Some(timeline) && self.final_lsn.is_some_and(|last| position >= last)
+    }
 }
 
 /// The `sync` key: who may succeed the leader.

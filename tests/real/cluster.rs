@@ -202,18 +202,7 @@ impl Node {
 
     /// A request to the REST API.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
-        let url = format!("http://{}{path}", self.api);
-        let answer = block(async {
-            let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
-            let mut request = client.request(method.parse().expect("a method"), url);
-            if let Some(body) = body {
-                request = request.json(body);
-            }
-            let answer = request.send().await?;
-            Ok::<_, reqwest::Error>((answer.status().as_u16(), answer.text().await?))
-        });
-        let (code, text) = answer.unwrap_or_default();
-        (code, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        request(&self.api, method, path, body)
     }
 
     /// Process id of the guard.
@@ -223,8 +212,23 @@ impl Node {
 
     /// Process id of the agent below the guard.
     pub fn agent_pid(&self) -> i32 {
-        let found = children_of(self.guard_pid()).into_iter().find(|pid| command_line(*pid).contains("agent-worker"));
-        found.expect("the guard has an agent")
+        self.agent_pid_if_any().expect("the guard has an agent")
+    }
+
+    /// The same, at a moment when there may be none.
+    pub fn agent_pid_if_any(&self) -> Option<i32> {
+        children_of(self.guard_pid()).into_iter().find(|pid| command_line(*pid).contains("agent-worker"))
+    }
+
+    /// True when it was started and not ended by the test.
+    pub fn is_running(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    /// Its disk is gone; nothing of it may run.
+    pub fn lose_data(&self) {
+        assert!(self.guard.is_none(), "{} runs", self.name);
+        fs::remove_dir_all(self.dir.join("data")).unwrap();
     }
 
     /// Process id of the postmaster.
@@ -279,6 +283,22 @@ impl Node {
     }
 }
 
+/// A request to the REST API at this address: code and body; code 0 when nobody answers.
+pub fn request(api: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    let url = format!("http://{api}{path}");
+    let answer = block(async {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+        let mut request = client.request(method.parse().expect("a method"), url);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        Ok::<_, reqwest::Error>((answer.status().as_u16(), answer.text().await?))
+    });
+    let (code, text) = answer.unwrap_or_default();
+    (code, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
 pub fn block<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
@@ -308,6 +328,6 @@ fn children_of(parent: i32) -> Vec<i32> {
     pids.filter(|pid| stat(*pid).is_some_and(|(_, p)| p == parent)).collect()
 }
 
-fn descendants(pid: i32) -> Vec<i32> {
+pub fn descendants(pid: i32) -> Vec<i32> {
     children_of(pid).into_iter().flat_map(|child| descendants(child).into_iter().chain([child])).collect()
 }

@@ -5,6 +5,7 @@ mod agents;
 mod cluster;
 mod dcs;
 mod inside;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod writer;

@@ -12,7 +12,7 @@ use std::{
 
 use tokio_postgres::{Client, Config, NoTls, config::TargetSessionAttrs};
 
-use super::cluster::{Cluster, LIMIT, block};
+use super::cluster::{Cluster, LIMIT, Node, block};
 use crate::support::wait_until;
 
 /// A connection string for these ports on loopback.
@@ -67,26 +67,33 @@ impl Writer {
         self.acknowledged.lock().unwrap().len()
     }
 
+    /// Rows that were acknowledged before this was called and are not on that member.
+    pub fn missing_on(&self, node: &Node) -> Vec<i64> {
+        let acknowledged: BTreeSet<i64> = self.acknowledged.lock().unwrap().iter().map(|(id, ..)| *id).collect();
+        acknowledged.difference(&present(node)).copied().collect()
+    }
+
     /// Ends, and checks that every acknowledged row is there, on the leader and on every replica.
     pub fn check(mut self, cluster: &Cluster) {
         self.end.store(true, Ordering::Relaxed);
         self.thread.take().expect("it was not joined before").join().unwrap();
         cluster.wait_healthy();
         let acknowledged: BTreeSet<i64> = self.acknowledged.lock().unwrap().iter().map(|(id, ..)| *id).collect();
-        let present = |port: u16| -> BTreeSet<i64> {
-            block(async {
-                let (client, connection) = config(&[port]).connect(NoTls).await.unwrap();
-                tokio::spawn(connection);
-                client.query("select id from written", &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
-            })
-        };
         let leader = cluster.leader().expect("it is healthy");
-        let lost: Vec<_> = acknowledged.difference(&present(leader.postgres_port)).copied().collect();
+        let lost: Vec<_> = acknowledged.difference(&present(leader)).copied().collect();
         assert!(lost.is_empty(), "{} of {} acknowledged rows are lost: {lost:?}", lost.len(), acknowledged.len());
         for node in &cluster.nodes {
-            wait_until("every member has every row", LIMIT, || acknowledged.is_subset(&present(node.postgres_port)));
+            wait_until("every member has every row", LIMIT, || acknowledged.is_subset(&present(node)));
         }
     }
+}
+
+fn present(node: &Node) -> BTreeSet<i64> {
+    block(async {
+        let (client, connection) = config(&[node.postgres_port]).connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.query("select id from written", &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    })
 }
 
 impl Drop for Writer {

@@ -96,6 +96,11 @@ pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
             return Decision::act([Action::PutSync(only_me)], Reason::PreparingPromotion);
         }
     }
+    // What the last leader left holds no more once this one writes: should it die with its first commits, nobody may take the old end for
+    // the present one.
+    if view.cluster.status.final_lsn.is_some() {
+        return Decision::act([Action::ForgetCleanEnd], Reason::PreparingPromotion);
+    }
     // Then PostgreSQL: the first commit already waits for a standby.
     let names = sync::names_before_promotion(view);
     if PgSync::parse(&server.synchronous_standby_names) != names {

@@ -27,7 +27,7 @@ pub fn race(view: &View, server: &ServerFacts) -> Decision {
         return decision;
     }
     // The last leader wrote nothing after this position and every commit it acknowledged lies before it.
-    if view.cluster.status.final_lsn.is_some_and(|last| server.position >= last) {
+    if has_clean_end(view, server) {
         return Decision::act([Action::ClaimLeader], Reason::HasCleanShutdown);
     }
     let rivals = rivals(view);
@@ -62,7 +62,7 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
 }
 
 fn has_clean_end(view: &View, server: &ServerFacts) -> bool {
-    view.cluster.status.final_lsn.is_some_and(|last| server.position >= last)
+    view.cluster.status.is_complete_at(server.timeline, server.position)
 }
 
 /// Whom to ask: under synchronous replication those who may hold acknowledged commits, otherwise everybody.

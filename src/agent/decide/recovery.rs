@@ -26,10 +26,11 @@ pub fn holding_the_lock(view: &View, data: &StoppedData) -> Decision {
     }
 }
 
-/// The leader's server does not answer. It is given `primary_start_timeout`, then somebody else gets the chance.
+/// The leader's server does not answer. It is given `primary_start_timeout`, then somebody else gets the chance: as soon as every process
+/// of it is gone, because one that hangs may go on and write beside the next leader.
 pub fn silent_leader(view: &View, since: Moment) -> Decision {
     if view.now.since(since) > view.settings.primary_start_timeout {
-        return Decision::act([Action::StopServer(Stop::Immediate), Action::ReleaseLeader], Reason::PrimaryWillNotStart);
+        return Decision::act([Action::GiveUpStarting, Action::StopServer(Stop::Immediate)], Reason::PrimaryWillNotStart);
     }
     Decision::wait(Reason::WaitingForServer)
 }

@@ -50,7 +50,7 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
     let candidate = request.member.as_deref().filter(|m| !m.is_empty());
     let was_leader = request.leader.as_deref() == Some(view.me.as_str());
     if candidate == Some(view.me.as_str()) {
-        let complete = view.cluster.status.final_lsn.is_some_and(|last| server.position >= last);
+        let complete = view.cluster.status.is_complete_at(server.timeline, server.position);
         return complete.then(|| Decision::act([Action::ClaimLeader], Reason::NamedCandidate));
     }
     let first: BTreeSet<MemberName> = match candidate {
@@ -76,7 +76,7 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
 fn could_lead(view: &View, peer: &Peer, mine: (Timeline, Lsn)) -> bool {
     match peer {
         Peer::Standby { timeline, position, nofailover: false } => match view.cluster.status.final_lsn {
-            Some(last) => *position >= last,
+            Some(_) => view.cluster.status.is_complete_at(*timeline, *position),
             None => (*timeline, *position) >= mine,
         },
         _ => false,

@@ -214,6 +214,15 @@ fn a_leader_waits_for_a_silent_dcs_while_its_lease_lasts() {
 }
 
 #[test]
+fn a_leader_that_hangs_gives_the_key_up_only_when_its_server_is_gone() {
+    let mut view = view(Local::Silent { since: NOW.minus(Duration::from_secs(301)) }, mine());
+    assert_eq!(decide(&view).actions, [Action::GiveUpStarting, Action::StopServer(Stop::Immediate)]);
+    view.local = stopped(ClusterState::InProduction, false);
+    view.memory.failed_starts = u32::MAX;
+    assert_eq!(decide(&view).actions, [Action::ReleaseLeader]);
+}
+
+#[test]
 fn nobody_races_without_asking_first() {
     let decision = decide(&view(Local::Standby(server(true)), Lock::Free));
     assert_eq!(decision.actions, [Action::AskPeers(BTreeSet::from([name("b"), name("c")]))]);
@@ -262,10 +271,28 @@ fn the_leader_that_the_voters_were_named_by_needs_no_votes() {
 #[test]
 fn a_clean_shutdown_lets_whoever_has_all_of_it_take_over() {
     let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
+    view.cluster.status.final_timeline = Some(Timeline(1));
     view.cluster.status.final_lsn = Some(Lsn(1000));
     assert!(claims(&view));
     view.cluster.status.final_lsn = Some(Lsn(1001));
     assert!(!claims(&view));
+}
+
+#[test]
+fn a_clean_end_on_another_timeline_says_nothing_of_a_longer_dead_branch() {
+    let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
+    view.cluster.status.final_lsn = Some(Lsn(900));
+    view.cluster.status.final_timeline = Some(Timeline(2));
+    assert!(!claims(&view), "1000 on timeline 1 is not beyond 900 on timeline 2");
+    view.cluster.failover = Some(FailoverKey { leader: None, member: Some("a".into()), scheduled_at: None });
+    assert!(!claims(&view));
+}
+
+#[test]
+fn a_clean_end_is_forgotten_before_the_next_leader_writes() {
+    let mut view = view(Local::Standby(server(true)), mine());
+    view.cluster.status.final_lsn = Some(Lsn(900));
+    assert_eq!(decide(&view).actions, [Action::ForgetCleanEnd]);
 }
 
 #[test]
@@ -373,6 +400,7 @@ fn a_bad_request_to_hand_over_is_cleared_with_the_reason() {
 fn after_handing_over_the_candidate_goes_first_while_it_is_healthy() {
     let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
     view.cluster.sync.leader = Some("a".into());
+    view.cluster.status.final_timeline = Some(Timeline(1));
     view.cluster.status.final_lsn = Some(Lsn(900));
     view.cluster.failover = Some(FailoverKey { leader: Some("a".into()), member: Some("c".into()), scheduled_at: None });
     assert_eq!(decide(&view).actions, [Action::AskPeers(BTreeSet::from([name("c")]))]);
@@ -386,6 +414,7 @@ fn after_handing_over_the_candidate_goes_first_while_it_is_healthy() {
 fn the_named_candidate_takes_over_at_once_when_it_has_everything() {
     let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
     view.cluster.failover = Some(FailoverKey { leader: Some("b".into()), member: Some("a".into()), scheduled_at: None });
+    view.cluster.status.final_timeline = Some(Timeline(1));
     view.cluster.status.final_lsn = Some(Lsn(1000));
     assert_eq!(decide(&view).reason, Reason::NamedCandidate);
 }

@@ -218,7 +218,7 @@ impl Guard {
         while let Some(message) = self.next_message() {
             match message {
                 ToGuard::Start { program, arguments } => self.start_postmaster(&program, &arguments),
-                ToGuard::Stop(mode) => self.stop_postmaster(mode, Duration::from_secs(3600), false),
+                ToGuard::Stop(mode) => self.stop_postmaster(mode, limit(mode), false),
                 ToGuard::Reload => {
                     if let Some(postmaster) = &self.postmaster {
                         children::signal(postmaster.pid, Signal::HUP);
@@ -366,6 +366,15 @@ impl Guard {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+}
+
+/// After how long SIGKILL follows. PostgreSQL itself kills what does not heed an immediate stop within five seconds, unless it is the
+/// postmaster that hangs.
+fn limit(mode: StopMode) -> Duration {
+    match mode {
+        StopMode::Fast => Duration::from_secs(3600),
+        StopMode::Immediate | StopMode::Kill => Duration::from_secs(8),
     }
 }
 
