@@ -11,7 +11,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{available, etcd::EtcdServer, free_address, wait_until};
+use crate::support::{available, block, etcd::EtcdServer, free_address, wait_until};
 
 /// How long a cluster may take for anything that this suite waits for.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -277,10 +277,6 @@ impl Node {
             Ok(client.query_one(sql, &[]).await?.get::<_, String>(0))
         })
     }
-}
-
-pub fn block<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 pub fn send(pid: i32, signal: Signal) {
