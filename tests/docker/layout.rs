@@ -95,7 +95,7 @@ async fn passwords_can_be_read_when_every_container_is_gone_and_survive_their_re
     scratch.create().await;
     let before = scratch.platform.read_secret(&scratch.name, "app").await.unwrap();
     for container in scratch.observe().await.objects.iter().filter(|object| object.form == Form::Container) {
-        crate::heal::remove(&container.id).await;
+        crate::harm::remove(&container.id).await;
     }
     assert_eq!(scratch.platform.read_secret(&scratch.name, "app").await.unwrap(), before);
     scratch.create().await;

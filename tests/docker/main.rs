@@ -6,6 +6,7 @@
 mod exec;
 mod faults;
 mod foreign;
+mod harm;
 mod heal;
 mod image;
 mod layout;
