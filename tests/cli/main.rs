@@ -3,6 +3,8 @@
 mod completion;
 mod errors;
 mod help;
+#[path = "../support/run.rs"]
+mod run;
 mod specs;
 mod spilo;
 mod words;

@@ -2,52 +2,24 @@
 
 use std::{
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
+
+use crate::run::Run;
 
 /// Where no Docker engine listens.
 pub const NO_ENGINE: &str = "unix:///nowhere/docker.sock";
 
-/// What a run came to.
-pub struct Run {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Run {
-    /// The run, if it ended with this code; shows everything when it did not.
-    #[track_caller]
-    pub fn exits(self, code: i32) -> Run {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    /// The run, if its standard error has this text.
-    #[track_caller]
-    pub fn says(self, text: &str) -> Run {
-        assert!(self.stderr.contains(text), "expected '{text}' in:\n{}", self.stderr);
-        self
-    }
-
-    /// The run, if its standard output has this text.
-    #[track_caller]
-    pub fn prints(self, text: &str) -> Run {
-        assert!(self.stdout.contains(text), "expected '{text}' in:\n{}", self.stdout);
-        self
-    }
-}
-
 /// Runs `spilo` with these arguments.
 pub fn spilo(arguments: &[&str]) -> Run {
     let output = command(arguments).output().expect("the binary was built for this test");
-    finished(&output)
+    Run::of(&output)
 }
 
 /// Runs `spilo` with these arguments and an environment variable more.
 pub fn spilo_with(variable: &str, value: &str, arguments: &[&str]) -> Run {
     let output = command(arguments).env(variable, value).output().expect("the binary was built for this test");
-    finished(&output)
+    Run::of(&output)
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -60,14 +32,6 @@ fn command(arguments: &[&str]) -> Command {
         .env("COLUMNS", "100")
         .stdin(Stdio::null());
     command
-}
-
-fn finished(output: &Output) -> Run {
-    Run {
-        code: output.status.code().expect("no signal ended it"),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
 }
 
 /// A file of this repository.

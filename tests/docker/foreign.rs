@@ -9,7 +9,7 @@ use bollard::{
 use spilo::provisioner::{ProvisionError, Silent, Wish, apply};
 
 use crate::{
-    heal,
+    harm,
     support::{Scratch, client},
 };
 
@@ -46,7 +46,7 @@ async fn a_container_and_a_network_of_somebody_else_are_refused_and_stay() {
     client().await.create_container(Some(options), body).await.unwrap();
     let error = scratch.plan(&scratch.create_wish()).await.unwrap_err().to_string();
     assert!(error.contains(&format!("container '{router}'")), "{error}");
-    heal::remove(&router).await;
+    harm::remove(&router).await;
 }
 
 #[tokio::test]

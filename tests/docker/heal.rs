@@ -1,16 +1,11 @@
 //! Whatever somebody does to a container, `apply` puts it right with the same data, and then has nothing more to do.
 
-use bollard::{
-    models::NetworkDisconnectRequest,
-    query_parameters::{KillContainerOptions, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder},
+use bollard::query_parameters::StopContainerOptionsBuilder;
+
+use crate::{
+    harm::{disconnect, kill, pause, remove},
+    support::{Scratch, client, essence},
 };
-
-use crate::support::{Scratch, client, essence};
-
-pub async fn remove(container: &str) {
-    let force = RemoveContainerOptionsBuilder::default().force(true).build();
-    client().await.remove_container(container, Some(force)).await.unwrap();
-}
 
 /// Writes a mark into the node's volume, does the harm, applies, and compares.
 async fn heals<F: Future<Output = ()>>(harm: impl FnOnce(String, String) -> F) {
@@ -31,7 +26,7 @@ async fn heals<F: Future<Output = ()>>(harm: impl FnOnce(String, String) -> F) {
 
 #[tokio::test]
 async fn a_killed_container_is_started() {
-    heals(|node, _| async move { client().await.kill_container(&node, None::<KillContainerOptions>).await.unwrap() }).await;
+    heals(|node, _| async move { kill(&node).await }).await;
 }
 
 #[tokio::test]
@@ -41,7 +36,7 @@ async fn a_removed_container_is_made_again_over_its_volume() {
 
 #[tokio::test]
 async fn a_paused_container_is_unpaused() {
-    heals(|node, _| async move { client().await.pause_container(&node).await.unwrap() }).await;
+    heals(|node, _| async move { pause(&node).await }).await;
 }
 
 #[tokio::test]
@@ -59,18 +54,13 @@ async fn a_container_that_was_stopped_and_disconnected_comes_back() {
     .await;
 }
 
-async fn disconnect(network: &str, container: &str) {
-    let request = NetworkDisconnectRequest { container: container.to_owned(), force: Some(true) };
-    client().await.disconnect_network(network, request).await.unwrap();
-}
-
 #[tokio::test]
 async fn a_cluster_whose_network_was_removed_while_it_was_stopped_comes_back() {
     let Some(scratch) = Scratch::new(1).await else { return };
     scratch.create().await;
     let before = essence(&scratch.observe().await);
     for part in ["1", "etcd-1", "router"] {
-        client().await.kill_container(&scratch.container(part), None::<KillContainerOptions>).await.unwrap();
+        kill(&scratch.container(part)).await;
     }
     client().await.remove_network(&format!("spilo-{}", scratch.name)).await.unwrap();
     scratch.fulfil(&scratch.apply_wish()).await;

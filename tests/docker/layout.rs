@@ -78,8 +78,8 @@ async fn passwords_are_files_for_their_owner_and_nowhere_else() {
     let secret = scratch.platform.read_secret(&scratch.name, "app").await.unwrap();
     assert_eq!(secret.expose().len(), 32);
     let listing = run(&scratch, "1", "cd /etc/spilo; stat -c '%a %u %n' secrets secrets/* agent.yml router.yml; cat secrets/app").await;
-    let expected = "700 10432 secrets\n600 10432 secrets/app\n600 10432 secrets/monitor\n600 10432 secrets/replicator\n\
-                    600 10432 secrets/rewinder\n640 10432 agent.yml\n640 10432 router.yml\n";
+    let expected = "700 10432 secrets\n600 10432 secrets/app\n600 10432 secrets/monitor\n600 10432 secrets/pgpass\n\
+                    600 10432 secrets/replicator\n600 10432 secrets/rewinder\n640 10432 agent.yml\n640 10432 router.yml\n";
     assert_eq!(listing, format!("{expected}{}", secret.expose()));
     for container in scratch.observe().await.objects.iter().filter(|object| object.form == Form::Container) {
         let inspected = client().await.inspect_container(&container.id, None::<InspectContainerOptions>).await.unwrap();
@@ -95,7 +95,7 @@ async fn passwords_can_be_read_when_every_container_is_gone_and_survive_their_re
     scratch.create().await;
     let before = scratch.platform.read_secret(&scratch.name, "app").await.unwrap();
     for container in scratch.observe().await.objects.iter().filter(|object| object.form == Form::Container) {
-        crate::heal::remove(&container.id).await;
+        crate::harm::remove(&container.id).await;
     }
     assert_eq!(scratch.platform.read_secret(&scratch.name, "app").await.unwrap(), before);
     scratch.create().await;

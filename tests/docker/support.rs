@@ -114,7 +114,8 @@ impl Drop for Scratch {
     }
 }
 
-async fn clean(name: &ClusterName) {
+/// Deletes whatever there is of a cluster, by its labels.
+pub async fn clean(name: &ClusterName) {
     let platform = DockerPlatform::connect().await.unwrap();
     match make_plan(&platform, name, &Wish::Delete).await {
         Ok(plan) => drop(apply(&platform, &plan, &Silent).await.unwrap()),
@@ -141,7 +142,7 @@ pub fn essence(inventory: &Inventory) -> BTreeSet<String> {
 }
 
 /// Three ports that no other test of this process uses and nobody else does now.
-fn own_port() -> u16 {
+pub fn own_port() -> u16 {
     let start = 21_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 30;
     loop {
         let port = start + 3 * NEXT_PORT.fetch_add(1, Ordering::Relaxed);

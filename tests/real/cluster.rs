@@ -11,7 +11,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{available, etcd::EtcdServer, free_address, wait_until};
+use crate::support::{available, block, etcd::EtcdServer, free_address, wait_until};
 
 /// How long a cluster may take for anything that this suite waits for.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -297,10 +297,6 @@ pub fn request(api: &str, method: &str, path: &str, body: Option<&Value>) -> (u1
     });
     let (code, text) = answer.unwrap_or_default();
     (code, serde_json::from_str(&text).unwrap_or(Value::String(text)))
-}
-
-pub fn block<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 pub fn send(pid: i32, signal: Signal) {

@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 pub mod etcd;
+pub mod run;
+pub mod writer;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -38,4 +40,9 @@ pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) 
         std::thread::sleep(Duration::from_millis(10));
     }
     started.elapsed()
+}
+
+/// Runs a future to its end, where the caller is not asynchronous.
+pub fn block<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }

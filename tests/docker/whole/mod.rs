@@ -1,0 +1,11 @@
+//! Whole clusters, as a user has them: the binary that was just built, the image with it, and the servers in it. Each test is a story with a
+//! cluster of its own.
+
+mod cluster;
+mod engine;
+mod first_day;
+mod interruption;
+mod losses;
+mod neighbours;
+mod operation;
+mod secrets;
