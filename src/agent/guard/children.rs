@@ -47,10 +47,12 @@ mod tests {
         });
         kill_tree(pid);
         child.wait().unwrap();
-        for leaf in leaves.unwrap() {
-            // Reparented and killed: gone, or a zombie that somebody else has yet to reap.
-            let state = fs::read_to_string(format!("/proc/{leaf}/stat")).unwrap_or_default();
-            assert!(state.is_empty() || state.contains(") Z"), "{state}");
-        }
+        // Reparented and killed: soon gone, or a zombie that somebody else has yet to reap.
+        let is_dead = |leaf: &i32| fs::read_to_string(format!("/proc/{leaf}/stat")).map_or(true, |stat| stat.contains(") Z"));
+        let dead = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            leaves.iter().flatten().all(is_dead)
+        });
+        assert!(dead && leaves.is_some(), "{leaves:?}");
     }
 }
