@@ -16,7 +16,11 @@ use crate::{
         snapshot::{HistoryEntry, StatusKey},
     },
     model::{MemberName, parse_history},
-    postgres::{Address, PostgresError, bootstrap, clone, conf::ServerSettings, conninfo::conninfo},
+    postgres::{
+        Address, PostgresError, bootstrap, clone,
+        conf::{self, ServerSettings},
+        conninfo::conninfo,
+    },
     sys::{clock::Moment, files},
 };
 
@@ -106,7 +110,8 @@ impl Shell {
             Action::CompareHistories(leader) => {
                 if let Local::Standby(facts) = &view.local {
                     let source = self.address_of(&leader)?;
-                    let compare = self.tools().compare(facts.timeline, facts.position, source);
+                    let archive = self.base_settings().parameters.get("restore_command").is_some_and(|command| !command.is_empty());
+                    let compare = self.tools().compare(facts.timeline, facts.position, source, archive);
                     self.begin(Task::CompareHistories, compare);
                 }
             }
@@ -155,9 +160,10 @@ impl Shell {
             }
             Action::DropOldData => clone::drop_old(&self.config.installation)?,
             Action::End => {
-                // Whoever asks who is there should not be told of a member that has left on purpose.
-                self.dcs.remove_member(&me).await?;
                 self.ended = true;
+                // Whoever asks who is there should not be told of a member that has left on purpose. A DCS that does not answer forgets it
+                // with its session.
+                self.dcs.remove_member(&me).await?;
             }
         }
         Ok(Flow::Next)
@@ -224,11 +230,16 @@ impl Shell {
 
     async fn follow(&mut self, leader: Option<&MemberName>) -> Result<(), PostgresError> {
         let wanted = leader.and_then(|l| self.conninfo_to(l));
-        let Some(configured) = &self.configured else { return Ok(()) };
+        let configured = match &self.configured {
+            Some(configured) => configured.clone(),
+            // Adopted, and it has not answered yet. A primary would acknowledge what waits if it lost its synchronous standbys here.
+            None if conf::has_standby_signal(&self.config.installation.data_dir) => self.base_settings(),
+            None => return Ok(()),
+        };
         if configured.primary_conninfo == wanted && configured.primary_slot_name == self.slot() {
             return Ok(());
         }
-        let settings = ServerSettings { primary_conninfo: wanted, primary_slot_name: self.slot(), ..configured.clone() };
+        let settings = ServerSettings { primary_conninfo: wanted, primary_slot_name: self.slot(), ..configured };
         self.server.configure(&settings).await?;
         self.configured = Some(settings);
         Ok(())
