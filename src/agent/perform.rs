@@ -92,7 +92,7 @@ impl Shell {
                 self.peers = Some(peers::ask(&self.http, urls.collect()).await);
                 return Ok(Flow::LookAgain);
             }
-            Action::ClaimLeader => return self.claim_leader().await,
+            Action::ClaimLeader => return self.claim_leader(view).await,
             Action::ReleaseLeader => {
                 self.dcs.release_leader(&me, None).await?;
                 self.lease_until = None;
@@ -116,6 +116,8 @@ impl Shell {
                 }
             }
             Action::Promote => {
+                // The guard first: from the promotion on, somebody has to stop this server in time should the agent hang here.
+                self.server.arm(self.lease_until, super::lease::margin(self.settings.ttl) / 2).await?;
                 let promote = self.tools().promote();
                 self.begin(Task::Promote, promote);
             }
@@ -184,11 +186,11 @@ impl Shell {
         Ok(Flow::LookAgain)
     }
 
-    async fn claim_leader(&mut self) -> Result<Flow, Failure> {
+    async fn claim_leader(&mut self, view: &View) -> Result<Flow, Failure> {
         let sent = Moment::now();
         // A fresh session, so that the lease is known to begin no earlier than `sent`.
         self.dcs.keep_session(self.settings.ttl).await?;
-        if !self.dcs.claim_leader(&self.config.name).await? {
+        if !self.dcs.claim_leader(&self.config.name, view.cluster.sync_version).await? {
             tracing::info!("somebody else was faster");
             return Ok(Flow::Enough);
         }
