@@ -60,6 +60,13 @@ pub struct AgentConfig {
     pub tags: Map<String, Value>,
 }
 
+impl AgentConfig {
+    /// The role that may read another member's files: for pg_rewind, and to see which WAL is there.
+    pub fn rewinder(&self) -> &str {
+        &self.rewind.as_ref().unwrap_or(&self.superuser).username
+    }
+}
+
 /// How a new cluster begins.
 #[derive(Debug, Clone)]
 pub struct Bootstrap {

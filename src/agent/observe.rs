@@ -170,6 +170,8 @@ impl Shell {
             Local::Standby(facts) if facts.streaming => {
                 self.memory.failed_starts = 0;
                 self.memory.failed_rejoins = 0;
+                self.memory.copied = false;
+                self.memory.wal_gone = false;
                 self.memory.diverged = false;
                 self.memory.ready_behind = None;
                 self.knows_barrier = false;

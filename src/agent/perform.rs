@@ -16,7 +16,11 @@ use crate::{
         snapshot::{HistoryEntry, StatusKey},
     },
     model::{MemberName, parse_history},
-    postgres::{Address, PostgresError, bootstrap, clone, conf::ServerSettings, conninfo::conninfo},
+    postgres::{
+        Address, PostgresError, bootstrap, clone,
+        conf::{self, ServerSettings},
+        conninfo::conninfo,
+    },
     sys::{clock::Moment, files},
 };
 
@@ -88,7 +92,7 @@ impl Shell {
                 self.peers = Some(peers::ask(&self.http, urls.collect()).await);
                 return Ok(Flow::LookAgain);
             }
-            Action::ClaimLeader => return self.claim_leader().await,
+            Action::ClaimLeader => return self.claim_leader(view).await,
             Action::ReleaseLeader => {
                 self.dcs.release_leader(&me, None).await?;
                 self.lease_until = None;
@@ -106,11 +110,14 @@ impl Shell {
             Action::CompareHistories(leader) => {
                 if let Local::Standby(facts) = &view.local {
                     let source = self.address_of(&leader)?;
-                    let compare = self.tools().compare(facts.timeline, facts.position, source);
+                    let archive = self.base_settings().parameters.get("restore_command").is_some_and(|command| !command.is_empty());
+                    let compare = self.tools().compare(facts.timeline, facts.position, source, archive);
                     self.begin(Task::CompareHistories, compare);
                 }
             }
             Action::Promote => {
+                // The guard first: from the promotion on, somebody has to stop this server in time should the agent hang here.
+                self.server.arm(self.lease_until, super::lease::margin(self.settings.ttl) / 2).await?;
                 let promote = self.tools().promote();
                 self.begin(Task::Promote, promote);
             }
@@ -155,9 +162,10 @@ impl Shell {
             }
             Action::DropOldData => clone::drop_old(&self.config.installation)?,
             Action::End => {
-                // Whoever asks who is there should not be told of a member that has left on purpose.
-                self.dcs.remove_member(&me).await?;
                 self.ended = true;
+                // Whoever asks who is there should not be told of a member that has left on purpose. A DCS that does not answer forgets it
+                // with its session.
+                self.dcs.remove_member(&me).await?;
             }
         }
         Ok(Flow::Next)
@@ -178,11 +186,11 @@ impl Shell {
         Ok(Flow::LookAgain)
     }
 
-    async fn claim_leader(&mut self) -> Result<Flow, Failure> {
+    async fn claim_leader(&mut self, view: &View) -> Result<Flow, Failure> {
         let sent = Moment::now();
         // A fresh session, so that the lease is known to begin no earlier than `sent`.
         self.dcs.keep_session(self.settings.ttl).await?;
-        if !self.dcs.claim_leader(&self.config.name).await? {
+        if !self.dcs.claim_leader(&self.config.name, view.cluster.sync_version).await? {
             tracing::info!("somebody else was faster");
             return Ok(Flow::Enough);
         }
@@ -224,11 +232,16 @@ impl Shell {
 
     async fn follow(&mut self, leader: Option<&MemberName>) -> Result<(), PostgresError> {
         let wanted = leader.and_then(|l| self.conninfo_to(l));
-        let Some(configured) = &self.configured else { return Ok(()) };
+        let configured = match &self.configured {
+            Some(configured) => configured.clone(),
+            // Adopted, and it has not answered yet. A primary would acknowledge what waits if it lost its synchronous standbys here.
+            None if conf::has_standby_signal(&self.config.installation.data_dir) => self.base_settings(),
+            None => return Ok(()),
+        };
         if configured.primary_conninfo == wanted && configured.primary_slot_name == self.slot() {
             return Ok(());
         }
-        let settings = ServerSettings { primary_conninfo: wanted, primary_slot_name: self.slot(), ..configured.clone() };
+        let settings = ServerSettings { primary_conninfo: wanted, primary_slot_name: self.slot(), ..configured };
         self.server.configure(&settings).await?;
         self.configured = Some(settings);
         Ok(())

@@ -325,7 +325,15 @@ impl Shell {
                 self.memory.diverged = false;
                 self.memory.ready_behind = Some(leader);
             }
+            Ok(TaskEnd::Copied(leader)) => {
+                self.memory =
+                    Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, ..std::mem::take(&mut self.memory) };
+                self.memory.ready_behind = Some(leader);
+            }
             Ok(TaskEnd::Diverged) => self.memory.diverged = true,
+            Ok(TaskEnd::WalGone) => self.memory.wal_gone = true,
+            // Nothing is wrong, and it does not stream: looking again at once would find the same.
+            Ok(TaskEnd::Done) if kind == Task::CompareHistories => self.retry_at = Some(Moment::now() + RETRY),
             Ok(TaskEnd::Promoted(position)) => {
                 // The standbys that commits wait for have to have all that was here at the promotion before they may vote.
                 self.memory.sync_barrier = Some(position);
@@ -338,7 +346,7 @@ impl Shell {
             Err(error) => {
                 tracing::warn!("{kind:?} failed: {error}");
                 self.retry_at = Some(Moment::now() + RETRY);
-                if matches!(kind, Task::Rejoin | Task::Clone) {
+                if kind == Task::Rejoin && !matches!(error, PostgresError::NoOrigin { .. }) {
                     self.memory.failed_rejoins += 1;
                 }
             }

@@ -30,6 +30,10 @@ pub enum TaskEnd {
     Done,
     /// Data is ready to be started as a standby of this member.
     ReadyToFollow(MemberName),
+    /// A copy of this member is ready to be started as its standby.
+    Copied(MemberName),
+    /// The leader has no longer the WAL that the standby needs next.
+    WalGone,
     /// The standby has WAL that its leader does not have.
     Diverged,
     /// The server accepts writes from this position on.
@@ -73,7 +77,7 @@ impl Tools {
             }
         }
         rewind::forget_unfinished(&config.installation)?;
-        Ok(TaskEnd::ReadyToFollow(leader))
+        Ok(TaskEnd::Copied(leader))
     }
 
     /// Makes stopped data fit to follow the leader: as it is, rewound, or replaced by a copy. What is replaced stays beside it.
@@ -88,9 +92,10 @@ impl Tools {
             Relation::Ancestor if !data.half_rewound && !how.known_diverged => return Ok(TaskEnd::ReadyToFollow(leader)),
             _ => {}
         }
-        if how.may_rewind && data.control.rewindable && how.failures < REWINDS {
-            let user = self.config.rewind.as_ref().unwrap_or(&self.config.superuser);
-            rewind::rewind(installation, &source, &user.username).await?;
+        // Two primaries on one timeline: pg_rewind compares timelines, and would find nothing to do.
+        let same_timeline = data.control.was_primary() && data.control.timeline() == origin.timeline;
+        if how.may_rewind && data.control.rewindable && how.failures < REWINDS && !same_timeline {
+            rewind::rewind(installation, &source, self.config.rewinder()).await?;
             tracing::info!("rewound to the history of '{leader}'");
             return Ok(TaskEnd::ReadyToFollow(leader));
         }
@@ -98,13 +103,18 @@ impl Tools {
         self.copy(leader, source, how.slots).await
     }
 
-    /// Compares the running standby's history with the leader's.
-    pub async fn compare(self, timeline: Timeline, position: Lsn, source: Address) -> Result<TaskEnd, PostgresError> {
+    /// Compares the running standby's history with the leader's. `archive`: WAL may come from elsewhere too.
+    pub async fn compare(self, timeline: Timeline, position: Lsn, source: Address, archive: bool) -> Result<TaskEnd, PostgresError> {
         let origin = rewind::origin(&self.config.installation, &source, &self.config.replication.username).await?;
-        match rewind::standby_relation(timeline, position, &origin) {
-            Relation::Ancestor => Ok(TaskEnd::Done),
-            _ => Ok(TaskEnd::Diverged),
+        if rewind::standby_relation(timeline, position, &origin) != Relation::Ancestor {
+            return Ok(TaskEnd::Diverged);
         }
+        // An archive may have what the leader has recycled.
+        if archive || rewind::has_wal_from(&self.config.installation, &source, self.config.rewinder(), position).await? {
+            return Ok(TaskEnd::Done);
+        }
+        tracing::warn!("the leader has no longer the WAL from {position} on");
+        Ok(TaskEnd::WalGone)
     }
 
     /// Promotes and waits for it.

@@ -151,6 +151,10 @@ pub struct Memory {
     pub not_streaming_since: Option<Moment>,
     /// Standby: histories were compared, and they have parted.
     pub diverged: bool,
+    /// Standby: the leader has no longer the WAL that this one needs next.
+    pub wal_gone: bool,
+    /// The data directory is a copy that was made since the server last answered.
+    pub copied: bool,
     /// Stopped data was made fit to follow this member.
     pub ready_behind: Option<MemberName>,
     /// Attempts to come back that failed since the last success.

@@ -29,7 +29,8 @@ pub struct Etcd {
     keys: Keys,
     /// Time for one operation, its repetitions included: Patroni's `retry_timeout`.
     budget: Cell<Duration>,
-    lease: Cell<Option<i64>>,
+    /// The session's lease and the time it was asked for.
+    lease: Cell<Option<(i64, Duration)>>,
     watch: RefCell<Option<WatchStream>>,
 }
 
@@ -102,7 +103,7 @@ impl Etcd {
 
     /// The session's lease, or the error that says there is none.
     fn session(&self) -> Result<i64, DcsError> {
-        self.lease.get().ok_or(DcsError::SessionLost)
+        self.lease.get().map(|(lease, _)| lease).ok_or(DcsError::SessionLost)
     }
 
     fn bound(&self) -> Result<Option<PutOptions>, DcsError> {
@@ -118,11 +119,7 @@ impl Etcd {
     async fn put_as_leader(&self, me: &MemberName, key: &str, value: String, seen: Option<Option<i64>>) -> Result<bool, DcsError> {
         let path = self.keys.of(key);
         let mut when = vec![Compare::value(self.keys.of("leader"), CompareOp::Equal, me.as_str())];
-        match seen {
-            Some(Some(version)) => when.push(Compare::mod_revision(path.as_str(), CompareOp::Equal, version)),
-            Some(None) => when.push(Compare::create_revision(path.as_str(), CompareOp::Equal, 0)),
-            None => {}
-        }
+        when.extend(seen.map(|version| unchanged(&path, version)));
         let put = TxnOp::put(path.as_str(), value.as_str(), None);
         let answer = self.txn(Txn::new().when(when).and_then([put]).or_else([TxnOp::get(path.as_str(), None)])).await?;
         if answer.succeeded() {
@@ -199,7 +196,8 @@ impl Dcs for Etcd {
     }
 
     async fn keep_session(&self, ttl: Duration) -> Result<(), DcsError> {
-        if let Some(lease) = self.lease.get() {
+        // A lease is extended by what it was granted with: after a change of `ttl` it would end before whoever counts on the new one expects.
+        if let Some((lease, _)) = self.lease.get().filter(|(_, granted)| *granted == ttl) {
             match self.extend(lease).await {
                 Err(DcsError::SessionLost) => {}
                 other => return other,
@@ -207,16 +205,17 @@ impl Dcs for Etcd {
         }
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
         let granted = self.answered(|mut client| async move { client.lease_grant(seconds, None).await }).await?;
-        self.lease.set(Some(granted.id()));
+        self.lease.set(Some((granted.id(), ttl)));
         Ok(())
     }
 
-    async fn claim_leader(&self, me: &MemberName) -> Result<bool, DcsError> {
+    async fn claim_leader(&self, me: &MemberName, sync_seen: Option<i64>) -> Result<bool, DcsError> {
         let key = self.keys.of("leader");
         let free = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
+        let same_voters = unchanged(&self.keys.of("sync"), sync_seen);
         let take = TxnOp::put(key.as_str(), me.as_str(), self.bound()?);
         let lease = self.session()?;
-        let answer = self.txn(Txn::new().when([free]).and_then([take]).or_else([TxnOp::get(key.as_str(), None)])).await?;
+        let answer = self.txn(Txn::new().when([free, same_voters]).and_then([take]).or_else([TxnOp::get(key.as_str(), None)])).await?;
         // Taken, but by this very session: the answer to an earlier attempt got lost.
         let ours = |kv: &KeyValue| kv.lease() == lease && kv.value() == me.as_str().as_bytes();
         Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| ours(&kv)))
@@ -270,7 +269,7 @@ impl Dcs for Etcd {
     async fn record_initialize(&self, id: SystemId) -> Result<bool, DcsError> {
         let key = self.keys.of("initialize");
         let value = id.to_string();
-        let lease = self.lease.get().unwrap_or_default();
+        let lease = self.session().unwrap_or_default();
         let put = || TxnOp::put(key.as_str(), value.as_str(), None);
         let claimed = Compare::lease(key.as_str(), CompareOp::Equal, lease);
         let unset = Compare::value(key.as_str(), CompareOp::Equal, "");
@@ -336,6 +335,14 @@ impl Dcs for Etcd {
         let absent = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
         let answer = self.txn(Txn::new().when([absent]).and_then([TxnOp::put(key.as_str(), json(config), None)])).await?;
         Ok(answer.succeeded())
+    }
+}
+
+/// The condition that the key is as it was seen: at this version, or not there.
+fn unchanged(key: &str, seen: Option<i64>) -> Compare {
+    match seen {
+        Some(version) => Compare::mod_revision(key, CompareOp::Equal, version),
+        None => Compare::create_revision(key, CompareOp::Equal, 0),
     }
 }
 

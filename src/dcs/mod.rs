@@ -53,8 +53,9 @@ pub trait Dcs {
     /// was *sent*.
     async fn keep_session(&self, ttl: Duration) -> Result<(), DcsError>;
 
-    /// Takes the leader key if nobody has it. `Ok(true)`: it is ours, bound to the session.
-    async fn claim_leader(&self, me: &MemberName) -> Result<bool, DcsError>;
+    /// Takes the leader key if nobody has it and the sync key is the one that was seen: whoever has led meanwhile has changed that, and with
+    /// it the votes that the claim rests on. `Ok(true)`: it is ours, bound to the session.
+    async fn claim_leader(&self, me: &MemberName, sync_seen: Option<i64>) -> Result<bool, DcsError>;
 
     /// Extends the session and proves that the leader key is ours and bound to it. A key that carries our name from an earlier session
     /// (the agent was restarted) is bound to the present one.

@@ -65,6 +65,17 @@ pub enum PostgresError {
         #[source]
         source: std::io::Error,
     },
+    /// The server to follow does not say who it is.
+    #[error("no word from the server at {host}:{port}")]
+    NoOrigin {
+        /// Its host.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// What was tried.
+        #[source]
+        source: Box<PostgresError>,
+    },
     /// SQL failed.
     #[error("{0}")]
     Sql(String),

@@ -32,6 +32,26 @@ pub enum Relation {
 
 /// Asks the server at `address` over a replication connection, which needs no rights beyond replication.
 pub async fn origin(installation: &Installation, address: &Address, user: &str) -> Result<Origin, PostgresError> {
+    let no_word = |source| PostgresError::NoOrigin { host: address.host.clone(), port: address.port, source: Box::new(source) };
+    ask_origin(installation, address, user).await.map_err(no_word)
+}
+
+/// Whether the server still has the WAL that a standby at `position` needs next. The file's name begins with a timeline: where one timeline
+/// follows another, the segment lies there under either.
+pub async fn has_wal_from(installation: &Installation, address: &Address, user: &str, position: Lsn) -> Result<bool, PostgresError> {
+    // The name that belongs to the very start of a segment is the one before it.
+    let inside = Lsn(position.0.saturating_add(1));
+    let query = format!(
+        "select count(*) from pg_catalog.pg_ls_dir('pg_wal', true, false) f \
+         where f ~ '^[0-9A-F]{{24}}$' and substr(f, 9) = substr(pg_walfile_name('{inside}'), 9)"
+    );
+    let target = conninfo(address, user, &installation.passfile, &[("dbname", "postgres"), ("connect_timeout", "3")]);
+    let run = Run::new(installation.program("psql")).args(["-X", "-A", "-t", "-q", "-w", "-d"]).arg(target).args(["-c", &query]);
+    let answer = run.env("LC_MESSAGES", "C").limit(Duration::from_secs(10)).output().await?;
+    Ok(answer.trim() != "0")
+}
+
+async fn ask_origin(installation: &Installation, address: &Address, user: &str) -> Result<Origin, PostgresError> {
     let identity = replication_command(installation, address, user, "IDENTIFY_SYSTEM").await?;
     let unexpected = |what: &str| PostgresError::Unexpected { program: "IDENTIFY_SYSTEM", what: what.to_owned() };
     let mut fields = identity.trim().split('|');

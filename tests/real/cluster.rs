@@ -150,7 +150,17 @@ impl Cluster {
             Some("replica") => m["state"] == "streaming" && leader.get("/config").1["synchronous_mode"] != "quorum",
             _ => false,
         };
-        members.as_array().is_some_and(|m| m.len() == self.nodes.len() && m.iter().all(fine))
+        members.as_array().is_some_and(|m| m.len() == self.nodes.len() && m.iter().all(fine)) && self.all_stream_to(leader)
+    }
+
+    /// What the DCS says of a member that has just died looks well for a while: the servers themselves are asked too.
+    fn all_stream_to(&self, leader: &Node) -> bool {
+        let streaming = leader.query("select count(distinct application_name)::text from pg_stat_replication where state = 'streaming'");
+        let others = self.nodes.iter().filter(|n| n.name != leader.name);
+        streaming.is_ok_and(|count| count == (self.nodes.len() - 1).to_string())
+            && others
+                .clone()
+                .all(|n| n.get("/replica").0 == 200 && n.query("select status from pg_stat_wal_receiver").is_ok_and(|s| s == "streaming"))
     }
 
     pub fn wait_healthy(&self) {
@@ -265,6 +275,29 @@ impl Node {
         guard.wait().unwrap();
     }
 
+    /// Its disk is gone while it runs.
+    pub fn delete_data(&self) {
+        fs::rename(self.dir.join("data"), self.dir.join("deleted")).unwrap();
+        fs::remove_dir_all(self.dir.join("deleted")).unwrap();
+    }
+
+    /// Its disk returns a directory from which nothing can be started; nothing of it may run.
+    pub fn break_data(&self) {
+        assert!(self.guard.is_none(), "{} runs", self.name);
+        for entry in fs::read_dir(self.dir.join("data/pg_wal")).unwrap().flatten().filter(|e| e.path().is_file()) {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+
+    /// Statements on the member's own server.
+    pub fn execute(&self, sql: &str) {
+        block(async {
+            let (client, connection) = super::writer::config(&[self.postgres_port]).connect(tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client.batch_execute(sql).await.unwrap();
+        });
+    }
+
     /// Lets everything that was stopped go on.
     pub fn thaw(&self) {
         if let Some(guard) = &self.guard {
@@ -286,8 +319,10 @@ impl Node {
 /// A request to the REST API at this address: code and body; code 0 when nobody answers.
 pub fn request(api: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
     let url = format!("http://{api}{path}");
+    // An agent that hangs must not hold up who only asks.
+    let limit = Duration::from_secs(if method == "GET" { 3 } else { 30 });
     let answer = block(async {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(limit).build()?;
         let mut request = client.request(method.parse().expect("a method"), url);
         if let Some(body) = body {
             request = request.json(body);

@@ -4,6 +4,7 @@
 mod agents;
 mod cluster;
 mod dcs;
+mod healing;
 mod inside;
 mod soak;
 #[path = "../support/mod.rs"]

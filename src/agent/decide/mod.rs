@@ -42,6 +42,7 @@ pub fn decide(view: &View) -> Decision {
 
         (Local::Silent { since }, Lock::Mine { .. }) => recovery::silent_leader(view, *since),
         (Local::Silent { .. }, Lock::Unknown { until: Some(until) }) => leader::without_answers(view, *until),
+        (Local::Silent { .. }, Lock::Other(leader)) => recovery::silent_standby(leader),
         (Local::Silent { .. }, _) => Decision::wait(Reason::WaitingForServer),
 
         (Local::Primary(server), Lock::Mine { .. }) => leader::lead(view, server),
@@ -62,7 +63,9 @@ pub fn decide(view: &View) -> Decision {
 
 /// The agent was told to end: a leader hands over first.
 fn ending(view: &View) -> Decision {
-    let end = |actions: &[Action]| Decision::act(actions.iter().cloned(), Reason::AskedToEnd);
+    // Work that was cut short for this tells nobody that it has ended.
+    let soon = Some(std::time::Duration::from_millis(200));
+    let end = |actions: &[Action]| Decision { actions: actions.to_vec(), reason: Reason::AskedToEnd, recheck: soon };
     match (&view.local, &view.lock, view.task) {
         (_, _, Some(Task::HandOver | Task::Stop)) => Decision::wait(Reason::AskedToEnd),
         (Local::Primary(_), Lock::Mine { .. }, _) => end(&[Action::HandOver]),

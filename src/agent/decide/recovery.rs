@@ -14,6 +14,9 @@ use crate::{
 /// How often a primary is started in place before the leader key is given up.
 const STARTS_IN_PLACE: u32 = 2;
 
+/// How often a standby is started before it is taken for broken.
+const STANDBY_STARTS: u32 = 3;
+
 /// The leader key is ours and PostgreSQL is down: nobody else can have promoted, so it is restarted in place.
 pub fn holding_the_lock(view: &View, data: &StoppedData) -> Decision {
     if data.half_rewound || view.memory.failed_starts > STARTS_IN_PLACE {
@@ -35,22 +38,37 @@ pub fn silent_leader(view: &View, since: Moment) -> Decision {
     Decision::wait(Reason::WaitingForServer)
 }
 
+/// Somebody else leads, and the server does not answer yet. It may be waiting for WAL before it can: from the one who leads now, not from
+/// the one who led when it was started.
+pub fn silent_standby(leader: &MemberName) -> Decision {
+    Decision::act([Action::Follow(Some(leader.clone()))], Reason::WaitingForServer)
+}
+
 /// Somebody else leads. A clean standby on the leader's timeline just starts; everything else has to look where the histories parted.
 pub fn behind(view: &View, data: &StoppedData, leader: &MemberName) -> Decision {
     let Some(member) = view.cluster.members.get(leader) else { return Decision::wait(Reason::NoLeaderToClone) };
     let ready = view.memory.ready_behind.as_ref() == Some(leader) || (data.fresh_copy && data.standby_signal);
-    if ready && !data.half_rewound {
+    let lost = view.memory.wal_gone || is_broken(view);
+    if ready && !data.half_rewound && !lost {
         return Decision::act([Action::StartStandby(Some(leader.clone()))], Reason::StartingStandby);
     }
     let same_timeline = member.timeline == Some(data.control.timeline());
     let clean_standby = data.standby_signal && !data.control.was_primary() && !data.half_rewound && same_timeline;
-    if clean_standby && view.memory.failed_rejoins == 0 && !view.memory.diverged {
+    if clean_standby && view.memory.failed_rejoins == 0 && !view.memory.diverged && !lost {
         return Decision::act([Action::StartStandby(Some(leader.clone()))], Reason::StartingStandby);
     }
     if member.role != MemberRole::Primary || member.state != PgState::Running {
         return Decision::wait(Reason::NoLeaderToClone);
     }
+    if lost {
+        return Decision::act([Action::Clone(leader.clone())], Reason::CopyingAnew { leader: leader.clone() });
+    }
     Decision::act([Action::Rejoin(leader.clone())], Reason::Rejoining { leader: leader.clone() })
+}
+
+/// It does not start, however often it is tried. A copy that does not start either says that it is not the data.
+fn is_broken(view: &View) -> bool {
+    view.memory.failed_starts >= STANDBY_STARTS && !view.memory.copied
 }
 
 /// Nobody leads, or nobody knows who. Starting as a standby replays what is there, without adding anything, so that positions can be

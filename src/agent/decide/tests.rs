@@ -516,3 +516,29 @@ fn a_standby_that_does_not_stream_looks_where_the_histories_parted() {
     view.memory.diverged = true;
     assert_eq!(decide(&view).actions, [Action::StopServer(Stop::Fast)]);
 }
+
+#[test]
+fn a_standby_whose_wal_is_gone_is_copied_anew() {
+    let mut view = view(Local::Standby(ServerFacts { streaming: false, ..server(true) }), other());
+    view.memory.wal_gone = true;
+    assert_eq!(decide(&view).actions, [Action::StopServer(Stop::Fast)]);
+    view.local = stopped(ClusterState::ShutDownInRecovery, true);
+    assert_eq!(decide(&view).actions, [Action::Clone(name("b"))]);
+}
+
+#[test]
+fn a_standby_that_never_starts_is_copied_once() {
+    let mut view = view(stopped(ClusterState::ShutDownInRecovery, true), other());
+    view.memory.failed_starts = 2;
+    assert_eq!(decide(&view).actions, [Action::StartStandby(Some(name("b")))]);
+    view.memory.failed_starts = 3;
+    assert_eq!(decide(&view).actions, [Action::Clone(name("b"))]);
+    view.memory.copied = true;
+    assert_eq!(decide(&view).actions, [Action::StartStandby(Some(name("b")))], "a second copy would not start either");
+}
+
+#[test]
+fn a_standby_that_is_still_starting_waits_for_the_present_leader() {
+    let view = view(Local::Silent { since: NOW }, other());
+    assert_eq!(decide(&view).actions, [Action::Follow(Some(name("b")))]);
+}
