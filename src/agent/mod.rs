@@ -3,6 +3,7 @@
 pub mod action;
 pub mod config;
 mod decide;
+mod dynamic;
 pub mod guard;
 mod lease;
 mod observe;

@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use super::{
-    lease,
+    dynamic, lease,
     server::Process,
     shell::Shell,
-    view::{Local, Lock, StoppedData, View},
+    view::{Local, Lock, Past, StoppedData, View},
 };
 use crate::{
-    dcs::{Dcs, DcsError, Renewal},
+    dcs::{Dcs, DcsError, Renewal, snapshot::Initialize},
     model::MemberName,
     postgres::{clone, conf, control_data, rewind},
     spec::settings::Settings,
@@ -53,6 +53,7 @@ impl Shell {
                 self.cluster = snapshot;
                 if let Some(config) = &self.cluster.config {
                     self.settings = Settings::read(config);
+                    dynamic::keep(&mut self.last_config, config, &self.config.installation.data_dir);
                 }
                 self.renew().await
             }
@@ -76,6 +77,22 @@ impl Shell {
     fn budget(&self) -> Duration {
         let all = self.settings.retry_timeout;
         self.lease_until.map_or(all, |until| all.min(until.since(Moment::now() + LEAST_BUDGET)).max(LEAST_BUDGET))
+    }
+
+    /// Keeps what the DCS knows, in case it loses it, and notices when it has.
+    fn remember_cluster(&mut self, now: Moment) {
+        if !self.dcs_answers {
+            return;
+        }
+        let cluster = &self.cluster;
+        match (&cluster.config, cluster.initialize, &cluster.leader) {
+            (Some(_), Initialize::Done(_), _) => {
+                self.memory.past = Past { members: cluster.members.clone(), sync: cluster.sync.clone() };
+                self.memory.forgotten_since = None;
+            }
+            (None, _, None) => drop(self.memory.forgotten_since.get_or_insert(now)),
+            _ => self.memory.forgotten_since = None,
+        }
     }
 
     async fn renew(&mut self) -> Result<Lock, DcsError> {
@@ -152,6 +169,7 @@ impl Shell {
         self.memory.unrecorded_bootstrap = self.bootstrap_mark().exists();
         self.memory.has_old_data = clone::has_old(&self.config.installation);
         self.remember_slots(local, now);
+        self.remember_cluster(now);
         let no_standby = match local {
             Local::Primary(facts) => !facts.standbys.iter().any(|s| s.state == "streaming"),
             _ => false,

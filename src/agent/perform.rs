@@ -70,7 +70,8 @@ impl Shell {
                 self.memory.holds_initialize = false;
             }
             Action::EnsureConfig => {
-                let first = self.config.bootstrap.as_ref().map_or_else(|| serde_json::json!({}), |b| b.dcs.clone());
+                let begin = self.config.bootstrap.as_ref().map(|b| b.dcs.clone());
+                let first = self.last_config.clone().or(begin).unwrap_or_else(|| serde_json::json!({}));
                 self.dcs.put_config_if_absent(&first).await?;
             }
             Action::EnsureRoles => {
@@ -88,7 +89,8 @@ impl Shell {
                 return Ok(Flow::LookAgain);
             }
             Action::AskPeers(names) => {
-                let urls = names.into_iter().filter_map(|n| Some((n.clone(), self.cluster.members.get(&n)?.api_url.clone())));
+                let known = |name: &MemberName| self.cluster.members.get(name).or_else(|| self.memory.past.members.get(name));
+                let urls = names.into_iter().filter_map(|n| Some((n.clone(), known(&n)?.api_url.clone())));
                 self.peers = Some(peers::ask(&self.http, urls.collect()).await);
                 return Ok(Flow::LookAgain);
             }

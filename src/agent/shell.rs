@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     config::{self, AgentConfig, Overrides},
     decide::decide,
+    dynamic,
     guard::{EXIT_FATAL, FromGuard, GuardLink, LinkError},
     publish::{self, PROTOCOL},
     reason::Reason,
@@ -95,6 +96,8 @@ pub(super) struct Shell {
     pub(super) major_version: Option<String>,
     pub(super) published: Option<MemberData>,
     pub(super) configured: Option<ServerSettings>,
+    /// The dynamic configuration as the DCS last had it.
+    pub(super) last_config: Option<serde_json::Value>,
     /// Nothing that failed is begun again before this.
     pub(super) retry_at: Option<Moment>,
     wake: Rc<Notify>,
@@ -130,7 +133,9 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let passfile = &config.installation.passfile;
     conninfo::write_passfile(passfile, &roles).map_err(PostgresError::file("write", passfile))?;
     let listener = listen(&config.api_listen).await?;
-    let settings = config.bootstrap.as_ref().map_or_else(Settings::default, |b| Settings::read(&b.dcs));
+    let last_config = dynamic::load(&config.installation.data_dir);
+    let begin = last_config.as_ref().or(config.bootstrap.as_ref().map(|b| &b.dcs));
+    let settings = begin.map_or_else(Settings::default, Settings::read);
     let dcs = Rc::new(Etcd::connect(&config.dcs, settings.retry_timeout).await?);
     let first = NodeStatus::unknown(config.name.clone(), &config.dcs.scope, PROTOCOL, Moment::now() + settings.ttl);
     let (status, published) = watch::channel(Arc::new(first));
@@ -170,6 +175,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         major_version,
         published: None,
         configured: None,
+        last_config,
         retry_at: None,
         wake,
         said: None,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dcs::snapshot::Snapshot,
+    dcs::snapshot::{MemberData, Snapshot, SyncState},
     model::{Lsn, MemberName, Timeline},
     postgres::control_data::ControlData,
     spec::settings::Settings,
@@ -173,6 +173,19 @@ pub struct Memory {
     pub unclaimed_slots: BTreeMap<String, Moment>,
     /// A replaced data directory is still there.
     pub has_old_data: bool,
+    /// The cluster as the DCS had it when it last knew one.
+    pub past: Past,
+    /// Since when the DCS has known neither a configuration nor a leader: it has lost its content.
+    pub forgotten_since: Option<Moment>,
+}
+
+/// What a member remembers in case the DCS forgets it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Past {
+    /// The members, this one included.
+    pub members: BTreeMap<MemberName, MemberData>,
+    /// Who might succeed the leader.
+    pub sync: SyncState,
 }
 
 impl View {

@@ -179,11 +179,15 @@ fn a_dcs_that_lost_its_content_never_leads_to_a_second_cluster() {
         leader.query("select system_identifier::text from pg_control_system()").unwrap()
     };
     let before = system(&cluster);
+    let leader = cluster.leader().expect("there is a leader").name.clone();
     cluster.etcd.kill();
     cluster.etcd.wipe();
     cluster.etcd.run();
     wait_until("somebody leads", LIMIT, || cluster.leader().is_some());
     cluster.wait_healthy();
     assert_eq!(system(&cluster), before);
+    assert_eq!(cluster.leader().map(|l| l.name.clone()), Some(leader), "nobody may take over from a primary that runs");
+    let mode = cluster.replica().get("/config").1["synchronous_mode"].clone();
+    assert_eq!(mode, "quorum", "the configuration is what it was");
     writer.check(&cluster);
 }

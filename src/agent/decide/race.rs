@@ -51,6 +51,9 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
     if view.cluster.initialize == Initialize::Absent {
         return Some(Decision::act([Action::RecordInitialize(server.system_id)], Reason::TakingOverExisting));
     }
+    if view.cluster.config.is_none() {
+        return Some(after_the_dcs_forgot(view, server));
+    }
     if view.sync_active() {
         if !view.cluster.sync.admits(view.me.as_str()) && !has_clean_end(view, server) {
             return Some(Decision::wait_briefly(Reason::NotAmongVoters, RETRY));
@@ -59,6 +62,25 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
     }
     let bytes = view.cluster.status.optime.ahead_of(server.position);
     (bytes > view.settings.maximum_lag_on_failover).then(|| Decision::wait_briefly(Reason::LagsTooMuch { bytes }, RETRY))
+}
+
+/// The DCS has lost its content: nobody leads as far as it knows, yet a primary may be running and commits may be acknowledged. Whoever
+/// that is claims the key at once, or is stopped by its guard when its lease has ended. After that the race is run with what was known
+/// before.
+fn after_the_dcs_forgot(view: &View, server: &ServerFacts) -> Decision {
+    let since = view.memory.forgotten_since.unwrap_or(view.now);
+    if view.now.since(since) < view.settings.ttl {
+        return Decision::wait_briefly(Reason::DcsForgot, RETRY);
+    }
+    let mut as_before = view.clone();
+    let past = as_before.memory.past.clone();
+    as_before.cluster.config = Some(serde_json::Value::Null);
+    as_before.cluster.initialize = Initialize::Done(server.system_id);
+    as_before.cluster.sync = past.sync;
+    for (name, member) in past.members {
+        as_before.cluster.members.entry(name).or_insert(member);
+    }
+    race(&as_before, server)
 }
 
 fn has_clean_end(view: &View, server: &ServerFacts) -> bool {

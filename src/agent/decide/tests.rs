@@ -12,7 +12,7 @@ use crate::{
     agent::{
         action::{Action, PgSync, Stop},
         reason::Reason,
-        view::{Local, Lock, Memory, Peer, ServerFacts, StoppedData, Task, View},
+        view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, View},
     },
     dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState},
     model::{Lsn, MemberName, SystemId, Timeline},
@@ -293,6 +293,33 @@ fn a_clean_end_is_forgotten_before_the_next_leader_writes() {
     let mut view = view(Local::Standby(server(true)), mine());
     view.cluster.status.final_lsn = Some(Lsn(900));
     assert_eq!(decide(&view).actions, [Action::ForgetCleanEnd]);
+}
+
+/// `b` led and `a` and `c` voted when the DCS lost everything.
+fn forgotten(seconds: u64, peers: Option<&[(&str, Peer)]>) -> View {
+    let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
+    view.memory.past = Past { members: view.cluster.members.clone(), sync: view.cluster.sync.clone() };
+    view.memory.forgotten_since = Some(NOW.minus(Duration::from_secs(seconds)));
+    view.cluster = Snapshot { initialize: Initialize::Done(SYSTEM), ..Snapshot::default() };
+    view.peers = peers.map(|p| p.iter().map(|(n, peer)| (name(n), peer.clone())).collect());
+    view
+}
+
+#[test]
+fn when_the_dcs_forgot_everything_a_primary_that_still_runs_goes_first() {
+    assert_eq!(decide(&forgotten(9, None)).reason, Reason::DcsForgot);
+    assert_eq!(decide(&forgotten(10, None)).actions, [Action::AskPeers(BTreeSet::from([name("b"), name("c")]))]);
+    assert!(!claims(&forgotten(60, Some(&[("b", Peer::Primary), ("c", Peer::Silent)]))));
+}
+
+#[test]
+fn when_the_dcs_forgot_everything_the_voters_are_remembered() {
+    let alone = forgotten(10, Some(&[("b", Peer::Silent), ("c", Peer::Silent)]));
+    assert_eq!(decide(&alone).reason, Reason::TooFewVotes { votes: 0, needed: 1 });
+    assert!(claims(&forgotten(10, Some(&[("b", Peer::Silent), ("c", standby_peer(1000))]))));
+    let mut outsider = forgotten(10, Some(&[("b", Peer::Silent), ("c", standby_peer(1))]));
+    outsider.memory.past.sync.voters = BTreeSet::from(["c".to_owned()]);
+    assert_eq!(decide(&outsider).reason, Reason::NotAmongVoters);
 }
 
 #[test]
