@@ -11,7 +11,7 @@ use super::{
 use crate::{
     dcs::{Dcs, DcsError, Renewal, snapshot::Initialize},
     model::MemberName,
-    postgres::{clone, conf, control_data, rewind},
+    postgres::{bootstrap, clone, conf, control_data, rewind},
     spec::settings::Settings,
     sys::{clock::Moment, files},
 };
@@ -166,7 +166,7 @@ impl Shell {
     /// Keeps what later turns need to know.
     fn remember(&mut self, local: &Local, lock: &Lock) {
         let now = Moment::now();
-        self.memory.unrecorded_bootstrap = self.bootstrap_mark().exists();
+        self.memory.unrecorded_bootstrap = bootstrap::unrecorded_mark(&self.config.installation).exists();
         self.memory.has_old_data = clone::has_old(&self.config.installation);
         self.remember_slots(local, now);
         self.remember_cluster(now);

@@ -64,10 +64,11 @@ impl Shell {
         match action {
             Action::ClaimInitialize => return self.claim_initialize(view).await,
             Action::RecordInitialize(id) => {
-                if !self.dcs.record_initialize(id).await? {
-                    return Ok(Flow::LookAgain);
-                }
+                // Recorded or not, our own claim is over: somebody else's has to run its course, without our asking again and again.
                 self.memory.holds_initialize = false;
+                if !self.dcs.record_initialize(id).await? {
+                    return Ok(Flow::Enough);
+                }
             }
             Action::EnsureConfig => {
                 let begin = self.config.bootstrap.as_ref().map(|b| b.dcs.clone());
@@ -80,12 +81,12 @@ impl Shell {
                 bootstrap::ensure_roles(&session, &self.config.replication, self.config.rewind.as_ref(), others).await?;
             }
             Action::BootstrapIsRecorded => {
-                fs::remove_file(self.bootstrap_mark())?;
+                bootstrap::forget_unrecorded(&self.config.installation)?;
                 return Ok(Flow::LookAgain);
             }
             Action::SetDataAside => {
                 clone::set_aside(&self.config.installation)?;
-                fs::remove_file(self.bootstrap_mark())?;
+                bootstrap::forget_unrecorded(&self.config.installation)?;
                 return Ok(Flow::LookAgain);
             }
             Action::AskPeers(names) => {
@@ -180,7 +181,7 @@ impl Shell {
         self.memory.holds_initialize = true;
         if view.local == Local::Empty {
             // The mark comes first: from here until it is recorded, the directory is nobody's data.
-            files::replace(&self.bootstrap_mark(), b"", 0o600)?;
+            files::replace(&bootstrap::unrecorded_mark(&self.config.installation), b"", 0o600)?;
             let initialize = self.tools().initialize();
             self.begin(Task::Initialize, initialize);
             return Ok(Flow::Next);

@@ -26,7 +26,7 @@ use crate::{
     model::MemberName,
     postgres::{PostgresError, clone, conf::ServerSettings, conninfo, sql::Session},
     spec::settings::Settings,
-    sys::{clock::Moment, files, memory, process::Run},
+    sys::{clock::Moment, memory, process::Run},
 };
 
 /// Pause after a task or a start that failed.
@@ -352,6 +352,9 @@ impl Shell {
             Err(error) => {
                 tracing::warn!("{kind:?} failed: {error}");
                 self.retry_at = Some(Moment::now() + RETRY);
+                if kind == Task::Initialize {
+                    self.memory.holds_initialize = false;
+                }
                 if kind == Task::Rejoin && !matches!(error, PostgresError::NoOrigin { .. }) {
                     self.memory.failed_rejoins += 1;
                 }
@@ -411,11 +414,6 @@ impl Shell {
     /// Something is being promoted.
     pub(super) fn promotes(&self) -> bool {
         self.task.as_ref().is_some_and(|t| t.kind == Task::Promote)
-    }
-
-    /// The mark of a bootstrap that the DCS does not know of yet, beside the data directory.
-    pub(super) fn bootstrap_mark(&self) -> PathBuf {
-        files::beside(&self.config.installation.data_dir, ".bootstrap")
     }
 
     /// Tools for a task.

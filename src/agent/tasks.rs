@@ -55,8 +55,14 @@ impl Tools {
     /// initdb.
     pub async fn initialize(self) -> Result<TaskEnd, PostgresError> {
         let Some(begin) = &self.config.bootstrap else { return Ok(TaskEnd::Done) };
-        bootstrap::initdb(&self.config.installation, &begin.init, &self.config.superuser).await?;
-        Ok(TaskEnd::Done)
+        let Err(error) = bootstrap::initdb(&self.config.installation, &begin.init, &self.config.superuser).await else {
+            return Ok(TaskEnd::Done);
+        };
+        // Another member may be luckier: nobody waits for a claim that leads to nothing.
+        if let Err(kept) = self.dcs.release_initialize().await {
+            tracing::warn!("the claim to initialise could not be given up: {kept}");
+        }
+        Err(error)
     }
 
     /// Copies the leader.
@@ -76,7 +82,9 @@ impl Tools {
                 Err(error) => return Err(error),
             }
         }
+        // What an earlier life of the directory left beside it does not belong to the copy.
         rewind::forget_unfinished(&config.installation)?;
+        bootstrap::forget_unrecorded(&config.installation)?;
         Ok(TaskEnd::Copied(leader))
     }
 
@@ -147,7 +155,7 @@ impl Tools {
     async fn stop_cleanly(&self) -> Result<(), PostgresError> {
         // What is written now does not have to be written while nobody can write.
         if let Ok(session) = self.server.new_session("spilo checkpoint").await {
-            let checkpoint = session.execute("set statement_timeout = 0; checkpoint");
+            let checkpoint = session.execute_at_length("checkpoint");
             let _ = tokio::time::timeout(CLEAN_STOP, checkpoint).await;
         }
         self.server.stop(StopMode::Fast).await?;
@@ -166,7 +174,7 @@ impl Tools {
     /// A checkpoint.
     pub async fn checkpoint(self) -> Result<TaskEnd, PostgresError> {
         let session = self.server.new_session("spilo checkpoint").await?;
-        session.execute("set statement_timeout = 0; checkpoint").await?;
+        session.execute_at_length("checkpoint").await?;
         Ok(TaskEnd::Done)
     }
 }

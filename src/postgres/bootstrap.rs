@@ -60,9 +60,19 @@ pub async fn initdb(installation: &Installation, options: &InitOptions, superuse
     if !options.hba.is_empty() {
         conf::append_hba(&building, &options.hba)?;
     }
-    // What mkdir leaves of an empty mount point or an earlier attempt.
-    files::remove_dir(&installation.data_dir).map_err(PostgresError::file("remove", &installation.data_dir))?;
+    // Onto nothing or an empty directory: the system refuses to rename over one into which somebody has put data meanwhile.
     files::rename(&building, &installation.data_dir).map_err(PostgresError::file("rename", building))
+}
+
+/// The mark of a directory from initdb that the DCS does not know of yet: nobody's data is in it.
+pub fn unrecorded_mark(installation: &Installation) -> PathBuf {
+    files::beside(&installation.data_dir, ".bootstrap")
+}
+
+/// Removes that mark.
+pub fn forget_unrecorded(installation: &Installation) -> Result<(), PostgresError> {
+    let path = unrecorded_mark(installation);
+    files::remove_file(&path).map_err(PostgresError::file("remove", path))
 }
 
 fn write_password(building: &std::path::Path, superuser: &Credentials) -> Result<Option<PathBuf>, PostgresError> {
@@ -84,7 +94,7 @@ pub async fn ensure_roles(
     others: &[NewRole],
 ) -> Result<(), PostgresError> {
     // Nobody streams yet: waiting for a standby would wait forever. Passwords stay out of the server's log.
-    session.execute("set synchronous_commit = local; set log_statement = none; set log_min_error_statement = panic").await?;
+    session.execute("set synchronous_commit = local; set log_statement = none; set log_min_error_statement = panic; set log_min_duration_statement = -1").await?;
     session.ensure_role(replication, "login replication").await?;
     if let Some(rewind) = rewind.filter(|r| r.username != replication.username) {
         session.ensure_role(rewind, "login").await?;

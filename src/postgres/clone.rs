@@ -38,7 +38,7 @@ pub async fn basebackup(
         .arg("--wal-method=stream")
         .arg("--checkpoint=fast")
         .arg("--no-password")
-        .arg(format!("--dbname={}", conninfo(source, user, &installation.passfile, &[("application_name", name)])))
+        .arg(format!("--dbname={}", conninfo(source, user, &installation.passfile, &[("application_name", &copying_as(name))])))
         .env("LC_MESSAGES", "C")
         .limit(LONGEST_COPY);
     if let Some(slot) = slot {
@@ -47,11 +47,17 @@ pub async fn basebackup(
     run.output().await?;
     // Before it gets its final name: a copy must never be started as a primary.
     conf::set_standby_signal(&places.copy, true)?;
-    if places.data.exists() {
+    if !files::is_empty_dir(&places.data).map_err(PostgresError::file("read", &places.data))? {
         files::remove_dir(&places.old).map_err(PostgresError::file("remove", &places.old))?;
         files::rename(&places.data, &places.old).map_err(PostgresError::file("rename", &places.data))?;
     }
     files::rename(&places.copy, &places.data).map_err(PostgresError::file("rename", &places.copy))
+}
+
+/// How a copy calls itself at its source. pg_basebackup streams and confirms WAL like a standby: under the member's own name it would be
+/// taken for a synchronous one, and commits would rest on a directory that is thrown away when the copy fails.
+fn copying_as(name: &str) -> String {
+    format!("copy of {name}")
 }
 
 /// After a crash between the two renames of [`basebackup`]: brings the former directory back.

@@ -98,7 +98,8 @@ select r.rec,
   coalesce((select json_agg(json_build_object('application_name', application_name, 'usename', usename,
       'client_addr', host(client_addr), 'state', state, 'sync_state', sync_state, 'sync_priority', sync_priority,
       'flush_lsn', (flush_lsn - '0/0')::bigint))::text from pg_stat_replication), '[]'),
-  coalesce((select json_agg(slot_name)::text from pg_replication_slots where slot_type = 'physical' and not temporary), '[]')
+  coalesce((select json_agg(slot_name)::text from pg_replication_slots 
+      where slot_type = 'physical' and not temporary and wal_status is distinct from 'lost'), '[]')
 from (select pg_is_in_recovery() as rec) r
   cross join pg_control_checkpoint() c
   left join pg_control_recovery() m on true
@@ -129,19 +130,24 @@ impl Session {
 
     /// Observes the server, bounded in time.
     pub async fn observe(&self) -> Result<ServerFacts, PostgresError> {
-        let row = tokio::time::timeout(LIMIT, self.client.query_one(OBSERVE, &[])).await;
-        let row = row.map_err(|_| PostgresError::Sql("the server did not answer in time".to_owned()))?.map_err(sql_error)?;
+        let row = bounded(self.client.query_one(OBSERVE, &[])).await?;
         read_facts(&row).map_err(|e| PostgresError::Sql(format!("unexpected answer: {e}")))
     }
 
-    /// Runs statements that return nothing, without a time limit of its own on the client's side.
+    /// Runs statements that return nothing and take no time.
     pub async fn execute(&self, statements: &str) -> Result<(), PostgresError> {
-        self.client.batch_execute(statements).await.map_err(sql_error)
+        bounded(self.client.batch_execute(statements)).await
+    }
+
+    /// Runs one statement that returns nothing and takes as long as it takes. Not for the loop.
+    pub async fn execute_at_length(&self, statement: &str) -> Result<(), PostgresError> {
+        self.execute("set statement_timeout = 0").await?;
+        self.client.batch_execute(statement).await.map_err(sql_error)
     }
 
     /// One text value.
     pub async fn text(&self, query: &str) -> Result<String, PostgresError> {
-        let row = self.client.query_one(query, &[]).await.map_err(sql_error)?;
+        let row = bounded(self.client.query_one(query, &[])).await?;
         row.try_get(0).map_err(sql_error)
     }
 
@@ -165,32 +171,45 @@ impl Session {
         if known.is_some() {
             return Ok(());
         }
-        self.execute("set statement_timeout = 0").await?;
-        self.execute(&format!("create database {} owner {}", ident(name), ident(owner))).await
+        self.execute_at_length(&format!("create database {} owner {}", ident(name), ident(owner))).await
     }
 
     /// Promotes and waits until the server accepts writes, at most `wait`.
     pub async fn promote(&self, wait: Duration) -> Result<bool, PostgresError> {
         let seconds = i32::try_from(wait.as_secs()).unwrap_or(i32::MAX).max(1);
         self.execute("set statement_timeout = 0").await?;
-        let row = self.client.query_one("select pg_promote(true, $1)", &[&seconds]).await.map_err(sql_error)?;
+        let promoted = async { self.client.query_one("select pg_promote(true, $1)", &[&seconds]).await };
+        let row = tokio::time::timeout(wait + LIMIT, promoted).await.map_err(|_| silent())?.map_err(sql_error)?;
         row.try_get(0).map_err(sql_error)
     }
 
     /// Makes sure that the physical slot exists and holds WAL from now on.
     pub async fn ensure_slot(&self, slot: &str) -> Result<(), PostgresError> {
-        let known = self.client.query_opt("select from pg_replication_slots where slot_name = $1", &[&slot]).await.map_err(sql_error)?;
+        // One whose WAL was given up for want of space is of no use to anybody, and nobody could even copy through it.
+        let lost = "select pg_drop_replication_slot(slot_name) from pg_replication_slots
+            where slot_name = $1 and wal_status = 'lost' and not active";
+        bounded(self.client.execute(lost, &[&slot])).await?;
+        let known = bounded(self.client.query_opt("select from pg_replication_slots where slot_name = $1", &[&slot])).await?;
         if known.is_some() {
             return Ok(());
         }
-        self.client.execute("select pg_create_physical_replication_slot($1, true)", &[&slot]).await.map_err(sql_error).map(drop)
+        bounded(self.client.execute("select pg_create_physical_replication_slot($1, true)", &[&slot])).await.map(drop)
     }
 
     /// Drops a slot that nobody uses.
     pub async fn drop_slot(&self, slot: &str) -> Result<(), PostgresError> {
         let query = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1 and not active";
-        self.client.execute(query, &[&slot]).await.map_err(sql_error).map(drop)
+        bounded(self.client.execute(query, &[&slot])).await.map(drop)
     }
+}
+
+/// A statement that should be answered at once. A backend that hangs must not hang who asks.
+async fn bounded<T>(answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, PostgresError> {
+    tokio::time::timeout(LIMIT, answer).await.map_err(|_| silent())?.map_err(sql_error)
+}
+
+fn silent() -> PostgresError {
+    PostgresError::Sql("the server did not answer in time".to_owned())
 }
 
 fn read_facts(row: &tokio_postgres::Row) -> Result<ServerFacts, Box<dyn std::error::Error>> {

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// A century: nothing that is longer can be meant, and sums of such times still fit.
+const LONGEST: u64 = 100 * 365 * 24 * 3600;
+
 /// How commits are made safe before they are acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,8 +81,9 @@ impl Settings {
     /// Timings that break `loop_wait + 2 * retry_timeout <= ttl` are brought down in Patroni's way.
     pub fn read(config: &Value) -> Settings {
         let default = Settings::default();
-        let seconds =
-            |key: &str, fallback: Duration, least: u64| number(&config[key]).map_or(fallback, |n| Duration::from_secs(n.max(least)));
+        let seconds = |key: &str, fallback: Duration, least: u64| {
+            number(&config[key]).map_or(fallback, |n| Duration::from_secs(n.clamp(least, LONGEST)))
+        };
         let postgresql = &config["postgresql"];
         let mut settings = Settings {
             ttl: seconds("ttl", default.ttl, 3),

@@ -47,6 +47,14 @@ pub fn remove_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a file; one that is not there is fine.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// True when there is no such directory or nothing in it.
 pub fn is_empty_dir(path: &Path) -> io::Result<bool> {
     match fs::read_dir(path) {

@@ -121,7 +121,7 @@ pub fn without_lock(view: &View, server: &ServerFacts) -> Decision {
         let reason = Reason::OtherLedSince { leader: leader.to_owned() };
         return Decision::act([Action::StopServer(Stop::Immediate)], reason);
     }
-    let latest = view.cluster.history.last().map_or(Timeline(1), |entry| Timeline(entry.0.0 + 1));
+    let latest = view.cluster.history.last().map_or(Timeline(1), |entry| Timeline(entry.0.0.saturating_add(1)));
     if server.timeline < latest {
         return Decision::act([Action::StopServer(Stop::Immediate)], Reason::OtherTimelineAhead);
     }
