@@ -98,7 +98,9 @@ fn bullets(mistakes: &[String]) -> String {
 pub fn load(path: &str, overrides: &Overrides) -> Result<AgentConfig, ConfigError> {
     let fail = |mistake: String| ConfigError { file: path.to_owned(), mistakes: vec![mistake] };
     let text = fs::read_to_string(path).map_err(|e| fail(format!("the file cannot be read: {e}")))?;
-    let value: Value = serde_saphyr::from_str(&text).map_err(|e| fail(format!("not readable as YAML: {e}")))?;
+    // An error that shows the lines around it would show the passwords in them.
+    let value: Value = serde_saphyr::from_str_with_options(&text, serde_saphyr::options! { with_snippet: false })
+        .map_err(|e| fail(format!("not readable as YAML: {e}")))?;
     check(&value, overrides).map_err(|mistakes| ConfigError { file: path.to_owned(), mistakes })
 }
 
@@ -149,12 +151,24 @@ impl Reader<'_> {
     /// A role with `username` and `password` or, our addition, `password_file`.
     fn role(&mut self, path: &str, default_name: &str) -> Credentials {
         let username = self.text(&format!("{path}.username")).unwrap_or_else(|| default_name.to_owned());
-        let inline = self.text(&format!("{path}.password")).map(Secret::new);
+        let inline = self.password(&format!("{path}.password"));
         let password = inline.or_else(|| {
             let file = self.text(&format!("{path}.password_file"))?;
             self.secret_file(&format!("{path}.password_file"), &file)
         });
         Credentials { username, password }
+    }
+
+    /// A password; what it is instead of a text is not repeated, because it may be one without quotes.
+    fn password(&mut self, path: &str) -> Option<Secret> {
+        match self.at(path) {
+            Value::String(text) if !text.is_empty() => Some(Secret::new(text.as_str())),
+            Value::String(_) | Value::Null => None,
+            _ => {
+                self.mistakes.push(format!("'{path}' is no text: put it in quotes"));
+                None
+            }
+        }
     }
 
     fn secret_file(&mut self, path: &str, file: &str) -> Option<Secret> {
@@ -371,6 +385,14 @@ mod tests {
         file["postgresql"]["listen"] = json!("*:5432");
         let mistakes = check(&file, &Overrides::default()).unwrap_err();
         assert!(mistakes[0].contains("postgresql.connect_address"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_password_that_is_a_number_is_not_repeated_in_the_mistake() {
+        let mut file = minimal();
+        file["postgresql"]["authentication"]["superuser"]["password"] = json!(123_456_789);
+        let mistakes = check(&file, &Overrides::default()).unwrap_err();
+        assert!(mistakes[0].contains("in quotes") && !mistakes[0].contains("123456789"), "{mistakes:?}");
     }
 
     #[test]

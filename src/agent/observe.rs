@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use super::{
     dynamic, lease,
     server::Process,
-    shell::Shell,
+    shell::{SETTLED, Shell},
     view::{Local, Lock, Past, StoppedData, View},
 };
 use crate::{
@@ -177,16 +177,17 @@ impl Shell {
         self.memory.no_standby_since = no_standby.then(|| self.memory.no_standby_since.unwrap_or(now));
         let not_streaming = matches!((local, lock), (Local::Standby(facts), Lock::Other(_)) if !facts.streaming);
         self.memory.not_streaming_since = not_streaming.then(|| self.memory.not_streaming_since.unwrap_or(now));
+        if matches!(local, Local::Primary(_) | Local::Standby(_)) && self.server.age() > SETTLED {
+            self.memory.failed_starts = 0;
+        }
         match local {
             Local::Primary(facts) => {
-                self.memory.failed_starts = 0;
                 // A primary that this agent found running: whom it waits for now may not have had time to confirm the past.
                 if !std::mem::replace(&mut self.knows_barrier, true) {
                     self.memory.sync_barrier = Some(facts.position);
                 }
             }
             Local::Standby(facts) if facts.streaming => {
-                self.memory.failed_starts = 0;
                 self.memory.failed_rejoins = 0;
                 self.memory.copied = false;
                 self.memory.wal_gone = false;
@@ -194,10 +195,7 @@ impl Shell {
                 self.memory.ready_behind = None;
                 self.knows_barrier = false;
             }
-            Local::Standby(_) => {
-                self.memory.failed_starts = 0;
-                self.knows_barrier = false;
-            }
+            Local::Standby(_) => self.knows_barrier = false,
             _ => {}
         }
     }

@@ -227,7 +227,11 @@ impl Shell {
         if self.retry_at.is_some_and(|at| Moment::now() < at) {
             return Ok(());
         }
-        self.server.start(&settings, standby).await?;
+        if let Err(error) = self.server.start(&settings, standby).await {
+            // A disk that is full or not ours any more: whoever leads must not go on trying for ever.
+            self.failed_start();
+            return Err(error);
+        }
         self.configured = Some(settings);
         self.announce_first_answer();
         Ok(())

@@ -126,7 +126,7 @@ impl Server {
     /// Observes the running server; a session that fails is given up.
     pub async fn observe(&self) -> Result<ServerFacts, PostgresError> {
         let observed = match self.session().await {
-            Ok(session) => session.observe().await,
+            Ok(session) => session.observe().await.and_then(|facts| self.checked(facts)),
             Err(error) => Err(error),
         };
         match &observed {
@@ -134,6 +134,26 @@ impl Server {
             Err(_) => drop(self.session.replace(None)),
         }
         observed
+    }
+
+    /// The facts, if they are of this server and not of another one that has taken its port.
+    fn checked(&self, facts: ServerFacts) -> Result<ServerFacts, PostgresError> {
+        let (ours, theirs) = (&self.config.installation.data_dir, Path::new(&facts.data_directory));
+        let same = ours == theirs || fs::canonicalize(ours).is_ok_and(|ours| fs::canonicalize(theirs).is_ok_and(|theirs| ours == theirs));
+        // A directory that was deleted under a running server has no canonical form, and its server is ours until it notices.
+        if same || !ours.exists() {
+            return Ok(facts);
+        }
+        let port = self.config.local.port;
+        Err(PostgresError::Sql(format!("another server answers on port {port}, with its data in '{}'", theirs.display())))
+    }
+
+    /// How long it has been running, as far as this agent knows.
+    pub fn age(&self) -> Duration {
+        match self.process.get() {
+            Process::Running(_, since) => Moment::now().since(since),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Starts it with these settings, as a standby or as a primary.
@@ -205,7 +225,7 @@ fn remove_stale_pid_file(data: &Path) -> Result<(), PostgresError> {
 
 fn is_postmaster(pid: i32, data: &Path) -> bool {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let same_place = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data);
+    let same_place = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| fs::canonicalize(data).is_ok_and(|data| cwd == data));
     name.trim() == "postgres" && same_place
 }
 

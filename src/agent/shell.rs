@@ -32,6 +32,9 @@ use crate::{
 /// Pause after a task or a start that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A server that ran this long was started well.
+pub(super) const SETTLED: Duration = Duration::from_secs(10);
+
 /// How often a starting server is asked whether it answers yet.
 const FIRST_ANSWER: Duration = Duration::from_millis(20);
 
@@ -314,14 +317,20 @@ impl Shell {
 
     fn hear(&mut self, message: &FromGuard) {
         if matches!(message, FromGuard::Ended { .. } | FromGuard::NotStarted { .. }) {
-            if !self.server.has_answered() && !self.server.is_stopping() {
-                self.memory.failed_starts = self.memory.failed_starts.saturating_add(1);
-                self.memory.ready_behind = None;
-                self.retry_at = Some(Moment::now() + RETRY);
+            let fenced = matches!(message, FromGuard::Ended { fenced: true, .. });
+            if self.server.age() < SETTLED && !self.server.is_stopping() && !fenced {
+                self.failed_start();
             }
             self.configured = None;
         }
         self.server.hear(message);
+    }
+
+    /// Notes that the server could not be started; the next attempt comes a little later.
+    pub(super) fn failed_start(&mut self) {
+        self.memory.failed_starts = self.memory.failed_starts.saturating_add(1);
+        self.memory.ready_behind = None;
+        self.retry_at = Some(Moment::now() + RETRY);
     }
 
     fn task_ended(&mut self, end: Result<TaskEnd, PostgresError>) {

@@ -159,7 +159,7 @@ pub struct Memory {
     pub ready_behind: Option<MemberName>,
     /// Attempts to come back that failed since the last success.
     pub failed_rejoins: u32,
-    /// Starts that failed since the server last answered.
+    /// Starts that failed, or were followed by an end within seconds, since the server last ran well.
     pub failed_starts: u32,
     /// Leader: after a change of the synchronous standbys, the position that the new ones have to confirm before the DCS may rely on them.
     pub sync_barrier: Option<Lsn>,

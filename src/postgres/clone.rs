@@ -66,6 +66,7 @@ pub fn recover_interrupted(installation: &Installation) -> Result<(), PostgresEr
     if !places.data.exists() && places.old.exists() {
         files::rename(&places.old, &places.data).map_err(PostgresError::file("rename", &places.old))?;
     }
+    remove_beside(files::beside(&places.data, ".dropped"));
     // Whatever a killed initdb or pg_basebackup left is incomplete.
     for leftover in [places.copy, files::beside(&places.data, ".init")] {
         files::remove_dir(&leftover).map_err(PostgresError::file("remove", leftover))?;
@@ -78,10 +79,24 @@ pub fn has_old(installation: &Installation) -> bool {
     Places::of(installation).old.exists()
 }
 
-/// Removes the replaced directory, once the copy has proved itself by streaming.
+/// Removes the replaced directory, once the copy has proved itself by streaming. Removing many files takes long: that is done beside
+/// whatever else goes on, under another name, and again after the next start should it be cut short.
 pub fn drop_old(installation: &Installation) -> Result<(), PostgresError> {
-    let old = Places::of(installation).old;
-    files::remove_dir(&old).map_err(PostgresError::file("remove", old))
+    let places = Places::of(installation);
+    let dropped = files::beside(&places.data, ".dropped");
+    if places.old.exists() && !dropped.exists() {
+        files::rename(&places.old, &dropped).map_err(PostgresError::file("rename", &places.old))?;
+    }
+    remove_beside(dropped);
+    Ok(())
+}
+
+fn remove_beside(directory: PathBuf) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = files::remove_dir(&directory) {
+            tracing::warn!("cannot remove '{}': {error}", directory.display());
+        }
+    });
 }
 
 /// Moves a data directory aside, as `.discarded`: for one that never held anybody's data but may still be wanted for looking.
@@ -105,8 +120,8 @@ mod tests {
         Installation { data_dir: dir.path().join("data"), bin_dir: "".into(), passfile: "".into() }
     }
 
-    #[test]
-    fn a_crash_between_the_renames_brings_the_old_directory_back() {
+    #[tokio::test]
+    async fn a_crash_between_the_renames_brings_the_old_directory_back() {
         let dir = tempfile::tempdir().unwrap();
         let installation = installation(&dir);
         fs::create_dir_all(dir.path().join("data.old/base")).unwrap();
@@ -116,8 +131,8 @@ mod tests {
         assert!(!dir.path().join("data.clone").exists());
     }
 
-    #[test]
-    fn a_directory_in_use_is_not_replaced_by_the_old_one() {
+    #[tokio::test]
+    async fn a_directory_in_use_is_not_replaced_by_the_old_one() {
         let dir = tempfile::tempdir().unwrap();
         let installation = installation(&dir);
         fs::create_dir_all(dir.path().join("data.old")).unwrap();

@@ -30,6 +30,8 @@ pub struct ServerFacts {
     pub in_recovery: bool,
     /// Whose data this is.
     pub system_id: SystemId,
+    /// Where the data are: another server may answer on the port of one that does not run.
+    pub data_directory: String,
     /// Such as 170005.
     pub version: u32,
     /// When the postmaster started, as PostgreSQL prints it.
@@ -98,6 +100,7 @@ select r.rec,
   coalesce((select json_agg(json_build_object('application_name', application_name, 'usename', usename,
       'client_addr', host(client_addr), 'state', state, 'sync_state', sync_state, 'sync_priority', sync_priority,
       'flush_lsn', (flush_lsn - '0/0')::bigint))::text from pg_stat_replication), '[]'),
+  current_setting('data_directory'),
   coalesce((select json_agg(slot_name)::text from pg_replication_slots 
       where slot_type = 'physical' and not temporary and wal_status is distinct from 'lost'), '[]')
 from (select pg_is_in_recovery() as rec) r
@@ -234,7 +237,8 @@ fn read_facts(row: &tokio_postgres::Row) -> Result<ServerFacts, Box<dyn std::err
         primary_conninfo: row.try_get(11)?,
         synchronous_standby_names: row.try_get(12)?,
         standbys: serde_json::from_str(&row.try_get::<_, String>(13)?)?,
-        slots: serde_json::from_str(&row.try_get::<_, String>(14)?)?,
+        data_directory: row.try_get(14)?,
+        slots: serde_json::from_str(&row.try_get::<_, String>(15)?)?,
     })
 }
 

@@ -65,7 +65,8 @@ impl RouterConfig {
     pub fn read(path: &Path) -> Result<RouterConfig, RoutingError> {
         let text = std::fs::read_to_string(path).map_err(|source| RoutingError::Unreadable { path: path.to_owned(), source })?;
         let wrong = |fault: String| RoutingError::Config { path: path.to_owned(), fault };
-        let document: Value = serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        let document: Value =
+            serde_saphyr::from_str_with_options(&text, serde_saphyr::options! { with_snippet: false }).map_err(|e| wrong(e.to_string()))?;
         let dcs = DcsConfig::from_patroni(&document).map_err(|source| RoutingError::DcsConfig { path: path.to_owned(), source })?;
         let Document { router: section, .. } = serde_json::from_value(document).map_err(|e| wrong(e.to_string()))?;
         let run_dir = section.run_dir;

@@ -94,6 +94,8 @@ impl Run {
         command.args(&self.arguments).envs(self.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        // SAFETY: one async-signal-safe system call without allocation.
+        unsafe { command.pre_exec(die_with_parent) };
         let mut child = command.spawn().map_err(|source| ProcessError::Start { program: program.clone(), source })?;
         let group = child.id().map(Group);
         if let (Some(text), Some(mut stdin)) = (self.input, child.stdin.take()) {
@@ -113,6 +115,11 @@ impl Run {
         let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
         Err(ProcessError::Failed { program, status: output.status.to_string(), output: last_lines(&String::from_utf8_lossy(said), 6) })
     }
+}
+
+/// Nobody is left to stop a program whose agent was killed: it would write to a directory that the next agent believes to own.
+fn die_with_parent() -> std::io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
 }
 
 /// A process group that is killed when this is dropped: pg_basebackup and pg_rewind have children of their own, and one that outlived a

@@ -97,7 +97,8 @@ fn judge(view: &View, mine: (Timeline, Lsn), peers: &std::collections::BTreeMap<
     let sync = &view.cluster.sync;
     let former_leader = |name: &MemberName| sync.leader.as_deref().is_some_and(|l| l.eq_ignore_ascii_case(name.as_str()));
     let mut votes = 0;
-    for (name, peer) in peers {
+    let rivals = rivals(view);
+    for (name, peer) in peers.iter().filter(|(name, _)| rivals.contains(*name)) {
         match peer {
             Peer::Silent => {}
             Peer::Primary => return Decision::wait_briefly(Reason::PrimaryAlive { peer: name.clone() }, RETRY),

@@ -62,7 +62,8 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
         return None;
     }
     let Some(answers) = &view.peers else {
-        return Some(Decision::act([Action::AskPeers(first)], Reason::AskingPeers));
+        // Everybody: when the first ones turn out to be dead, the race goes on with the same answers.
+        return Some(Decision::act([Action::AskPeers(view.others().cloned().collect())], Reason::AskingPeers));
     };
     let healthy = |name: &MemberName| answers.get(name).is_some_and(|peer| could_lead(view, peer, (server.timeline, server.position)));
     match (first.iter().any(healthy), candidate.and_then(|c| c.parse().ok())) {

@@ -35,6 +35,7 @@ fn server(in_recovery: bool) -> ServerFacts {
     ServerFacts {
         in_recovery,
         system_id: SYSTEM,
+        data_directory: "/data".into(),
         version: 170_000,
         started: String::new(),
         timeline: Timeline(1),
@@ -430,7 +431,7 @@ fn after_handing_over_the_candidate_goes_first_while_it_is_healthy() {
     view.cluster.status.final_timeline = Some(Timeline(1));
     view.cluster.status.final_lsn = Some(Lsn(900));
     view.cluster.failover = Some(FailoverKey { leader: Some("a".into()), member: Some("c".into()), scheduled_at: None });
-    assert_eq!(decide(&view).actions, [Action::AskPeers(BTreeSet::from([name("c")]))]);
+    assert_eq!(decide(&view).actions, [Action::AskPeers(BTreeSet::from([name("b"), name("c")]))]);
     view.peers = Some(BTreeMap::from([(name("c"), standby_peer(900))]));
     assert_eq!(decide(&view).reason, Reason::CandidateFirst { candidate: name("c") });
     view.peers = Some(BTreeMap::from([(name("c"), Peer::Silent)]));

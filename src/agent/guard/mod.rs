@@ -20,7 +20,7 @@ pub use link::{Guard as GuardLink, LinkError};
 pub use protocol::{FromGuard, StopMode, ToGuard};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper, set_parent_process_death_signal, setsid, wait},
+    process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, set_child_subreaper, set_parent_process_death_signal, setsid, wait},
 };
 use signal_hook::{consts, low_level::pipe};
 
@@ -255,13 +255,18 @@ impl Guard {
             let pid = postmaster.pid;
             return self.tell(&FromGuard::Running { pid });
         }
+        let guard = getpid();
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
-        // SAFETY: both calls are async-signal-safe system calls without allocation.
+        // SAFETY: these calls are async-signal-safe system calls without allocation.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 // When the guard dies, nobody enforces the lease any more: PostgreSQL stops with it.
                 set_parent_process_death_signal(Some(Signal::QUIT))?;
+                // It may have died already.
+                if getppid() != Some(guard) {
+                    return Err(std::io::ErrorKind::BrokenPipe.into());
+                }
                 // Its own session: a Ctrl-C for us is not one for PostgreSQL.
                 setsid()?;
                 Ok(())
