@@ -181,12 +181,12 @@ impl Shell {
             self.memory.failed_starts = 0;
         }
         match local {
-            Local::Primary(facts) => {
-                // A primary that this agent found running: whom it waits for now may not have had time to confirm the past.
-                if !std::mem::replace(&mut self.knows_barrier, true) {
-                    self.memory.sync_barrier = Some(facts.position);
-                }
+            // A primary that this agent found running: whom it waits for now may not have had time to confirm the past.
+            Local::Primary(facts) if !self.knows_barrier => {
+                self.knows_barrier = true;
+                self.memory.sync_barrier = Some(facts.position);
             }
+            Local::Primary(_) => {}
             Local::Standby(facts) if facts.streaming => {
                 self.memory.failed_rejoins = 0;
                 self.memory.copied = false;
