@@ -170,6 +170,7 @@ impl Shell {
         self.memory.has_old_data = clone::has_old(&self.config.installation);
         self.remember_slots(local, now);
         self.remember_cluster(now);
+        self.memory.unled_since = (*lock == Lock::Free).then(|| self.memory.unled_since.unwrap_or(now));
         let no_standby = match local {
             Local::Primary(facts) => !facts.standbys.iter().any(|s| s.state == "streaming"),
             _ => false,

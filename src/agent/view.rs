@@ -173,6 +173,8 @@ pub struct Memory {
     pub unclaimed_slots: BTreeMap<String, Moment>,
     /// A replaced data directory is still there.
     pub has_old_data: bool,
+    /// Since when nobody has held the leader key.
+    pub unled_since: Option<Moment>,
     /// The cluster as the DCS had it when it last knew one.
     pub past: Past,
     /// Since when the DCS has known neither a configuration nor a leader: it has lost its content.

@@ -15,6 +15,9 @@ use crate::{
 /// How soon to look again while the candidate is on its way.
 const RETRY: Duration = Duration::from_millis(300);
 
+/// How long whoever should go first is waited for without asking whether it is alive: on a busy machine a single question may go unanswered.
+const HEAD_START: Duration = Duration::from_secs(2);
+
 /// The leader is asked to hand over: to somebody who streams and, under synchronous replication, may succeed it.
 pub fn asked_to_hand_over(view: &View, server: &ServerFacts, request: &FailoverKey) -> Decision {
     let refuse = |why: String| Decision::act([Action::ClearFailover], Reason::BadHandOver { why });
@@ -60,6 +63,12 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
     };
     if first.is_empty() {
         return None;
+    }
+    let waited = view.memory.unled_since.map_or(Duration::ZERO, |since| view.now.since(since));
+    if waited < HEAD_START {
+        let candidate = candidate.and_then(|c| c.parse().ok());
+        let reason = candidate.map_or(Reason::SuccessorFirst, |candidate| Reason::CandidateFirst { candidate });
+        return Some(Decision::wait_briefly(reason, RETRY));
     }
     let Some(answers) = &view.peers else {
         // Everybody: when the first ones turn out to be dead, the race goes on with the same answers.

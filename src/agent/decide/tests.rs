@@ -431,6 +431,10 @@ fn after_handing_over_the_candidate_goes_first_while_it_is_healthy() {
     view.cluster.status.final_timeline = Some(Timeline(1));
     view.cluster.status.final_lsn = Some(Lsn(900));
     view.cluster.failover = Some(FailoverKey { leader: Some("a".into()), member: Some("c".into()), scheduled_at: None });
+    view.memory.unled_since = Some(NOW.minus(Duration::from_secs(1)));
+    assert_eq!(decide(&view).reason, Reason::CandidateFirst { candidate: name("c") });
+    assert_eq!(decide(&view).actions, [], "it has a head start");
+    view.memory.unled_since = Some(NOW.minus(Duration::from_secs(2)));
     assert_eq!(decide(&view).actions, [Action::AskPeers(BTreeSet::from([name("b"), name("c")]))]);
     view.peers = Some(BTreeMap::from([(name("c"), standby_peer(900))]));
     assert_eq!(decide(&view).reason, Reason::CandidateFirst { candidate: name("c") });
