@@ -79,13 +79,24 @@ pub struct StandbyFacts {
     pub flush_lsn: Option<Lsn>,
 }
 
+/// A standby's timeline: the receiver knows it while there is one, the control file learns of it with the next restartpoint, which may be
+/// minutes later. In between only the name of the segment with the last received byte tells. A segment without its history file is what a
+/// promotion that was cut short has left.
 const OBSERVE: &str = "
+with wal as (select f from pg_ls_dir('pg_wal') f where pg_is_in_recovery()),
+  place as (select pg_size_bytes(current_setting('wal_segment_size')) as size,
+    greatest(coalesce(pg_last_wal_receive_lsn() - '0/0', 0), coalesce(pg_last_wal_replay_lsn() - '0/0', 0), 1) - 1 as last),
+  segment as (select lpad(upper(to_hex(div(last, 4294967296)::bigint)), 8, '0')
+    || lpad(upper(to_hex(div(mod(last, 4294967296), size)::bigint)), 8, '0') as name from place),
+  files as (select max(('x' || substr(f, 1, 8))::bit(32)::int) as timeline from wal, segment
+    where f ~ '^[0-9A-F]{24}$' and substr(f, 9) = segment.name
+      and (f like '00000001%' or substr(f, 1, 8) || '.history' in (select f from wal)))
 select r.rec,
   (select system_identifier::text from pg_control_system()),
   current_setting('server_version_num')::int,
   pg_postmaster_start_time()::text,
   case when r.rec
-    then greatest(coalesce(w.received_tli, 0), c.timeline_id, coalesce(m.min_recovery_end_timeline, 0))
+    then greatest(coalesce(w.received_tli, 0), c.timeline_id, coalesce(m.min_recovery_end_timeline, 0), coalesce(files.timeline, 0))
     else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end,
   case when r.rec
     then greatest(coalesce(pg_last_wal_receive_lsn() - '0/0', 0), coalesce(pg_last_wal_replay_lsn() - '0/0', 0))
@@ -105,6 +116,7 @@ select r.rec,
       where slot_type = 'physical' and not temporary and wal_status is distinct from 'lost'), '[]')
 from (select pg_is_in_recovery() as rec) r
   cross join pg_control_checkpoint() c
+  cross join files
   left join pg_control_recovery() m on true
   left join pg_stat_wal_receiver w on true";
 

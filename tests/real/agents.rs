@@ -191,3 +191,23 @@ fn a_dcs_that_lost_its_content_never_leads_to_a_second_cluster() {
     assert_eq!(mode, "quorum", "the configuration is what it was");
     writer.check(&cluster);
 }
+
+#[test]
+fn a_standby_knows_its_timeline_when_nobody_streams_to_it_any_more() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let first = cluster.leader().unwrap().name.clone();
+    cluster.node(&first).lose_host();
+    let second = cluster.wait_for_another_leader(&first);
+    writer.wait_for_more();
+    cluster.node(&second).lose_host();
+    // A position on the timeline before would lose against any on this one, however much further it is.
+    let last = cluster.nodes.iter().find(|n| n.name != first && n.name != second).unwrap();
+    wait_until("the receiver is gone", LIMIT, || last.query("select count(*)::text from pg_stat_wal_receiver").is_ok_and(|n| n == "0"));
+    assert_eq!(last.get("/patroni").1["timeline"], 2, "{}", last.get("/patroni").1);
+    for name in [first, second] {
+        cluster.node(&name).start();
+    }
+    cluster.wait_healthy();
+    writer.check(&cluster);
+}
