@@ -16,6 +16,16 @@ pub fn deadline(sent: Moment, ttl: Duration) -> Moment {
     sent + ttl.saturating_sub(margin(ttl))
 }
 
+/// What the guard is to be told: `Some(Some(deadline))` to stop the server then, `Some(None)` that there is nothing to stop. `None`: nothing,
+/// because without a lease the guard keeps the deadline it has; only a renewal moves it.
+pub fn guarding(writes: bool, lease_until: Option<Moment>) -> Option<Option<Moment>> {
+    match (writes, lease_until) {
+        (true, None) => None,
+        (true, until) => Some(until),
+        (false, _) => Some(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,10 +2,11 @@
 
 pub mod action;
 pub mod config;
-mod decide;
+pub mod decide;
 mod dynamic;
 pub mod guard;
-mod lease;
+pub mod lease;
+pub mod memory;
 mod observe;
 mod peers;
 mod perform;

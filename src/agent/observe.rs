@@ -1,16 +1,16 @@
 //! Looking: the DCS, the lease, the local server. Everything that takes time is bounded.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use super::{
     dynamic, lease,
+    memory::Look,
     server::Process,
-    shell::{SETTLED, Shell},
-    view::{Local, Lock, Past, StoppedData, View},
+    shell::Shell,
+    view::{Local, Lock, StoppedData, View},
 };
 use crate::{
-    dcs::{Dcs, DcsError, Renewal, snapshot::Initialize},
-    model::MemberName,
+    dcs::{Dcs, DcsError, Renewal},
     postgres::{bootstrap, clone, conf, control_data, rewind},
     spec::settings::Settings,
     sys::{clock::Moment, files},
@@ -77,22 +77,6 @@ impl Shell {
     fn budget(&self) -> Duration {
         let all = self.settings.retry_timeout;
         self.lease_until.map_or(all, |until| all.min(until.since(Moment::now() + LEAST_BUDGET)).max(LEAST_BUDGET))
-    }
-
-    /// Keeps what the DCS knows, in case it loses it, and notices when it has.
-    fn remember_cluster(&mut self, now: Moment) {
-        if !self.dcs_answers {
-            return;
-        }
-        let cluster = &self.cluster;
-        match (&cluster.config, cluster.initialize, &cluster.leader) {
-            (Some(_), Initialize::Done(_), _) => {
-                self.memory.past = Past { members: cluster.members.clone(), sync: cluster.sync.clone() };
-                self.memory.forgotten_since = None;
-            }
-            (None, _, None) => drop(self.memory.forgotten_since.get_or_insert(now)),
-            _ => self.memory.forgotten_since = None,
-        }
     }
 
     async fn renew(&mut self) -> Result<Lock, DcsError> {
@@ -165,62 +149,26 @@ impl Shell {
 
     /// Keeps what later turns need to know.
     fn remember(&mut self, local: &Local, lock: &Lock) {
-        let now = Moment::now();
-        self.memory.unrecorded_bootstrap = bootstrap::unrecorded_mark(&self.config.installation).exists();
-        self.memory.has_old_data = clone::has_old(&self.config.installation);
-        self.remember_slots(local, now);
-        self.remember_cluster(now);
-        self.memory.unled_since = (*lock == Lock::Free).then(|| self.memory.unled_since.unwrap_or(now));
-        let no_standby = match local {
-            Local::Primary(facts) => !facts.standbys.iter().any(|s| s.state == "streaming"),
-            _ => false,
-        };
-        self.memory.no_standby_since = no_standby.then(|| self.memory.no_standby_since.unwrap_or(now));
-        let not_streaming = matches!((local, lock), (Local::Standby(facts), Lock::Other(_)) if !facts.streaming);
-        self.memory.not_streaming_since = not_streaming.then(|| self.memory.not_streaming_since.unwrap_or(now));
-        if matches!(local, Local::Primary(_) | Local::Standby(_)) && self.server.age() > SETTLED {
-            self.memory.failed_starts = 0;
-        }
-        match local {
-            // A primary that this agent found running: whom it waits for now may not have had time to confirm the past.
-            Local::Primary(facts) if !self.knows_barrier => {
-                self.knows_barrier = true;
-                self.memory.sync_barrier = Some(facts.position);
-            }
-            Local::Primary(_) => {}
-            Local::Standby(facts) if facts.streaming => {
-                self.memory.failed_rejoins = 0;
-                self.memory.copied = false;
-                self.memory.wal_gone = false;
-                self.memory.diverged = false;
-                self.memory.ready_behind = None;
-                self.knows_barrier = false;
-            }
-            Local::Standby(_) => self.knows_barrier = false,
-            _ => {}
-        }
-    }
-
-    /// Notes slots that nobody present streams through. The server is what tells, not this agent's memory of members: it may be new.
-    fn remember_slots(&mut self, local: &Local, now: Moment) {
-        let (Local::Primary(facts) | Local::Standby(facts)) = local else { return };
-        let claimed: BTreeSet<String> = self.cluster.members.keys().map(MemberName::slot_name).collect();
-        let known = std::mem::take(&mut self.memory.unclaimed_slots);
-        let unclaimed = facts.slots.difference(&claimed).map(|slot| (slot.clone(), known.get(slot).copied().unwrap_or(now)));
-        self.memory.unclaimed_slots = unclaimed.collect();
+        self.memory.look(&Look {
+            now: Moment::now(),
+            cluster: &self.cluster,
+            dcs_answers: self.dcs_answers,
+            lock,
+            local,
+            server_age: self.server.age(),
+            unrecorded_bootstrap: bootstrap::unrecorded_mark(&self.config.installation).exists(),
+            has_old_data: clone::has_old(&self.config.installation),
+        });
     }
 
     /// Passes the lease on to the guard while PostgreSQL accepts writes or is about to.
     async fn arm_guard(&mut self, local: &Local) {
         let writes = matches!(local, Local::Primary(_) | Local::Silent { .. }) || self.promotes();
-        let grace = lease::margin(self.settings.ttl) / 2;
-        let armed = match (writes, self.lease_until) {
-            (true, Some(until)) => self.server.arm(Some(until), grace).await,
-            // Without a lease the guard keeps the deadline it has: only a renewal moves it.
-            (true, None) => Ok(()),
-            (false, _) => self.server.arm(None, grace).await,
+        let told = match lease::guarding(writes, self.lease_until) {
+            Some(until) => self.server.arm(until, lease::margin(self.settings.ttl) / 2).await,
+            None => Ok(()),
         };
-        if let Err(error) = armed {
+        if let Err(error) = told {
             tracing::error!("the guard does not listen: {error}");
         }
     }

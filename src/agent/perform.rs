@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use super::{
     action::{Action, PgSync, Stop},
+    decide::names_at_start,
     guard::StopMode,
+    memory::TaskEnd,
     peers,
     shell::Shell,
-    tasks::{Rejoin, Running, TaskEnd},
+    tasks::{Rejoin, Running},
     view::{Local, Task, View},
 };
 use crate::{
@@ -203,12 +205,9 @@ impl Shell {
 
     async fn start_primary(&mut self) -> Result<(), PostgresError> {
         // The commits it acknowledges have to meet the voters that the DCS names, from the first one on.
-        let sync = &self.cluster.sync;
-        let mine = sync.leader.as_deref() == Some(self.config.name.as_str());
-        let count = u32::try_from(sync.voters.len()).unwrap_or(u32::MAX).saturating_sub(sync.quorum);
-        let names = if mine { PgSync::any(count, sync.voters.clone()) } else { PgSync::default() };
+        let names = names_at_start(&self.cluster.sync, &self.config.name);
         let settings = ServerSettings { synchronous_standby_names: names.render(), ..self.base_settings() };
-        self.knows_barrier = false;
+        self.memory.knows_barrier = false;
         let grace = super::lease::margin(self.settings.ttl) / 2;
         self.server.arm(self.lease_until, grace).await?;
         self.start(settings, false).await
@@ -224,12 +223,12 @@ impl Shell {
     }
 
     async fn start(&mut self, settings: ServerSettings, standby: bool) -> Result<(), PostgresError> {
-        if self.retry_at.is_some_and(|at| Moment::now() < at) {
+        if self.memory.has_to_wait(Moment::now()) {
             return Ok(());
         }
         if let Err(error) = self.server.start(&settings, standby).await {
             // A disk that is full or not ours any more: whoever leads must not go on trying for ever.
-            self.failed_start();
+            self.memory.start_failed(Moment::now());
             return Err(error);
         }
         self.configured = Some(settings);
@@ -296,7 +295,7 @@ impl Shell {
         if matches!(view.local, Local::Primary(_)) {
             // Everything up to here may have been acknowledged under the old names. A commit of our own makes the standbys report.
             let barrier = session.text("select pg_current_wal_insert_lsn()::text").await?;
-            self.memory.sync_barrier = Some(barrier.parse()?);
+            self.memory.barrier_is(barrier.parse()?);
             session.execute("begin; set local synchronous_commit = local; select pg_current_xact_id(); commit").await?;
         }
         Ok(Flow::LookAgain)
@@ -346,7 +345,7 @@ impl Shell {
 
     /// Starts a task, unless the last one failed a moment ago.
     fn begin(&mut self, kind: Task, work: impl Future<Output = Result<TaskEnd, PostgresError>> + 'static) {
-        if self.task.is_some() || self.retry_at.is_some_and(|at| Moment::now() < at) {
+        if self.task.is_some() || self.memory.has_to_wait(Moment::now()) {
             return;
         }
         self.task = Some(Running { kind, handle: tokio::task::spawn_local(work) });

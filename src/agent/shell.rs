@@ -14,10 +14,11 @@ use super::{
     decide::decide,
     dynamic,
     guard::{EXIT_FATAL, FromGuard, GuardLink, LinkError},
+    memory::{SETTLED, TaskEnd},
     publish::{self, PROTOCOL},
     reason::Reason,
     server::{Process, Server},
-    tasks::{Running, TaskEnd, Tools},
+    tasks::{Running, Tools},
     view::{Memory, Peer, Task},
 };
 use crate::{
@@ -28,12 +29,6 @@ use crate::{
     spec::settings::Settings,
     sys::{clock::Moment, memory, process::Run},
 };
-
-/// Pause after a task or a start that failed.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// A server that ran this long was started well.
-pub(super) const SETTLED: Duration = Duration::from_secs(10);
 
 /// How often a starting server is asked whether it answers yet.
 const FIRST_ANSWER: Duration = Duration::from_millis(20);
@@ -94,15 +89,11 @@ pub(super) struct Shell {
     pub(super) task: Option<Running>,
     pub(super) stopping: bool,
     pub(super) ended: bool,
-    /// `memory.sync_barrier` is what this agent itself has set for the primary that runs.
-    pub(super) knows_barrier: bool,
     pub(super) major_version: Option<String>,
     pub(super) published: Option<MemberData>,
     pub(super) configured: Option<ServerSettings>,
     /// The dynamic configuration as the DCS last had it.
     pub(super) last_config: Option<serde_json::Value>,
-    /// Nothing that failed is begun again before this.
-    pub(super) retry_at: Option<Moment>,
     wake: Rc<Notify>,
     said: Option<Reason>,
     pub(super) complaint: Option<String>,
@@ -174,12 +165,10 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         task: None,
         stopping: false,
         ended: false,
-        knows_barrier: false,
         major_version,
         published: None,
         configured: None,
         last_config,
-        retry_at: None,
         wake,
         said: None,
         complaint: None,
@@ -292,7 +281,7 @@ impl Shell {
                 continue;
             }
             let pause = decision.recheck.unwrap_or(view.settings.loop_wait).min(view.settings.loop_wait);
-            let until_retry = self.retry_at.map(|at| at.since(Moment::now())).filter(|d| !d.is_zero());
+            let until_retry = self.memory.retry_at.map(|at| at.since(Moment::now())).filter(|d| !d.is_zero());
             return until_retry.map_or(pause, |d| pause.min(d));
         }
     }
@@ -319,54 +308,25 @@ impl Shell {
         if matches!(message, FromGuard::Ended { .. } | FromGuard::NotStarted { .. }) {
             let fenced = matches!(message, FromGuard::Ended { fenced: true, .. });
             if self.server.age() < SETTLED && !self.server.is_stopping() && !fenced {
-                self.failed_start();
+                self.memory.start_failed(Moment::now());
             }
             self.configured = None;
         }
         self.server.hear(message);
     }
 
-    /// Notes that the server could not be started; the next attempt comes a little later.
-    pub(super) fn failed_start(&mut self) {
-        self.memory.failed_starts = self.memory.failed_starts.saturating_add(1);
-        self.memory.ready_behind = None;
-        self.retry_at = Some(Moment::now() + RETRY);
-    }
-
     fn task_ended(&mut self, end: Result<TaskEnd, PostgresError>) {
         let Some(kind) = self.task.take().map(|t| t.kind) else { return };
         match end {
-            Ok(TaskEnd::ReadyToFollow(leader)) => {
-                self.memory.diverged = false;
-                self.memory.ready_behind = Some(leader);
+            Ok(end) => {
+                if kind == Task::HandOver {
+                    self.lease_until = None;
+                }
+                self.memory.task_ended(kind, end, Moment::now());
             }
-            Ok(TaskEnd::Copied(leader)) => {
-                self.memory =
-                    Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, ..std::mem::take(&mut self.memory) };
-                self.memory.ready_behind = Some(leader);
-            }
-            Ok(TaskEnd::Diverged) => self.memory.diverged = true,
-            Ok(TaskEnd::WalGone) => self.memory.wal_gone = true,
-            // Nothing is wrong, and it does not stream: looking again at once would find the same.
-            Ok(TaskEnd::Done) if kind == Task::CompareHistories => self.retry_at = Some(Moment::now() + RETRY),
-            Ok(TaskEnd::Promoted(position)) => {
-                // The standbys that commits wait for have to have all that was here at the promotion before they may vote.
-                self.memory.sync_barrier = Some(position);
-                self.memory.checkpoint_due = true;
-                self.knows_barrier = true;
-            }
-            Ok(TaskEnd::Done) if kind == Task::Checkpoint => self.memory.checkpoint_due = false,
-            Ok(TaskEnd::Done) if kind == Task::HandOver => self.lease_until = None,
-            Ok(TaskEnd::Done) => {}
             Err(error) => {
                 tracing::warn!("{kind:?} failed: {error}");
-                self.retry_at = Some(Moment::now() + RETRY);
-                if kind == Task::Initialize {
-                    self.memory.holds_initialize = false;
-                }
-                if kind == Task::Rejoin && !matches!(error, PostgresError::NoOrigin { .. }) {
-                    self.memory.failed_rejoins += 1;
-                }
+                self.memory.task_failed(kind, !matches!(error, PostgresError::NoOrigin { .. }), Moment::now());
             }
         }
     }

@@ -5,6 +5,7 @@ use std::{rc::Rc, time::Duration};
 use super::{
     config::AgentConfig,
     guard::StopMode,
+    memory::TaskEnd,
     server::Server,
     view::{StoppedData, Task},
 };
@@ -22,23 +23,6 @@ const CLEAN_STOP: Duration = Duration::from_secs(60);
 
 /// A rewind that failed this often is given up for a copy.
 const REWINDS: u32 = 2;
-
-/// What a task leaves to the loop.
-#[derive(Debug)]
-pub enum TaskEnd {
-    /// Nothing.
-    Done,
-    /// Data is ready to be started as a standby of this member.
-    ReadyToFollow(MemberName),
-    /// A copy of this member is ready to be started as its standby.
-    Copied(MemberName),
-    /// The leader has no longer the WAL that the standby needs next.
-    WalGone,
-    /// The standby has WAL that its leader does not have.
-    Diverged,
-    /// The server accepts writes from this position on.
-    Promoted(Lsn),
-}
 
 /// What every task works with.
 #[derive(Clone)]

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dcs::snapshot::{MemberData, Snapshot, SyncState},
+    dcs::snapshot::Snapshot,
     model::{Lsn, MemberName, Timeline},
     postgres::control_data::ControlData,
     spec::settings::Settings,
     sys::clock::Moment,
 };
 
+pub use super::memory::{Memory, Past};
 pub use crate::postgres::sql::ServerFacts;
 
 /// One look at the world.
@@ -140,54 +141,6 @@ pub enum Task {
     Stop,
     /// The checkpoint after a promotion.
     Checkpoint,
-}
-
-/// What has to be remembered between turns.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Memory {
-    /// Leader: since when no standby has been streaming that could confirm commits.
-    pub no_standby_since: Option<Moment>,
-    /// Standby: since when it has not been streaming from the leader.
-    pub not_streaming_since: Option<Moment>,
-    /// Standby: histories were compared, and they have parted.
-    pub diverged: bool,
-    /// Standby: the leader has no longer the WAL that this one needs next.
-    pub wal_gone: bool,
-    /// The data directory is a copy that was made since the server last answered.
-    pub copied: bool,
-    /// Stopped data was made fit to follow this member.
-    pub ready_behind: Option<MemberName>,
-    /// Attempts to come back that failed since the last success.
-    pub failed_rejoins: u32,
-    /// Starts that failed, or were followed by an end within seconds, since the server last ran well.
-    pub failed_starts: u32,
-    /// Leader: after a change of the synchronous standbys, the position that the new ones have to confirm before the DCS may rely on them.
-    pub sync_barrier: Option<Lsn>,
-    /// The data directory is from a bootstrap of ours that was never recorded in the DCS: nobody's data is in it.
-    pub unrecorded_bootstrap: bool,
-    /// The claim to initialise the cluster is ours.
-    pub holds_initialize: bool,
-    /// Leader: the checkpoint after promotion is still to come.
-    pub checkpoint_due: bool,
-    /// Physical slots that belong to no present member, and since when that is known.
-    pub unclaimed_slots: BTreeMap<String, Moment>,
-    /// A replaced data directory is still there.
-    pub has_old_data: bool,
-    /// Since when nobody has held the leader key.
-    pub unled_since: Option<Moment>,
-    /// The cluster as the DCS had it when it last knew one.
-    pub past: Past,
-    /// Since when the DCS has known neither a configuration nor a leader: it has lost its content.
-    pub forgotten_since: Option<Moment>,
-}
-
-/// What a member remembers in case the DCS forgets it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Past {
-    /// The members, this one included.
-    pub members: BTreeMap<MemberName, MemberData>,
-    /// Who might succeed the leader.
-    pub sync: SyncState,
 }
 
 impl View {

@@ -16,6 +16,8 @@ use crate::agent::{
     view::{Local, Lock, Task, View},
 };
 
+pub use sync::names_at_start;
+
 /// Decides.
 pub fn decide(view: &View) -> Decision {
     if view.stopping {

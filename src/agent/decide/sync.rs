@@ -11,6 +11,7 @@ use crate::{
         view::{ServerFacts, View},
     },
     dcs::snapshot::SyncState,
+    model::MemberName,
     spec::settings::SyncMode,
 };
 
@@ -93,7 +94,7 @@ pub fn leader_step(view: &View, server: &ServerFacts) -> (Option<Action>, Option
     }
 }
 
-/// Whom PostgreSQL should wait for: members that stream and may lead. `None`: leave it for now. With nobody streaming, the last ones are
+/// Whom PostgreSQL should wait for: members that stream and may lead. `None`: as it is. With nobody streaming, the last ones are
 /// kept for a while: a standby that comes right back should not find commits acknowledged without it.
 fn target(view: &View, server: &ServerFacts, pg: &PgSync) -> Option<PgSync> {
     let eligible: BTreeSet<String> = streaming_members(view, server);
@@ -118,9 +119,7 @@ fn target(view: &View, server: &ServerFacts, pg: &PgSync) -> Option<PgSync> {
 /// Members that stream and may become leader, by the names they are known under in the DCS.
 pub fn streaming_members(view: &View, server: &ServerFacts) -> BTreeSet<String> {
     let streams = |name: &str| server.standbys.iter().any(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name));
-    let may_vote = |name: &&crate::model::MemberName| {
-        view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"))
-    };
+    let may_vote = |name: &&MemberName| view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"));
     view.others().filter(may_vote).map(ToString::to_string).filter(|n| streams(n)).collect()
 }
 
@@ -135,14 +134,22 @@ fn is_confirmed(view: &View, server: &ServerFacts, pg: &PgSync) -> bool {
     pg.names.iter().filter(has_it).count() >= pg.count as usize
 }
 
+/// Whom a primary waits for that is started in place: the commits it acknowledges have to meet the voters that the DCS names, from the first
+/// one on.
+pub fn names_at_start(sync: &SyncState, me: &MemberName) -> PgSync {
+    if sync.leader.as_deref() != Some(me.as_str()) {
+        return PgSync::default();
+    }
+    let count = u32::try_from(sync.voters.len()).unwrap_or(u32::MAX).saturating_sub(sync.quorum);
+    PgSync::any(count, sync.voters.clone())
+}
+
 /// Whom the first commit after a promotion waits for: everybody who may come.
 pub fn names_before_promotion(view: &View) -> PgSync {
     if view.settings.synchronous_mode == SyncMode::Off {
         return PgSync::default();
     }
-    let may_vote = |name: &&crate::model::MemberName| {
-        view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"))
-    };
+    let may_vote = |name: &&MemberName| view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"));
     let names = view.others().filter(may_vote).map(ToString::to_string).collect();
     PgSync::any(view.settings.synchronous_node_count, names)
 }

@@ -1,0 +1,230 @@
+//! What is kept from one turn to the next. Pure: the shell tells what it saw and what came of its work, and so can a model of the world.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::view::{Local, Lock, Task};
+use crate::{
+    dcs::snapshot::{Initialize, MemberData, Snapshot, SyncState},
+    model::{Lsn, MemberName},
+    sys::clock::Moment,
+};
+
+/// Pause after a task or a start that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A server that ran this long was started well.
+pub const SETTLED: Duration = Duration::from_secs(10);
+
+/// What has to be remembered between turns.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Leader: since when no standby has been streaming that could confirm commits.
+    pub no_standby_since: Option<Moment>,
+    /// Standby: since when it has not been streaming from the leader.
+    pub not_streaming_since: Option<Moment>,
+    /// Standby: histories were compared, and they have parted.
+    pub diverged: bool,
+    /// Standby: the leader has no longer the WAL that this one needs next.
+    pub wal_gone: bool,
+    /// The data directory is a copy that was made since the server last answered.
+    pub copied: bool,
+    /// Stopped data was made fit to follow this member.
+    pub ready_behind: Option<MemberName>,
+    /// Attempts to come back that failed since the last success.
+    pub failed_rejoins: u32,
+    /// Starts that failed, or were followed by an end within seconds, since the server last ran well.
+    pub failed_starts: u32,
+    /// `sync_barrier` is what this agent itself has set for the primary that runs.
+    pub knows_barrier: bool,
+    /// Leader: after a change of the synchronous standbys, the position that the new ones have to confirm before the DCS may rely on them.
+    pub sync_barrier: Option<Lsn>,
+    /// The data directory is from a bootstrap of ours that was never recorded in the DCS: nobody's data is in it.
+    pub unrecorded_bootstrap: bool,
+    /// The claim to initialise the cluster is ours.
+    pub holds_initialize: bool,
+    /// Leader: the checkpoint after promotion is still to come.
+    pub checkpoint_due: bool,
+    /// Physical slots that belong to no present member, and since when that is known.
+    pub unclaimed_slots: BTreeMap<String, Moment>,
+    /// A replaced data directory is still there.
+    pub has_old_data: bool,
+    /// Nothing that failed is begun again before this.
+    pub retry_at: Option<Moment>,
+    /// Since when nobody has held the leader key.
+    pub unled_since: Option<Moment>,
+    /// The cluster as the DCS had it when it last knew one.
+    pub past: Past,
+    /// Since when the DCS has known neither a configuration nor a leader: it has lost its content.
+    pub forgotten_since: Option<Moment>,
+}
+
+/// What a member remembers in case the DCS forgets it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Past {
+    /// The members, this one included.
+    pub members: BTreeMap<MemberName, MemberData>,
+    /// Who might succeed the leader.
+    pub sync: SyncState,
+}
+
+/// What a look found, as far as it changes what is remembered.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// When.
+    pub now: Moment,
+    /// The cluster as the DCS has it; when it is silent, as it last was.
+    pub cluster: &'a Snapshot,
+    /// The DCS answered.
+    pub dcs_answers: bool,
+    /// Who holds the leader key.
+    pub lock: &'a Lock,
+    /// The local server.
+    pub local: &'a Local,
+    /// For how long the server has been running.
+    pub server_age: Duration,
+    /// The mark of a bootstrap that was never recorded lies beside the data directory.
+    pub unrecorded_bootstrap: bool,
+    /// A replaced data directory is still there.
+    pub has_old_data: bool,
+}
+
+/// What a task leaves to the loop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskEnd {
+    /// Nothing.
+    Done,
+    /// Data is ready to be started as a standby of this member.
+    ReadyToFollow(MemberName),
+    /// A copy of this member is ready to be started as its standby.
+    Copied(MemberName),
+    /// The leader has no longer the WAL that the standby needs next.
+    WalGone,
+    /// The standby has WAL that its leader does not have.
+    Diverged,
+    /// The server accepts writes from this position on.
+    Promoted(Lsn),
+}
+
+impl Memory {
+    /// Takes in a look.
+    pub fn look(&mut self, look: &Look<'_>) {
+        let now = look.now;
+        self.unrecorded_bootstrap = look.unrecorded_bootstrap;
+        self.has_old_data = look.has_old_data;
+        self.look_at_slots(look);
+        self.look_at_cluster(look);
+        self.unled_since = (*look.lock == Lock::Free).then(|| self.unled_since.unwrap_or(now));
+        let no_standby = match look.local {
+            Local::Primary(facts) => !facts.standbys.iter().any(|s| s.state == "streaming"),
+            _ => false,
+        };
+        self.no_standby_since = no_standby.then(|| self.no_standby_since.unwrap_or(now));
+        let not_streaming = matches!((look.local, look.lock), (Local::Standby(facts), Lock::Other(_)) if !facts.streaming);
+        self.not_streaming_since = not_streaming.then(|| self.not_streaming_since.unwrap_or(now));
+        if matches!(look.local, Local::Primary(_) | Local::Standby(_)) && look.server_age > SETTLED {
+            self.failed_starts = 0;
+        }
+        self.look_at_server(look.local);
+    }
+
+    fn look_at_server(&mut self, local: &Local) {
+        match local {
+            // A primary that this agent found running: whom it waits for now may not have had time to confirm the past.
+            Local::Primary(facts) if !self.knows_barrier => self.barrier_is(facts.position),
+            Local::Standby(facts) if facts.streaming => {
+                self.failed_rejoins = 0;
+                self.copied = false;
+                self.wal_gone = false;
+                self.diverged = false;
+                self.ready_behind = None;
+                self.knows_barrier = false;
+            }
+            Local::Standby(_) => self.knows_barrier = false,
+            _ => {}
+        }
+    }
+
+    /// Keeps what the DCS knows, in case it loses it, and notices when it has.
+    fn look_at_cluster(&mut self, look: &Look<'_>) {
+        if !look.dcs_answers {
+            return;
+        }
+        let cluster = look.cluster;
+        match (&cluster.config, cluster.initialize, &cluster.leader) {
+            (Some(_), Initialize::Done(_), _) => {
+                self.past = Past { members: cluster.members.clone(), sync: cluster.sync.clone() };
+                self.forgotten_since = None;
+            }
+            (None, _, None) => drop(self.forgotten_since.get_or_insert(look.now)),
+            _ => self.forgotten_since = None,
+        }
+    }
+
+    /// Notes slots that nobody present streams through. The server is what tells, not this agent's memory of members: it may be new.
+    fn look_at_slots(&mut self, look: &Look<'_>) {
+        let (Local::Primary(facts) | Local::Standby(facts)) = look.local else { return };
+        let claimed: BTreeSet<String> = look.cluster.members.keys().map(MemberName::slot_name).collect();
+        let known = std::mem::take(&mut self.unclaimed_slots);
+        let unclaimed = facts.slots.difference(&claimed).map(|slot| (slot.clone(), known.get(slot).copied().unwrap_or(look.now)));
+        self.unclaimed_slots = unclaimed.collect();
+    }
+
+    /// The new synchronous standbys have to confirm this position before the DCS may rely on them.
+    pub fn barrier_is(&mut self, position: Lsn) {
+        self.knows_barrier = true;
+        self.sync_barrier = Some(position);
+    }
+
+    /// A task has ended well.
+    pub fn task_ended(&mut self, kind: Task, end: TaskEnd, now: Moment) {
+        match (kind, end) {
+            (_, TaskEnd::ReadyToFollow(leader)) => {
+                self.diverged = false;
+                self.ready_behind = Some(leader);
+            }
+            (_, TaskEnd::Copied(leader)) => {
+                *self = Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, ..std::mem::take(self) };
+                self.ready_behind = Some(leader);
+            }
+            (_, TaskEnd::Diverged) => self.diverged = true,
+            (_, TaskEnd::WalGone) => self.wal_gone = true,
+            // Nothing is wrong, and it does not stream: looking again at once would find the same.
+            (Task::CompareHistories, TaskEnd::Done) => self.retry_at = Some(now + RETRY),
+            (_, TaskEnd::Promoted(position)) => {
+                // The standbys that commits wait for have to have all that was here at the promotion before they may vote.
+                self.barrier_is(position);
+                self.checkpoint_due = true;
+            }
+            (Task::Checkpoint, TaskEnd::Done) => self.checkpoint_due = false,
+            (_, TaskEnd::Done) => {}
+        }
+    }
+
+    /// A task has failed. `source_answered`: not only for want of the member that it needed.
+    pub fn task_failed(&mut self, kind: Task, source_answered: bool, now: Moment) {
+        self.retry_at = Some(now + RETRY);
+        if kind == Task::Initialize {
+            self.holds_initialize = false;
+        }
+        if kind == Task::Rejoin && source_answered {
+            self.failed_rejoins += 1;
+        }
+    }
+
+    /// The server could not be started, or ended a moment after; the next attempt comes a little later.
+    pub fn start_failed(&mut self, now: Moment) {
+        self.failed_starts = self.failed_starts.saturating_add(1);
+        self.ready_behind = None;
+        self.retry_at = Some(now + RETRY);
+    }
+
+    /// True while what failed should not be begun again yet.
+    pub fn has_to_wait(&self, now: Moment) -> bool {
+        self.retry_at.is_some_and(|at| now < at)
+    }
+}
