@@ -1,5 +1,5 @@
-//! The tree of commands. Each command's own arguments live in its file; adding a command is one line in [`Command`] and one in
-//! [`Command::run`].
+//! The tree of commands. Each command's own arguments live in its file; adding a command is one line in [`Command`] or [`Verb`] and
+//! one in its `run`.
 
 use clap::{Parser, Subcommand};
 
@@ -42,15 +42,8 @@ pub enum Command {
     /// Create a cluster
     #[command(subcommand)]
     Create(Create),
-    Apply(apply::Args),
-    Plan(plan::Args),
-    Status(status::Args),
-    List(list::Args),
-    Connect(connect::Args),
-    Dsn(dsn::Args),
-    Switchover(switchover::Args),
-    Scale(scale::Args),
-    Logs(logs::Args),
+    #[command(flatten)]
+    Verb(Verb),
     /// Delete a cluster
     #[command(subcommand)]
     Delete(Delete),
@@ -91,11 +84,10 @@ pub enum Delete {
     Cluster(delete_cluster::Args),
 }
 
-/// What can be done with a cluster, noun first.
+/// What is done with a cluster, under one name in either order of words.
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)]
-pub enum Cluster {
-    Create(create_cluster::Args),
+pub enum Verb {
     Apply(apply::Args),
     Plan(plan::Args),
     Status(status::Args),
@@ -105,6 +97,15 @@ pub enum Cluster {
     Switchover(switchover::Args),
     Scale(scale::Args),
     Logs(logs::Args),
+}
+
+/// What can be done with a cluster, noun first.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum Cluster {
+    Create(create_cluster::Args),
+    #[command(flatten)]
+    Verb(Verb),
     Delete(delete_cluster::Args),
 }
 
@@ -122,17 +123,11 @@ impl Command {
     pub fn run(self, context: &Context) -> Result<Exit, CommandError> {
         match self {
             Command::Create(Create::Cluster(args)) => create_cluster::run(context, &args),
-            Command::Apply(args) => apply::run(context, &args),
-            Command::Plan(args) => plan::run(context, &args),
-            Command::Status(args) => status::run(context, &args),
-            Command::List(args) => list::run(context, &args),
-            Command::Connect(args) => connect::run(context, &args),
-            Command::Dsn(args) => dsn::run(context, &args),
-            Command::Switchover(args) => switchover::run(context, &args),
-            Command::Scale(args) => scale::run(context, &args),
-            Command::Logs(args) => logs::run(context, &args),
+            Command::Verb(verb) => verb.run(context),
             Command::Delete(Delete::Cluster(args)) => delete_cluster::run(context, &args),
-            Command::Cluster(noun_first) => noun_first.verb_first().run(context),
+            Command::Cluster(Cluster::Create(args)) => create_cluster::run(context, &args),
+            Command::Cluster(Cluster::Verb(verb)) => verb.run(context),
+            Command::Cluster(Cluster::Delete(args)) => delete_cluster::run(context, &args),
             Command::Image(command) => image::run(context, &command),
             Command::Doctor(args) => doctor::run(context, &args),
             Command::Completion(args) => completion::run(context, &args),
@@ -147,20 +142,18 @@ impl Command {
     }
 }
 
-impl Cluster {
-    fn verb_first(self) -> Command {
+impl Verb {
+    fn run(self, context: &Context) -> Result<Exit, CommandError> {
         match self {
-            Cluster::Create(args) => Command::Create(Create::Cluster(args)),
-            Cluster::Apply(args) => Command::Apply(args),
-            Cluster::Plan(args) => Command::Plan(args),
-            Cluster::Status(args) => Command::Status(args),
-            Cluster::List(args) => Command::List(args),
-            Cluster::Connect(args) => Command::Connect(args),
-            Cluster::Dsn(args) => Command::Dsn(args),
-            Cluster::Switchover(args) => Command::Switchover(args),
-            Cluster::Scale(args) => Command::Scale(args),
-            Cluster::Logs(args) => Command::Logs(args),
-            Cluster::Delete(args) => Command::Delete(Delete::Cluster(args)),
+            Verb::Apply(args) => apply::run(context, &args),
+            Verb::Plan(args) => plan::run(context, &args),
+            Verb::Status(args) => status::run(context, &args),
+            Verb::List(args) => list::run(context, &args),
+            Verb::Connect(args) => connect::run(context, &args),
+            Verb::Dsn(args) => dsn::run(context, &args),
+            Verb::Switchover(args) => switchover::run(context, &args),
+            Verb::Scale(args) => scale::run(context, &args),
+            Verb::Logs(args) => logs::run(context, &args),
         }
     }
 }
