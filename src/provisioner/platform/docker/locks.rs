@@ -3,19 +3,12 @@
 //! The engine has no compare-and-swap, so each contender puts its own lock down first and looks around afterwards. Of two that do so at the
 //! same time at least one sees the other; whoever sees another steps back.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{io, time::Duration};
 
-use bollard::{
-    Docker,
-    models::{Volume, VolumeCreateRequest},
-    query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions},
-};
+use bollard::{Docker, models::Volume};
 use jiff::Timestamp;
 
-use super::{
-    engine::{failed, or_missing},
-    names,
-};
+use super::{labelled_volumes, names};
 use crate::{
     model::ClusterName,
     provisioner::{
@@ -60,13 +53,13 @@ pub(super) async fn renew(docker: &Docker, held: &HeldLock) -> Result<HeldLock, 
         return Err(ProvisionError::LockLost { cluster: held.cluster.clone() });
     }
     let renewed = put(docker, &held.cluster, held.record.renewed(Timestamp::now())).await?;
-    remove(docker, &held.object).await?;
+    labelled_volumes::remove(docker, &held.object).await?;
     Ok(renewed)
 }
 
 /// Gives the lock back.
 pub(super) async fn release(docker: &Docker, held: &HeldLock) -> Result<(), ProvisionError> {
-    remove(docker, &held.object).await
+    labelled_volumes::remove(docker, &held.object).await
 }
 
 /// Somebody else's lock that is alive. Dead ones are removed on the way.
@@ -75,7 +68,7 @@ async fn live_other(docker: &Docker, mine: &HeldLock) -> Result<Option<LockRecor
     for found in list(docker, &mine.cluster).await? {
         match found.record {
             _ if found.object == mine.object => {}
-            record if record.is_dead_here(Timestamp::now()) => remove(docker, &found.object).await?,
+            record if record.is_dead_here(Timestamp::now()) => labelled_volumes::remove(docker, &found.object).await?,
             record => live = Some(record),
         }
     }
@@ -86,17 +79,12 @@ async fn put(docker: &Docker, cluster: &ClusterName, record: LockRecord) -> Resu
     let object = names::lock(cluster, &hex::encode(random::<8>()?));
     let mut labels = names::labels(cluster, ObjectKind::Lock, None);
     labels.insert(names::LOCK.to_owned(), serde_json::to_string(&record).expect("a lock's record is plain data"));
-    let request = VolumeCreateRequest { name: Some(object.clone()), labels: Some(labels), ..Default::default() };
-    docker.create_volume(request).await.map_err(failed(format!("create volume '{object}'")))?;
+    labelled_volumes::put(docker, &object, labels).await?;
     Ok(HeldLock { cluster: cluster.clone(), object, record })
 }
 
 async fn list(docker: &Docker, cluster: &ClusterName) -> Result<Vec<Found>, ProvisionError> {
-    let wanted = names::labels(cluster, ObjectKind::Lock, None).into_iter().map(|(label, value)| format!("{label}={value}"));
-    let filters = HashMap::from([("label", wanted.collect::<Vec<_>>())]);
-    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-    let answer = docker.list_volumes(Some(options)).await.map_err(failed("list volumes"))?;
-    let found = answer.volumes.unwrap_or_default().into_iter();
+    let found = labelled_volumes::list(docker, cluster, ObjectKind::Lock).await?.into_iter();
     Ok(found.map(|volume| Found { record: record_of(&volume), object: volume.name }).collect())
 }
 
@@ -113,11 +101,6 @@ fn record_of(volume: &Volume) -> LockRecord {
         since,
         expires: since + LEASE,
     })
-}
-
-async fn remove(docker: &Docker, object: &str) -> Result<(), ProvisionError> {
-    let removal = docker.remove_volume(object, None::<RemoveVolumeOptions>).await;
-    or_missing(removal).map(|_| ()).map_err(failed(format!("remove volume '{object}'")))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], ProvisionError> {

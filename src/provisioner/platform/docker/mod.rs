@@ -10,6 +10,7 @@ mod ensure;
 mod exec;
 mod images;
 mod inventory;
+mod labelled_volumes;
 mod locks;
 mod names;
 mod planner;

@@ -5,22 +5,12 @@
 
 use std::collections::HashMap;
 
-use bollard::{
-    Docker,
-    models::VolumeCreateRequest,
-    query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions},
-};
+use bollard::Docker;
 
-use super::{
-    engine::{failed, or_missing},
-    names,
-};
-use crate::{
-    model::ClusterName,
-    provisioner::{
-        error::ProvisionError,
-        observe::{ObjectKind, StoredSpec},
-    },
+use super::{labelled_volumes, names};
+use crate::provisioner::{
+    error::ProvisionError,
+    observe::{ObjectKind, StoredSpec},
 };
 
 /// The spec of the highest generation among these volumes.
@@ -39,15 +29,12 @@ pub(super) async fn ensure(docker: &Docker, stored: &StoredSpec) -> Result<(), P
     let cluster = &stored.spec.name;
     let name = names::spec(cluster, stored.generation);
     let labels = labels_of(stored);
-    let request = VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels.clone()), ..Default::default() };
-    let volume = docker.create_volume(request).await.map_err(failed(format!("create volume '{name}'")))?;
-    // The engine hands out an existing volume of that name as if it had made it.
+    let volume = labelled_volumes::put(docker, &name, labels.clone()).await?;
     if volume.labels != labels {
         return Err(ProvisionError::UnreadableSpec { volume: name, reason: "another spec has this generation".to_owned() });
     }
-    for older in volumes(docker, cluster).await?.into_iter().filter(|volume| *volume != name) {
-        let removal = docker.remove_volume(&older, None::<RemoveVolumeOptions>).await;
-        or_missing(removal).map_err(failed(format!("remove volume '{older}'")))?;
+    for older in labelled_volumes::list(docker, cluster, ObjectKind::Spec).await?.into_iter().filter(|volume| volume.name != name) {
+        labelled_volumes::remove(docker, &older.name).await?;
     }
     Ok(())
 }
@@ -58,15 +45,6 @@ fn labels_of(stored: &StoredSpec) -> HashMap<String, String> {
     labels.insert(names::INITIALIZED.to_owned(), stored.initialized.to_string());
     labels.insert(names::SPEC.to_owned(), serde_json::to_string(stored).expect("a stored spec is plain data"));
     labels
-}
-
-/// The volumes that carry a spec of this cluster.
-async fn volumes(docker: &Docker, cluster: &ClusterName) -> Result<Vec<String>, ProvisionError> {
-    let wanted = names::labels(cluster, ObjectKind::Spec, None).into_iter().map(|(label, value)| format!("{label}={value}"));
-    let filters = HashMap::from([("label", wanted.collect::<Vec<_>>())]);
-    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-    let answer = docker.list_volumes(Some(options)).await.map_err(failed("list volumes"))?;
-    Ok(answer.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
 }
 
 #[cfg(test)]
