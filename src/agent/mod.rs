@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod config;
+mod configure;
 pub mod decide;
 mod dynamic;
 pub mod guard;

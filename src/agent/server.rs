@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     postgres::{
-        PostgresError,
+        Installation, PostgresError,
         conf::{self, ServerSettings},
         sql::{ServerFacts, Session},
     },
@@ -58,6 +58,11 @@ impl Server {
             session: RefCell::new(None),
             changed: Notify::new(),
         }
+    }
+
+    /// Its directories.
+    pub fn installation(&self) -> &Installation {
+        &self.config.installation
     }
 
     /// What is known of the process.

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     config::{self, AgentConfig, Overrides},
+    configure,
     decide::decide,
     dynamic,
     guard::{EXIT_FATAL, FromGuard, GuardLink, LinkError},
@@ -221,6 +222,15 @@ async fn answer_requests(
                 let written = dcs.put_failover(&key, None).await.map(drop).map_err(|e| e.to_string());
                 wake.notify_one();
                 let _ = answer.send(written);
+            }
+            ApiRequest::Configure { change, answer } => {
+                // Beside everything else: PostgreSQL is asked about every parameter, and peers wait for their answers meanwhile.
+                let (server, dcs, wake) = (server.clone(), dcs.clone(), wake.clone());
+                tokio::task::spawn_local(async move {
+                    let changed = configure::configure(dcs.as_ref(), server.installation(), change).await;
+                    wake.notify_one();
+                    let _ = answer.send(changed);
+                });
             }
             ApiRequest::Observe { answer } => {
                 let facts = observe_for_peers(&server, &mut session).await;

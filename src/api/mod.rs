@@ -1,6 +1,7 @@
 //! The REST API: answers from the published status, requests to the shell; never PostgreSQL itself. Speaks Patroni's protocol.
 
 mod answers;
+pub mod change;
 mod documents;
 mod handover;
 mod health;

@@ -9,7 +9,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{patch, post},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -22,7 +22,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Answer, ApiRequest, Body, HandoverKind, NodeStatus, Outcome, answers::answer, check_handover, handover::judge_handover};
+use super::{
+    Answer, ApiRequest, Body, HandoverKind, NodeStatus, Outcome,
+    answers::answer,
+    change::{Change, Changed},
+    check_handover,
+    handover::judge_handover,
+};
 use crate::{dcs::snapshot::Snapshot, sys::clock::Moment};
 
 /// Connections served at the same time; more wait in the kernel's queue.
@@ -31,6 +37,8 @@ const CONNECTIONS: usize = 128;
 const READ_LIMIT: Duration = Duration::from_secs(3);
 /// A request and its answer, unless it waits for a new leader.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// A change of the configuration: PostgreSQL's judgement and several trips to the DCS.
+const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 /// PostgreSQL's answer to one question: peers in a leader race wait for it.
 const OBSERVE_LIMIT: Duration = Duration::from_millis(1200);
 /// Largest body: a dynamic configuration is far below.
@@ -79,6 +87,7 @@ async fn one_request(stream: TcpStream, router: Router) -> Result<(), hyper::Err
 
 fn router(published: Published) -> Router {
     Router::new()
+        .route("/config", patch(merge_config).put(replace_config).fallback(from_status))
         .route("/switchover", post(switchover).fallback(from_status))
         .route("/failover", post(failover).fallback(from_status))
         .fallback(from_status)
@@ -99,6 +108,27 @@ async fn observed_now(published: &Published) -> Arc<NodeStatus> {
     match timeout(OBSERVE_LIMIT, observed).await {
         Ok(Ok(status)) if asked.is_ok() => status,
         _ => Arc::new(NodeStatus { xlog: None, ..published.status.borrow().as_ref().clone() }),
+    }
+}
+
+async fn merge_config(State(published): State<Published>, request: Request) -> Answer {
+    change_config(published, Change::Merge, request).await
+}
+
+async fn replace_config(State(published): State<Published>, request: Request) -> Answer {
+    change_config(published, Change::Replace, request).await
+}
+
+async fn change_config(published: Published, kind: impl FnOnce(Value) -> Change, request: Request) -> Answer {
+    let body = match read_body(request).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let (answer, changed) = oneshot::channel();
+    let sent = published.requests.send(ApiRequest::Configure { change: kind(body), answer }).await;
+    match timeout(CHANGE_LIMIT, changed).await {
+        Ok(Ok(changed)) if sent.is_ok() => changed.told(),
+        _ => Changed::Unknown("no answer in time".to_owned()).told(),
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use crate::{
+    api::change::{Change, Changed},
     dcs::snapshot::{FailoverKey, MemberRole, PgState, Snapshot},
     model::{Lsn, MemberName, SystemId, Timeline},
     spec::settings::SyncMode,
@@ -24,6 +25,13 @@ pub enum ApiRequest {
         key: FailoverKey,
         /// Told when the key is written.
         answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// Change the dynamic configuration, unless the change has a mistake.
+    Configure {
+        /// What to change.
+        change: Change,
+        /// What came of it.
+        answer: oneshot::Sender<Changed>,
     },
     /// Observe PostgreSQL now. Members that count each other's positions in a leader race must not count yesterday's.
     Observe {

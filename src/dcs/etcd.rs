@@ -330,6 +330,15 @@ impl Dcs for Etcd {
         Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| kv.value() == value.as_bytes()))
     }
 
+    async fn put_config(&self, config: &serde_json::Value, seen: i64) -> Result<bool, DcsError> {
+        let key = self.keys.of("config");
+        let value = json(config);
+        let put = TxnOp::put(key.as_str(), value.as_str(), None);
+        let txn = Txn::new().when([unchanged(&key, Some(seen))]).and_then([put]).or_else([TxnOp::get(key.as_str(), None)]);
+        let answer = self.txn(txn).await?;
+        Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| kv.value() == value.as_bytes()))
+    }
+
     async fn put_config_if_absent(&self, config: &serde_json::Value) -> Result<bool, DcsError> {
         let key = self.keys.of("config");
         let absent = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
@@ -404,7 +413,10 @@ fn read_snapshot(base: &str, kvs: &[KeyValue]) -> Snapshot {
         let Some(relative) = key.strip_prefix(base) else { continue };
         match relative {
             "initialize" => snapshot.initialize = value.parse().map_or(Initialize::InProgress, Initialize::Done),
-            "config" => snapshot.config = parsed(value).filter(serde_json::Value::is_object),
+            "config" => {
+                snapshot.config = parsed(value).filter(serde_json::Value::is_object);
+                snapshot.config_version = Some(kv.mod_revision());
+            }
             "leader" => snapshot.leader = value.parse().ok(),
             "status" => snapshot.status = parsed(value).unwrap_or_default(),
             "sync" => {

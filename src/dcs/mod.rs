@@ -91,6 +91,9 @@ pub trait Dcs {
     /// Writes a request to hand over. `seen`: only over this version.
     async fn put_failover(&self, request: &FailoverKey, seen: Option<i64>) -> Result<bool, DcsError>;
 
+    /// Replaces the dynamic configuration, if nobody changed it since `seen`.
+    async fn put_config(&self, config: &serde_json::Value, seen: i64) -> Result<bool, DcsError>;
+
     /// Writes the dynamic configuration if there is none.
     async fn put_config_if_absent(&self, config: &serde_json::Value) -> Result<bool, DcsError>;
 }

@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub initialize: Initialize,
     /// The dynamic configuration, if there is a readable one.
     pub config: Option<Value>,
+    /// Version of the configuration's key, readable or not.
+    pub config_version: Option<i64>,
     /// Who holds the leader key.
     pub leader: Option<MemberName>,
     /// Members with a live session.

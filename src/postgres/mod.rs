@@ -5,6 +5,7 @@ pub mod clone;
 pub mod conf;
 pub mod conninfo;
 pub mod control_data;
+pub mod parameter_check;
 pub mod rewind;
 pub mod sql;
 

@@ -3,6 +3,7 @@
 mod check;
 mod cluster;
 mod difference;
+pub mod dynamic;
 mod mistake;
 mod parameters;
 mod raw;

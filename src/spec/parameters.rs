@@ -27,7 +27,7 @@ const MANAGED: &[(&str, &str)] = &[
 ];
 
 /// The lowest values with which replication still works.
-const AT_LEAST: &[(&str, u64)] = &[
+pub(super) const AT_LEAST: &[(&str, u64)] = &[
     ("max_connections", 25),
     ("max_wal_senders", 3),
     ("max_locks_per_transaction", 32),
@@ -70,7 +70,7 @@ fn check_parameter(name: &str, value: &Value) -> Result<String, String> {
     }
 }
 
-fn parameter_text(value: &Value) -> Result<String, String> {
+pub(super) fn parameter_text(value: &Value) -> Result<String, String> {
     match value {
         Value::Bool(true) => Ok("on".to_owned()),
         Value::Bool(false) => Ok("off".to_owned()),
@@ -81,7 +81,7 @@ fn parameter_text(value: &Value) -> Result<String, String> {
     }
 }
 
-fn is_parameter_name(name: &str) -> bool {
+pub(super) fn is_parameter_name(name: &str) -> bool {
     let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
     starts_well && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.')
 }

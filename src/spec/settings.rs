@@ -82,7 +82,7 @@ impl Settings {
     pub fn read(config: &Value) -> Settings {
         let default = Settings::default();
         let seconds = |key: &str, fallback: Duration, least: u64| {
-            number(&config[key]).map_or(fallback, |n| Duration::from_secs(n.clamp(least, LONGEST)))
+            time(&config[key]).map_or(fallback, |n| Duration::from_secs(n.clamp(least, LONGEST)))
         };
         let postgresql = &config["postgresql"];
         let mut settings = Settings {
@@ -90,7 +90,11 @@ impl Settings {
             loop_wait: seconds("loop_wait", default.loop_wait, 1),
             retry_timeout: seconds("retry_timeout", default.retry_timeout, 1),
             maximum_lag_on_failover: number(&config["maximum_lag_on_failover"]).unwrap_or(default.maximum_lag_on_failover),
-            primary_start_timeout: seconds("primary_start_timeout", default.primary_start_timeout, 0),
+            primary_start_timeout: seconds(
+                if config["primary_start_timeout"].is_null() { "master_start_timeout" } else { "primary_start_timeout" },
+                default.primary_start_timeout,
+                0,
+            ),
             member_slots_ttl: seconds("member_slots_ttl", default.member_slots_ttl, 0),
             synchronous_mode: sync_mode(&config["synchronous_mode"]),
             synchronous_node_count: number(&config["synchronous_node_count"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1),
@@ -152,10 +156,33 @@ fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
+/// A time in whole seconds: a number of them, or a text with one of PostgreSQL's units.
+pub fn time(value: &Value) -> Option<u64> {
+    if let Some(seconds) = number(value) {
+        return Some(seconds);
+    }
+    let text = value.as_str()?.trim();
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let count: u64 = digits.parse().ok()?;
+    match unit.trim() {
+        "ms" => Some(count / 1000),
+        "s" => Some(count),
+        "min" => count.checked_mul(60),
+        "h" => count.checked_mul(3600),
+        "d" => count.checked_mul(24 * 3600),
+        _ => None,
+    }
+}
+
+/// True for the value of `synchronous_mode` that lets any of the standbys confirm.
+pub fn is_quorum(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("quorum"))
+}
+
 fn sync_mode(value: &Value) -> SyncMode {
-    match (value, flag(value)) {
-        (Value::String(s), _) if s.eq_ignore_ascii_case("quorum") => SyncMode::Quorum,
-        (_, Some(true)) => SyncMode::On,
+    match flag(value) {
+        _ if is_quorum(value) => SyncMode::Quorum,
+        Some(true) => SyncMode::On,
         _ => SyncMode::Off,
     }
 }
@@ -179,6 +206,13 @@ mod tests {
         assert_eq!(fitted(10, 2, 4), (10, 2, 4));
         assert_eq!(fitted(20, 2, 10), (20, 1, 9));
         assert_eq!(fitted(30, 15, 10), (30, 10, 10));
+    }
+
+    #[test]
+    fn times_may_have_a_unit() {
+        let seconds = |v: Value| Settings::read(&json!({ "member_slots_ttl": v })).member_slots_ttl.as_secs();
+        let read = [json!(90), json!("90"), json!("90s"), json!("2 min"), json!("1h"), json!("1d"), json!("soon")];
+        assert_eq!(read.map(seconds), [90, 90, 90, 120, 3600, 86400, 1800]);
     }
 
     #[test]

@@ -237,6 +237,19 @@ fn the_configuration_is_written_once() {
 }
 
 #[test]
+fn the_configuration_is_changed_only_over_the_version_that_was_seen() {
+    with_scope("reconfigured", async |agents| {
+        let (a, b) = (agents.new_agent().await, agents.new_agent().await);
+        a.put_config_if_absent(&json!({"ttl": 10})).await.unwrap();
+        let seen = b.snapshot().await.unwrap().config_version.unwrap();
+        assert!(a.put_config(&json!({"ttl": 20}), seen).await.unwrap());
+        assert!(!b.put_config(&json!({"ttl": 30}), seen).await.unwrap(), "the other change would be lost");
+        assert!(a.put_config(&json!({"ttl": 20}), seen).await.unwrap(), "a repeated request finds its own value");
+        assert_eq!(b.snapshot().await.unwrap().config, Some(json!({"ttl": 20})));
+    });
+}
+
+#[test]
 fn one_agent_initialises_and_its_identifier_stays() {
     with_scope("initialize", async |agents| {
         let (a, b) = (agents.agent(SHORT_TTL * 2).await, agents.agent(TTL).await);

@@ -71,6 +71,7 @@ async fn lead(api: SocketAddr, agent: &Etcd) {
                 agent.put_failover(&FailoverKey::default(), None).await.unwrap();
                 status.send_replace(Arc::new(published(agent.snapshot().await.unwrap())));
             }
+            other => panic!("nobody asks for {other:?} here"),
         }
     }
 }

@@ -6,6 +6,7 @@ mod cluster;
 mod dcs;
 mod healing;
 mod inside;
+mod rest_api;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
