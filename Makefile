@@ -21,10 +21,10 @@ TESTS := $(shell awk -F'"' '/^\[/ {test = /^\[\[test\]\]/} test && /^name *=/ {p
 ONE_BY_ONE := $(filter real routing docker,$(TESTS))
 TOGETHER := $(filter-out real routing docker,$(TESTS))
 
-.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit integration bench-local
+.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit integration bench-local bench-failover
 
 help: ## list what there is
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## install what is missing, build, start the cluster 'demo', say what to try next
 	@.ci/setup demo
@@ -67,3 +67,8 @@ bench-local: ## measure what the README promises, on this machine
 	@.ci/setup test
 	cargo build --release --locked
 	@.ci/bench-local $(SPILO)
+
+bench-failover: ## measure what clients see of each fault, with our agent and with Patroni in turn (ARGS='--runs 3 --faults switchover')
+	@.ci/setup test
+	cargo build --release --locked
+	@.ci/bench-failover $(SPILO) $(ARGS)
