@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -11,6 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::network::Network;
 use crate::support::{available, block, etcd::EtcdServer, free_address, wait_until};
 
 /// How long a cluster may take for anything that this suite waits for.
@@ -23,14 +25,17 @@ const TTL: u32 = 5;
 pub struct Cluster {
     pub etcd: EtcdServer,
     pub nodes: Vec<Node>,
+    network: Option<Network>,
     dir: tempfile::TempDir,
 }
 
 /// One member.
 pub struct Node {
     pub name: String,
-    pub postgres_port: u16,
+    pub postgres: SocketAddr,
     pub api: String,
+    /// The network namespace it runs in, if not this process's.
+    namespace: Option<String>,
     dir: PathBuf,
     program: PathBuf,
     guard: Option<Child>,
@@ -68,6 +73,15 @@ impl Cluster {
 
     /// The same with other dynamic settings.
     pub fn start_with(settings: &Value) -> Option<Cluster> {
+        Cluster::start_where(None, settings)
+    }
+
+    /// The same, each member on a host of its own.
+    pub fn start_on_hosts(settings: &Value) -> Option<Cluster> {
+        Cluster::start_where(Some(Network::start()?), settings)
+    }
+
+    fn start_where(mut network: Option<Network>, settings: &Value) -> Option<Cluster> {
         if !available("etcd") {
             return None;
         }
@@ -76,16 +90,17 @@ impl Cluster {
             eprintln!("SKIPPED: no PostgreSQL is installed");
             return None;
         };
-        let etcd = EtcdServer::start();
+        let etcd = network.as_ref().map_or_else(EtcdServer::start, |network| EtcdServer::start_at(network.store()));
         let dir = tempfile::tempdir().unwrap();
         own(dir.path());
         // The other user may not be able to look into the build's directory.
         let program = dir.path().join("spilo");
         fs::copy(env!("CARGO_BIN_EXE_spilo"), &program).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut cluster = Cluster { etcd, nodes: Vec::new(), dir };
-        for number in 1..=3 {
-            let node = cluster.prepare_node(number, &bin_dir, &program, settings);
+        let hosts: Vec<Option<Ipv4Addr>> = (1..=3).map(|number| network.as_mut().map(|network| network.add(number))).collect();
+        let mut cluster = Cluster { etcd, nodes: Vec::new(), network, dir };
+        for (number, host) in (1..).zip(hosts) {
+            let node = cluster.prepare_node(number, host, &bin_dir, &program, settings);
             cluster.nodes.push(node);
         }
         for node in &mut cluster.nodes {
@@ -95,12 +110,15 @@ impl Cluster {
         Some(cluster)
     }
 
-    fn prepare_node(&self, number: usize, bin_dir: &Path, program: &Path, settings: &Value) -> Node {
+    fn prepare_node(&self, number: u8, host: Option<Ipv4Addr>, bin_dir: &Path, program: &Path, settings: &Value) -> Node {
         let name = format!("n{number}");
         let dir = self.dir.path().join(&name);
         fs::create_dir(&dir).unwrap();
         own(&dir);
-        let (postgres, api) = (free_address(), free_address().to_string());
+        let (postgres, api) = match host {
+            Some(host) => (SocketAddr::from((host, 5432)), format!("{host}:8008")),
+            None => (free_address(), free_address().to_string()),
+        };
         let mut dcs = json!({
             "ttl": TTL, "loop_wait": 1, "retry_timeout": 2,
             "postgresql": {"use_pg_rewind": true, "parameters": {"max_connections": 50}}
@@ -111,7 +129,7 @@ impl Cluster {
             "restapi": {"listen": api},
             "etcd3": {"host": self.etcd.address().to_string()},
             "bootstrap": {"dcs": dcs, "initdb": [{"encoding": "UTF8"}, "data-checksums"],
-                "pg_hba": ["host replication replicator 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 scram-sha-256"]},
+                "pg_hba": ["host replication replicator samenet scram-sha-256", "host all all samenet scram-sha-256"]},
             "postgresql": {
                 "listen": postgres.to_string(), "data_dir": dir.join("data"), "bin_dir": bin_dir,
                 "authentication": {
@@ -122,7 +140,8 @@ impl Cluster {
         });
         // JSON is YAML.
         fs::write(dir.join("agent.yml"), config.to_string()).unwrap();
-        Node { name, postgres_port: postgres.port(), api, dir, program: program.to_owned(), guard: None }
+        let namespace = self.network.as_ref().map(|network| network.host(number));
+        Node { name, postgres, api, namespace, dir, program: program.to_owned(), guard: None }
     }
 
     /// The member that answers as primary.
@@ -130,10 +149,20 @@ impl Cluster {
         self.nodes.iter().find(|n| n.get("/primary").0 == 200)
     }
 
+    /// The network between the members' hosts.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("the members have hosts of their own")
+    }
+
     /// A member that is not the leader.
     pub fn replica(&self) -> &Node {
         let leader = self.leader().expect("there is a leader").name.clone();
         self.nodes.iter().find(|n| n.name != leader).expect("there are others")
+    }
+
+    /// The number of a member's host.
+    pub fn host(&self, name: &str) -> u8 {
+        (1..).zip(&self.nodes).find(|(_, node)| node.name == name).expect("there is such a member").0
     }
 
     pub fn node(&mut self, name: &str) -> &mut Node {
@@ -192,13 +221,27 @@ impl Node {
     /// Starts guard and agent.
     pub fn start(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let mut command = Command::new(&self.program);
+        let mut command = self.command();
         command.arg("agent").arg(self.dir.join("agent.yml")).current_dir(&self.dir);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        if let Some((user, group)) = other_user() {
-            command.uid(user).gid(group);
-        }
         self.guard = Some(command.spawn().unwrap());
+    }
+
+    /// The program as the user that PostgreSQL runs as, in the member's place. Each program on the way becomes the next one, so that the
+    /// process started is the guard.
+    fn command(&self) -> Command {
+        let Some(namespace) = &self.namespace else {
+            let mut command = Command::new(&self.program);
+            if let Some((user, group)) = other_user() {
+                command.uid(user).gid(group);
+            }
+            return command;
+        };
+        let (user, group) = other_user().expect("only root makes network namespaces");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, "setpriv", "--clear-groups"]);
+        command.args([format!("--reuid={user}"), format!("--regid={group}")]).arg(&self.program);
+        command
     }
 
     pub fn log(&self) -> String {
@@ -292,7 +335,7 @@ impl Node {
     /// Statements on the member's own server.
     pub fn execute(&self, sql: &str) {
         block(async {
-            let (client, connection) = super::writer::config(&[self.postgres_port]).connect(tokio_postgres::NoTls).await.unwrap();
+            let (client, connection) = super::writer::config([self]).connect(tokio_postgres::NoTls).await.unwrap();
             tokio::spawn(connection);
             client.batch_execute(sql).await.unwrap();
         });
@@ -309,7 +352,7 @@ impl Node {
     /// One value from the member's own server.
     pub fn query(&self, sql: &str) -> Result<String, tokio_postgres::Error> {
         block(async {
-            let (client, connection) = super::writer::config(&[self.postgres_port]).connect(tokio_postgres::NoTls).await?;
+            let (client, connection) = super::writer::config([self]).connect(tokio_postgres::NoTls).await?;
             tokio::spawn(connection);
             Ok(client.query_one(sql, &[]).await?.get::<_, String>(0))
         })

@@ -6,6 +6,8 @@ mod cluster;
 mod dcs;
 mod healing;
 mod inside;
+mod network;
+mod partitions;
 mod rest_api;
 mod soak;
 #[path = "../support/mod.rs"]

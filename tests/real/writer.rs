@@ -10,11 +10,11 @@ use crate::support::{
     writer::{self, expect_all, rows},
 };
 
-/// A connection string for these ports on loopback.
-pub fn config(ports: &[u16]) -> Config {
+/// A connection string with all these members.
+pub fn config<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Config {
     let mut config = Config::new();
-    for port in ports {
-        config.host("127.0.0.1").port(*port);
+    for node in nodes {
+        config.host(node.postgres.ip().to_string()).port(node.postgres.port());
     }
     config.user("postgres").password("secret-su").dbname("postgres").connect_timeout(Duration::from_secs(2));
     config
@@ -26,8 +26,7 @@ pub struct Writer(writer::Writer);
 impl Writer {
     /// Begins to write to whichever member is the primary.
     pub fn start(cluster: &Cluster) -> Writer {
-        let ports: Vec<u16> = cluster.nodes.iter().map(|n| n.postgres_port).collect();
-        let writer = Writer(writer::Writer::start(config(&ports).target_session_attrs(TargetSessionAttrs::ReadWrite)));
+        let writer = Writer(writer::Writer::start(config(&cluster.nodes).target_session_attrs(TargetSessionAttrs::ReadWrite)));
         writer.wait_for_more();
         writer
     }
@@ -45,7 +44,7 @@ impl Writer {
     /// Rows that were acknowledged before this was called and are not on that member.
     pub fn missing_on(&self, node: &Node) -> Vec<i64> {
         let acknowledged = self.0.acknowledged();
-        acknowledged.difference(&rows(&config(&[node.postgres_port])).unwrap()).copied().collect()
+        acknowledged.difference(&rows(&config([node])).unwrap()).copied().collect()
     }
 
     /// Ends, and checks that every acknowledged row is there, on the leader and on every replica.
@@ -53,10 +52,9 @@ impl Writer {
         let acknowledged = self.0.stop();
         cluster.wait_healthy();
         let leader = cluster.leader().expect("it is healthy");
-        expect_all(&acknowledged, &rows(&config(&[leader.postgres_port])).unwrap(), "the leader");
+        expect_all(&acknowledged, &rows(&config([leader])).unwrap(), "the leader");
         for node in &cluster.nodes {
-            let port = node.postgres_port;
-            wait_until("every member has every row", LIMIT, || acknowledged.is_subset(&rows(&config(&[port])).unwrap()));
+            wait_until("every member has every row", LIMIT, || acknowledged.is_subset(&rows(&config([node])).unwrap()));
         }
     }
 }

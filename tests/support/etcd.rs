@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -24,6 +24,14 @@ impl EtcdServer {
     /// Starts one and waits until it answers.
     pub fn start() -> EtcdServer {
         let mut server = EtcdServer::prepare();
+        server.run();
+        server
+    }
+
+    /// Starts one that listens on this address, which is this machine's.
+    pub fn start_at(address: Ipv4Addr) -> EtcdServer {
+        let at = |port| SocketAddr::from((address, port));
+        let mut server = EtcdServer { child: None, client: at(2379), peer: at(2380), data: tempfile::tempdir().unwrap() };
         server.run();
         server
     }
