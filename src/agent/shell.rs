@@ -111,6 +111,9 @@ struct Events {
 
 /// Runs the agent until it is told to end. Returns the exit code that tells the guard what to do next.
 pub fn run(path: &str, overrides: &Overrides) -> Result<u8, AgentError> {
+    if let Err(error) = memory::keep_secret() {
+        tracing::warn!("passwords in memory may end up in a core file: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(process("start the runtime"))?;
     LocalSet::new().block_on(&runtime, async {
         let (shell, events) = prepare(path, overrides).await?;

@@ -1,6 +1,6 @@
 //! The process's own memory.
 
-use std::fs;
+use std::{fs, io};
 
 /// Gives back the pages of the program file that are mapped but not needed any more: starting up touches the code of the whole command
 /// line, a service then runs on little of it. A page that is needed again comes back from the page cache.
@@ -15,6 +15,29 @@ pub fn give_back_code() {
             libc::madvise(std::ptr::with_exposed_provenance_mut(start), length, libc::MADV_DONTNEED);
         }
     }
+}
+
+/// Keeps every page that is in memory there, now and later, so that no page has to come from a disk that hangs. Pages that were never
+/// touched are not brought in. An error where that is not permitted: under a limit that is smaller than the whole address space a later
+/// allocation would fail, which is worse than a page that has to be read.
+pub fn lock() -> io::Result<()> {
+    use rustix::{
+        mm::{MlockAllFlags, mlockall},
+        process::{Resource, Rlimit, getrlimit, setrlimit},
+    };
+    let limit = getrlimit(Resource::Memlock);
+    if let Some(maximum) = limit.maximum {
+        return Err(io::Error::other(format!("locked memory is limited to {maximum} bytes")));
+    }
+    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?;
+    Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?)
+}
+
+/// Keeps what is in memory out of core files and away from other processes of the same user: it holds passwords.
+pub fn keep_secret() -> io::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Start and length of each private read-only mapping of a file that has no page of its own.

@@ -1,6 +1,8 @@
-//! The only doors to the machine: the clock, child processes, files, memory.
+//! The only doors to the machine: the clock, processes, files, memory, priorities.
 
 pub mod clock;
 pub mod files;
 pub mod memory;
+pub mod priority;
 pub mod process;
+pub mod process_table;

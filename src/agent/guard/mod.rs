@@ -2,8 +2,11 @@
 //! reaps, restarts a dead agent at once, and holds the lease deadline that the agent last proved. When that passes, because the agent is
 //! dead, stopped, hung or cut off, the guard stops PostgreSQL. When the guard itself dies, the kernel stops the postmaster.
 
-mod children;
+mod aftermath;
+#[cfg(test)]
+mod allocations;
 mod deadline;
+mod endurance;
 mod link;
 mod postmaster;
 mod protocol;
@@ -21,7 +24,10 @@ use self::{
     signals::{Signals, drain},
     worker::Worker,
 };
-use crate::sys::{clock::Moment, memory};
+use crate::sys::{
+    clock::Moment,
+    process_table::{ProcessTable, signal},
+};
 
 /// Exit code of the agent that says: do not start me again, what is wrong will not change by itself.
 pub const EXIT_FATAL: u8 = 2;
@@ -50,6 +56,11 @@ struct Guard {
     grace: Duration,
     terminating: bool,
     exit_code: u8,
+    processes: ProcessTable,
+    /// Something that ended may have left processes behind.
+    unclean: bool,
+    /// How much the kernel's killer spared this process before it was asked to do so more.
+    oom_before: Option<i32>,
 }
 
 /// Runs until the agent has ended for good; `arguments` start it. Returns the process's exit code.
@@ -57,33 +68,47 @@ pub fn run(arguments: Vec<String>) -> Result<u8, GuardError> {
     // Orphans of PostgreSQL become our children: they can be found, and killed.
     set_child_subreaper(Some(getpid())).map_err(|e| cannot("become the reaper of orphans")(e.into()))?;
     let signals = signals::listen().map_err(cannot("receive signals"))?;
-    let mut guard = Guard {
-        arguments,
-        worker: None,
-        restart_at: None,
-        quick_deaths: 0,
-        postmaster: None,
-        deadline: None,
-        grace: Duration::from_millis(500),
-        terminating: false,
-        exit_code: 0,
-    };
+    let mut guard = Guard::new(arguments)?;
+    guard.ask_to_be_spared();
     guard.start_worker()?;
-    memory::give_back_code();
+    guard.stay_ready();
     while !guard.is_done() {
         guard.wait_for_something(&signals)?;
         guard.take_signals(&signals);
         guard.take_messages();
         guard.reap();
         guard.enforce();
+        guard.clear_up();
         guard.restart_worker_if_due()?;
     }
     Ok(guard.exit_code)
 }
 
 impl Guard {
+    fn new(arguments: Vec<String>) -> Result<Guard, GuardError> {
+        Ok(Guard {
+            arguments,
+            worker: None,
+            restart_at: None,
+            quick_deaths: 0,
+            postmaster: None,
+            deadline: None,
+            grace: Duration::from_millis(500),
+            terminating: false,
+            exit_code: 0,
+            processes: ProcessTable::new().map_err(cannot("look at the processes"))?,
+            unclean: false,
+            oom_before: None,
+        })
+    }
+
+    /// The postmaster, unless it has ended.
+    fn running(&self) -> Option<&Postmaster> {
+        self.postmaster.as_ref().filter(|postmaster| postmaster.ended.is_none())
+    }
+
     fn is_done(&self) -> bool {
-        self.terminating && self.worker.is_none() && self.postmaster.is_none()
+        self.terminating && self.worker.is_none() && self.postmaster.is_none() && !self.unclean
     }
 
     fn take_signals(&mut self, signals: &Signals) {
@@ -91,7 +116,7 @@ impl Guard {
         if drain(&signals.reload) > 0
             && let Some(worker) = &self.worker
         {
-            children::signal(worker.pid, Signal::HUP);
+            signal(worker.pid, Signal::HUP);
         }
         if drain(&signals.terminate) > 0 {
             self.terminate();
@@ -102,7 +127,7 @@ impl Guard {
     fn terminate(&mut self) {
         let again = std::mem::replace(&mut self.terminating, true);
         match &self.worker {
-            Some(worker) if !again => children::signal(worker.pid, Signal::TERM),
+            Some(worker) if !again => signal(worker.pid, Signal::TERM),
             _ => self.stop_postmaster(if again { StopMode::Immediate } else { StopMode::Fast }, FAST_STOP, false),
         }
     }
@@ -113,8 +138,8 @@ impl Guard {
                 ToGuard::Start { program, arguments } => self.start_postmaster(&program, &arguments),
                 ToGuard::Stop(mode) => self.stop_postmaster(mode, limit(mode), false),
                 ToGuard::Reload => {
-                    if let Some(postmaster) = &self.postmaster {
-                        children::signal(postmaster.pid, Signal::HUP);
+                    if let Some(postmaster) = self.running() {
+                        signal(postmaster.pid, Signal::HUP);
                     }
                 }
                 ToGuard::Deadline { until, grace } => (self.deadline, self.grace) = (until, grace),
@@ -125,7 +150,7 @@ impl Guard {
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
-            if self.postmaster.as_ref().is_some_and(|p| p.pid == pid) {
+            if self.running().is_some_and(|p| p.pid == pid) {
                 self.postmaster_ended(status);
             } else if self.worker.as_ref().is_some_and(|w| w.pid == pid) {
                 self.worker_ended(status);

@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, getppid, set_parent_process_death_signal, setsid};
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
 
 use super::{
-    Guard, children, in_words,
+    Guard,
     protocol::{FromGuard, StopMode},
 };
-use crate::sys::clock::Moment;
+use crate::sys::{clock::Moment, process_table::signal};
 
 /// How long PostgreSQL may take for a fast shutdown when the guard has to end it without the agent.
 pub(super) const FAST_STOP: Duration = Duration::from_secs(20);
@@ -23,6 +23,8 @@ pub(super) struct Postmaster {
     /// Set once it was stopped by us: when SIGKILL follows.
     pub(super) kill_at: Option<Moment>,
     pub(super) fenced: bool,
+    /// How it ended; what it has started may be there still.
+    pub(super) ended: Option<String>,
 }
 
 impl Guard {
@@ -34,6 +36,10 @@ impl Guard {
         let guard = getpid();
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
+        if let Some(before) = self.oom_before {
+            // PostgreSQL's own way to let its processes be chosen while the postmaster is spared.
+            command.env("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj").env("PG_OOM_ADJUST_VALUE", before.to_string());
+        }
         // SAFETY: these calls are async-signal-safe system calls without allocation.
         unsafe {
             command.pre_exec(move || {
@@ -51,7 +57,7 @@ impl Guard {
         match command.spawn() {
             Ok(child) => {
                 let pid = i32::try_from(child.id()).unwrap_or_default();
-                self.postmaster = Some(Postmaster { pid, kill_at: None, fenced: false });
+                self.postmaster = Some(Postmaster { pid, kill_at: None, fenced: false, ended: None });
                 self.tell(&FromGuard::Running { pid });
             }
             Err(error) => self.tell(&FromGuard::NotStarted { why: format!("cannot run '{program}': {error}") }),
@@ -59,42 +65,15 @@ impl Guard {
     }
 
     pub(super) fn stop_postmaster(&mut self, mode: StopMode, limit: Duration, fenced: bool) {
-        let Some(postmaster) = &mut self.postmaster else { return };
+        let Some(postmaster) = self.postmaster.as_mut().filter(|p| p.ended.is_none()) else { return };
         postmaster.fenced |= fenced;
         match mode {
-            StopMode::Fast => children::signal(postmaster.pid, Signal::INT),
-            StopMode::Immediate => children::signal(postmaster.pid, Signal::QUIT),
-            StopMode::Kill => children::kill_tree(postmaster.pid),
+            StopMode::Fast => signal(postmaster.pid, Signal::INT),
+            StopMode::Immediate => signal(postmaster.pid, Signal::QUIT),
+            StopMode::Kill => self.processes.kill_tree(postmaster.pid),
         }
         let kill_at = Moment::now() + limit;
         postmaster.kill_at = Some(postmaster.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
-    }
-
-    pub(super) fn postmaster_ended(&mut self, status: WaitStatus) {
-        let fenced = self.postmaster.take().is_some_and(|p| p.fenced);
-        self.kill_orphans();
-        self.deadline = None;
-        self.tell(&FromGuard::Ended { status: in_words(status), fenced });
-    }
-
-    /// Kills every child that is neither the agent nor the postmaster: backends of a postmaster that was killed, and programs that a dead
-    /// agent had running. Either would write to a directory that somebody else believes to own.
-    pub(super) fn kill_orphans(&self) {
-        let known = [self.worker.as_ref().map(|w| w.pid), self.postmaster.as_ref().map(|p| p.pid)];
-        for _ in 0..100 {
-            let orphans: Vec<i32> =
-                children::of(getpid().as_raw_nonzero().get()).into_iter().filter(|c| !known.contains(&Some(*c))).collect();
-            if orphans.is_empty() {
-                return;
-            }
-            for orphan in orphans {
-                children::kill_tree(orphan);
-                if let Some(pid) = Pid::from_raw(orphan) {
-                    let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
-                }
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
     }
 }
 

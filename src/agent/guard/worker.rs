@@ -54,7 +54,7 @@ impl Guard {
 
     pub(super) fn restart_worker_if_due(&mut self) -> Result<(), GuardError> {
         match self.restart_at {
-            Some(at) if Moment::now() >= at && !self.terminating => self.start_worker(),
+            Some(at) if Moment::now() >= at && !self.terminating && !self.unclean => self.start_worker(),
             _ => Ok(()),
         }
     }
@@ -82,7 +82,7 @@ impl Guard {
 
     pub(super) fn worker_ended(&mut self, status: WaitStatus) {
         let lived = self.worker.take().map_or(Duration::ZERO, |w| Moment::now().since(w.started));
-        self.kill_orphans();
+        self.unclean = true;
         match status.exit_status() {
             Some(0) if self.terminating => {}
             Some(code) if code == i32::from(EXIT_FATAL) => {
