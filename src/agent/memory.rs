@@ -223,6 +223,13 @@ impl Memory {
         self.retry_at = Some(now + RETRY);
     }
 
+    /// How long to sleep when nothing happens: not past `recheck`, `loop_wait`, or the moment at which what failed may be begun again.
+    pub fn pause(&self, recheck: Option<Duration>, loop_wait: Duration, now: Moment) -> Duration {
+        let pause = recheck.unwrap_or(loop_wait).min(loop_wait);
+        let until_retry = self.retry_at.map(|at| at.since(now)).filter(|d| !d.is_zero());
+        until_retry.map_or(pause, |d| pause.min(d))
+    }
+
     /// True while what failed should not be begun again yet.
     pub fn has_to_wait(&self, now: Moment) -> bool {
         self.retry_at.is_some_and(|at| now < at)

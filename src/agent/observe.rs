@@ -1,6 +1,6 @@
 //! Looking: the DCS, the lease, the local server. Everything that takes time is bounded.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use super::{
     dynamic, lease,
@@ -15,9 +15,6 @@ use crate::{
     spec::settings::Settings,
     sys::{clock::Moment, files},
 };
-
-/// Least time that one DCS operation gets, however little of the lease is left.
-const LEAST_BUDGET: Duration = Duration::from_millis(300);
 
 impl Shell {
     /// Takes one look.
@@ -47,7 +44,7 @@ impl Shell {
 
     /// Reads the cluster and renews what is ours. The order matters for nothing but speed: the lease counts from before the renewal left.
     async fn observe_dcs(&mut self) -> Lock {
-        self.dcs.set_budget(self.budget());
+        self.dcs.set_budget(lease::budget(self.settings.retry_timeout, self.lease_until, Moment::now()));
         let lock = match self.dcs.snapshot().await {
             Ok(snapshot) => {
                 self.cluster = snapshot;
@@ -71,12 +68,6 @@ impl Shell {
                 Lock::Unknown { until: self.lease_until }
             }
         }
-    }
-
-    /// `retry_timeout`, but never so long that the lease would end meanwhile without our acting on it.
-    fn budget(&self) -> Duration {
-        let all = self.settings.retry_timeout;
-        self.lease_until.map_or(all, |until| all.min(until.since(Moment::now() + LEAST_BUDGET)).max(LEAST_BUDGET))
     }
 
     async fn renew(&mut self) -> Result<Lock, DcsError> {

@@ -8,8 +8,9 @@ use super::{
     guard::StopMode,
     memory::TaskEnd,
     peers,
+    rejoin::Rejoin,
     shell::Shell,
-    tasks::{Rejoin, Running},
+    tasks::Running,
     view::{Local, Task, View},
 };
 use crate::{

@@ -7,14 +7,12 @@ use std::{
 
 use super::{
     shell::Shell,
-    view::{Local, Lock, ServerFacts, Task, View},
+    standing,
+    view::{Local, Lock, ServerFacts, View},
 };
 use crate::{
     api::{NodeStatus, WalSender, Xlog},
-    dcs::{
-        Dcs,
-        snapshot::{MemberData, MemberRole, PgState},
-    },
+    dcs::{Dcs, snapshot::MemberData},
     sys::clock::Moment,
 };
 
@@ -46,8 +44,8 @@ impl Shell {
         MemberData {
             conn_url: format!("postgres://{}/postgres", super::config::joined(&self.config.address)),
             api_url: format!("http://{}/patroni", self.config.api_address),
-            state: self.state(view),
-            role: role(view),
+            state: standing::state(&view.local, self.task.as_ref().map(|t| t.kind), self.server.is_stopping()),
+            role: standing::role(view),
             version: PROTOCOL.to_owned(),
             checkpoint_after_promote: (self.memory.checkpoint_due && facts.is_some_and(|f| !f.in_recovery)).then_some(false),
             tags: self.config.tags.clone(),
@@ -61,18 +59,6 @@ impl Shell {
             },
             pause: view.settings.pause.then_some(true),
             other: serde_json::Map::new(),
-        }
-    }
-
-    fn state(&self, view: &View) -> PgState {
-        match (&view.local, self.task.as_ref().map(|t| t.kind)) {
-            (_, Some(Task::Initialize)) => PgState::Initializing,
-            (_, Some(Task::Clone)) => PgState::CreatingReplica,
-            (_, Some(Task::HandOver | Task::Stop)) => PgState::Stopping,
-            (Local::Primary(_) | Local::Standby(_), _) => PgState::Running,
-            (Local::Silent { .. }, _) if self.server.is_stopping() => PgState::Stopping,
-            (Local::Silent { .. }, _) => PgState::Starting,
-            (Local::Empty | Local::Unusable { .. } | Local::Stopped(_), _) => PgState::Stopped,
         }
     }
 
@@ -138,17 +124,6 @@ fn facts_of(view: &View) -> Option<&ServerFacts> {
     match &view.local {
         Local::Primary(facts) | Local::Standby(facts) => Some(facts),
         _ => None,
-    }
-}
-
-fn role(view: &View) -> MemberRole {
-    match (&view.local, &view.lock, view.task) {
-        (Local::Primary(_), ..) => MemberRole::Primary,
-        (Local::Standby(_), _, Some(Task::Promote)) => MemberRole::Promoted,
-        (Local::Standby(_), ..) => MemberRole::Replica,
-        (Local::Empty, ..) | (_, _, Some(Task::Initialize | Task::Clone)) => MemberRole::Uninitialized,
-        (_, Lock::Mine { .. }, _) => MemberRole::Primary,
-        _ => MemberRole::Replica,
     }
 }
 

@@ -293,9 +293,7 @@ impl Shell {
             if again && !self.ended {
                 continue;
             }
-            let pause = decision.recheck.unwrap_or(view.settings.loop_wait).min(view.settings.loop_wait);
-            let until_retry = self.memory.retry_at.map(|at| at.since(Moment::now())).filter(|d| !d.is_zero());
-            return until_retry.map_or(pause, |d| pause.min(d));
+            return self.memory.pause(decision.recheck, view.settings.loop_wait, Moment::now());
         }
     }
 

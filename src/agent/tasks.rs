@@ -6,6 +6,7 @@ use super::{
     config::AgentConfig,
     guard::StopMode,
     memory::TaskEnd,
+    rejoin::{self, Rejoin, Way},
     server::Server,
     view::{StoppedData, Task},
 };
@@ -20,9 +21,6 @@ use crate::{
 
 /// How long a clean shutdown may take before it is cut short; what was not confirmed by then is recovered at the next start.
 const CLEAN_STOP: Duration = Duration::from_secs(60);
-
-/// A rewind that failed this often is given up for a copy.
-const REWINDS: u32 = 2;
 
 /// What every task works with.
 #[derive(Clone)]
@@ -76,23 +74,22 @@ impl Tools {
     pub async fn rejoin(self, data: StoppedData, leader: MemberName, source: Address, how: Rejoin) -> Result<TaskEnd, PostgresError> {
         let installation = &self.config.installation;
         let origin = rewind::origin(installation, &source, &self.config.replication.username).await?;
-        match rewind::relation(&data.control, &origin) {
-            Relation::Foreign => {
+        match rejoin::way(&data, &origin, &how) {
+            Way::Refuse => {
                 let (ours, theirs) = (data.control.system_id, origin.system_id);
-                return Err(PostgresError::Sql(format!("my data belongs to the system {ours}, '{leader}' serves {theirs}")));
+                Err(PostgresError::Sql(format!("my data belongs to the system {ours}, '{leader}' serves {theirs}")))
             }
-            Relation::Ancestor if !data.half_rewound && !how.known_diverged => return Ok(TaskEnd::ReadyToFollow(leader)),
-            _ => {}
+            Way::AsItIs => Ok(TaskEnd::ReadyToFollow(leader)),
+            Way::Rewind => {
+                rewind::rewind(installation, &source, self.config.rewinder()).await?;
+                tracing::info!("rewound to the history of '{leader}'");
+                Ok(TaskEnd::ReadyToFollow(leader))
+            }
+            Way::Copy => {
+                tracing::info!("copying '{leader}' anew: what is here has diverged and is not rewound");
+                self.copy(leader, source, how.slots).await
+            }
         }
-        // Two primaries on one timeline: pg_rewind compares timelines, and would find nothing to do.
-        let same_timeline = data.control.was_primary() && data.control.timeline() == origin.timeline;
-        if how.may_rewind && data.control.rewindable && how.failures < REWINDS && !same_timeline {
-            rewind::rewind(installation, &source, self.config.rewinder()).await?;
-            tracing::info!("rewound to the history of '{leader}'");
-            return Ok(TaskEnd::ReadyToFollow(leader));
-        }
-        tracing::info!("copying '{leader}' anew: what is here has diverged and is not rewound");
-        self.copy(leader, source, how.slots).await
     }
 
     /// Compares the running standby's history with the leader's. `archive`: WAL may come from elsewhere too.
@@ -161,19 +158,6 @@ impl Tools {
         session.execute_at_length("checkpoint").await?;
         Ok(TaskEnd::Done)
     }
-}
-
-/// What decides between a rewind and a copy.
-#[derive(Debug, Clone, Copy)]
-pub struct Rejoin {
-    /// `use_pg_rewind`.
-    pub may_rewind: bool,
-    /// `use_slots`.
-    pub slots: bool,
-    /// A comparison while running has shown that the histories parted.
-    pub known_diverged: bool,
-    /// Attempts so far.
-    pub failures: u32,
 }
 
 /// A running task.

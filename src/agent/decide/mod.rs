@@ -16,7 +16,7 @@ use crate::agent::{
     view::{Local, Lock, Task, View},
 };
 
-pub use sync::names_at_start;
+pub use sync::{is_safe, names_at_start};
 
 /// Decides.
 pub fn decide(view: &View) -> Decision {

@@ -1,0 +1,45 @@
+//! How a data directory that no server uses comes to follow the leader.
+
+use super::view::StoppedData;
+use crate::postgres::rewind::{self, Origin, Relation};
+
+/// A rewind that failed this often is given up for a copy.
+const REWINDS: u32 = 2;
+
+/// What decides between a rewind and a copy, besides the data and the leader's history.
+#[derive(Debug, Clone, Copy)]
+pub struct Rejoin {
+    /// `use_pg_rewind`.
+    pub may_rewind: bool,
+    /// `use_slots`.
+    pub slots: bool,
+    /// A comparison while running has shown that the histories parted.
+    pub known_diverged: bool,
+    /// Attempts so far.
+    pub failures: u32,
+}
+
+/// What is done with the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is another database cluster's: nothing.
+    Refuse,
+    /// It can follow as it is.
+    AsItIs,
+    /// It is taken back to where the histories parted.
+    Rewind,
+    /// It is replaced by a copy.
+    Copy,
+}
+
+/// Chooses the way.
+pub fn way(data: &StoppedData, origin: &Origin, how: &Rejoin) -> Way {
+    match rewind::relation(&data.control, origin) {
+        Relation::Foreign => return Way::Refuse,
+        Relation::Ancestor if !data.half_rewound && !how.known_diverged => return Way::AsItIs,
+        _ => {}
+    }
+    // Two primaries on one timeline: pg_rewind compares timelines, and would find nothing to do.
+    let same_timeline = data.control.was_primary() && data.control.timeline() == origin.timeline;
+    if how.may_rewind && data.control.rewindable && how.failures < REWINDS && !same_timeline { Way::Rewind } else { Way::Copy }
+}
