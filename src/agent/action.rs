@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::reason::Reason;
 use crate::{
     dcs::snapshot::SyncState,
-    model::{MemberName, SystemId},
+    model::{MemberName, SystemId, Timeline},
 };
 
 /// What to do and why.
@@ -65,7 +65,11 @@ pub enum Action {
     Rejoin(MemberName),
     /// Compare histories with this member.
     CompareHistories(MemberName),
-    /// Make the standby a primary.
+    /// Take this number, or a higher one, for the timeline that is to begin.
+    ReserveTimeline(Timeline),
+    /// Note in the DCS that the leader writes this timeline.
+    RecordTimeline(Timeline),
+    /// Make the standby a primary, on the timeline that was reserved.
     Promote,
     /// Do not start PostgreSQL in place again: it has had its time.
     GiveUpStarting,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::view::{Local, Lock, Task};
 use crate::{
     dcs::snapshot::{Initialize, MemberData, Snapshot, SyncState},
-    model::{Lsn, MemberName},
+    model::{Lsn, MemberName, Timeline},
     sys::clock::Moment,
 };
 
@@ -59,6 +59,12 @@ pub struct Memory {
     pub unled_since: Option<Moment>,
     /// The cluster as the DCS had it when it last knew one.
     pub past: Past,
+    /// The number that was reserved for the promotion to come.
+    pub reserved_timeline: Option<Timeline>,
+    /// The highest number that any timeline is known to have taken: a DCS that lost its content does not give it out again.
+    pub highest_timeline: u32,
+    /// The timeline whose history this agent has written to the DCS.
+    pub history_of: Option<Timeline>,
     /// Since when the DCS has known neither a configuration nor a leader: it has lost its content.
     pub forgotten_since: Option<Moment>,
 }
@@ -155,6 +161,7 @@ impl Memory {
             return;
         }
         let cluster = look.cluster;
+        self.highest_timeline = self.highest_timeline.max(cluster.timelines.reserved);
         match (&cluster.config, cluster.initialize, &cluster.leader) {
             (Some(_), Initialize::Done(_), _) => {
                 self.past = Past { members: cluster.members.clone(), sync: cluster.sync.clone() };
@@ -182,6 +189,9 @@ impl Memory {
 
     /// A task has ended well.
     pub fn task_ended(&mut self, kind: Task, end: TaskEnd, now: Moment) {
+        if kind == Task::Promote {
+            self.reserved_timeline = None;
+        }
         match (kind, end) {
             (_, TaskEnd::ReadyToFollow(leader)) => {
                 self.diverged = false;
@@ -208,6 +218,10 @@ impl Memory {
     /// A task has failed. `source_answered`: not only for want of the member that it needed.
     pub fn task_failed(&mut self, kind: Task, source_answered: bool, now: Moment) {
         self.retry_at = Some(now + RETRY);
+        if kind == Task::Promote {
+            // It may have begun after all: another attempt takes another number.
+            self.reserved_timeline = None;
+        }
         if kind == Task::Initialize {
             self.holds_initialize = false;
         }

@@ -18,4 +18,5 @@ mod server;
 pub mod shell;
 pub mod standing;
 mod tasks;
+mod timelines;
 pub mod view;

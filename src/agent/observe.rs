@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     dcs::{Dcs, DcsError, Renewal},
-    postgres::{bootstrap, clone, conf, control_data, rewind},
+    postgres::{bootstrap, clone, conf, control_data, rewind, timelines},
     spec::settings::Settings,
     sys::{clock::Moment, files},
 };
@@ -129,6 +129,7 @@ impl Shell {
         }
         match control_data::read(installation).await {
             Ok(control) => Local::Stopped(StoppedData {
+                past: timelines::lineage(&installation.data_dir, control.timeline()),
                 control,
                 standby_signal: conf::has_standby_signal(&installation.data_dir),
                 half_rewound: rewind::is_unfinished(installation),

@@ -1,6 +1,6 @@
 //! Doing what was decided. Every effect may be repeated; one that fails ends the turn, and the next look decides anew.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     action::{Action, PgSync, Stop},
@@ -14,11 +14,8 @@ use super::{
     view::{Local, Task, View},
 };
 use crate::{
-    dcs::{
-        Dcs,
-        snapshot::{HistoryEntry, StatusKey},
-    },
-    model::{MemberName, parse_history},
+    dcs::{Dcs, snapshot::StatusKey},
+    model::MemberName,
     postgres::{
         Address, PostgresError, bootstrap, clone,
         conf::{self, ServerSettings},
@@ -42,7 +39,7 @@ pub(super) enum Flow {
 }
 
 /// An action that did not work, in words.
-type Failure = Box<dyn std::error::Error>;
+pub(super) type Failure = Box<dyn std::error::Error>;
 
 impl Shell {
     /// Performs the actions in order. Returns true when the world should be looked at again at once.
@@ -121,10 +118,13 @@ impl Shell {
                     self.begin(Task::CompareHistories, compare);
                 }
             }
+            Action::ReserveTimeline(least) => return self.reserve_timeline(least, view).await,
+            Action::RecordTimeline(begun) => self.record_timeline(begun).await?,
             Action::Promote => {
+                let Some(reserved) = self.memory.reserved_timeline else { return Ok(Flow::Enough) };
                 // The guard first: from the promotion on, somebody has to stop this server in time should the agent hang here.
                 self.server.arm(self.lease_until, super::lease::margin(self.settings.ttl) / 2).await?;
-                let promote = self.tools().promote();
+                let promote = self.tools().promote(reserved);
                 self.begin(Task::Promote, promote);
             }
             Action::GiveUpStarting => self.memory.failed_starts = u32::MAX,
@@ -308,39 +308,6 @@ impl Shell {
         if self.cluster.status != status {
             self.dcs.put_status(&self.config.name, &status).await?;
         }
-        Ok(())
-    }
-
-    /// Writes the past timelines as PostgreSQL's history file has them, with the time and name of the newest.
-    async fn put_history(&mut self, view: &View) -> Result<(), Failure> {
-        let Local::Primary(facts) = &view.local else { return Ok(()) };
-        let path = self.config.installation.data_dir.join("pg_wal").join(format!("{:08X}.history", facts.timeline.0));
-        let text = fs::read_to_string(&path)?;
-        let lines = parse_history(&text).ok_or("the timeline history file is unreadable")?;
-        let modified = jiff::Timestamp::try_from(fs::metadata(&path)?.modified()?)?;
-        let newest = lines.len().saturating_sub(1);
-        let entries: Vec<HistoryEntry> = lines
-            .into_iter()
-            .enumerate()
-            .map(|(i, line)| {
-                let known = self.cluster.history.iter().find(|e| e.0 == line.timeline).cloned();
-                match known {
-                    Some(known) if i != newest => known,
-                    _ if i == newest => {
-                        let name = self.config.name.to_string();
-                        HistoryEntry(
-                            line.timeline,
-                            line.switch,
-                            line.reason,
-                            modified.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string(),
-                            name,
-                        )
-                    }
-                    _ => HistoryEntry(line.timeline, line.switch, line.reason, String::new(), String::new()),
-                }
-            })
-            .collect();
-        self.dcs.put_history(&self.config.name, &entries).await?;
         Ok(())
     }
 

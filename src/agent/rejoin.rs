@@ -34,12 +34,12 @@ pub enum Way {
 
 /// Chooses the way.
 pub fn way(data: &StoppedData, origin: &Origin, how: &Rejoin) -> Way {
-    match rewind::relation(&data.control, origin) {
+    match rewind::relation(&data.control, data.past.as_deref(), origin) {
         Relation::Foreign => return Way::Refuse,
         Relation::Ancestor if !data.half_rewound && !how.known_diverged => return Way::AsItIs,
         _ => {}
     }
-    // Two primaries on one timeline: pg_rewind compares timelines, and would find nothing to do.
-    let same_timeline = data.control.was_primary() && data.control.timeline() == origin.timeline;
+    // Two histories of one timeline: pg_rewind compares its number, and would find nothing to do.
+    let same_timeline = data.control.timeline() == origin.timeline;
     if how.may_rewind && data.control.rewindable && how.failures < REWINDS && !same_timeline { Way::Rewind } else { Way::Copy }
 }

@@ -18,7 +18,9 @@ use crate::{
     postgres::{
         Installation, PostgresError,
         conf::{self, ServerSettings},
+        control_data,
         sql::{ServerFacts, Session},
+        timelines,
     },
     sys::clock::Moment,
 };
@@ -168,6 +170,9 @@ impl Server {
         conf::write(installation, settings)?;
         conf::set_standby_signal(data, standby)?;
         remove_stale_pid_file(data)?;
+        if standby {
+            timelines::clear_places(data, control_data::read(installation).await?.checkpoint_timeline)?;
+        }
         let mut arguments = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
         arguments.extend(settings.command_line());
         let program = installation.program("postgres").to_string_lossy().into_owned();

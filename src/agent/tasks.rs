@@ -14,8 +14,9 @@ use crate::{
     dcs::{Dcs, Etcd, snapshot::StatusKey},
     model::{Lsn, MemberName, Timeline},
     postgres::{
-        Address, PostgresError, bootstrap, clone, control_data,
+        Address, PostgresError, bootstrap, clone, conf, control_data,
         rewind::{self, Relation},
+        timelines,
     },
 };
 
@@ -95,7 +96,8 @@ impl Tools {
     /// Compares the running standby's history with the leader's. `archive`: WAL may come from elsewhere too.
     pub async fn compare(self, timeline: Timeline, position: Lsn, source: Address, archive: bool) -> Result<TaskEnd, PostgresError> {
         let origin = rewind::origin(&self.config.installation, &source, &self.config.replication.username).await?;
-        if rewind::standby_relation(timeline, position, &origin) != Relation::Ancestor {
+        let past = timelines::lineage(&self.config.installation.data_dir, timeline);
+        if rewind::standby_relation((timeline, position), past.as_deref(), &origin) != Relation::Ancestor {
             return Ok(TaskEnd::Diverged);
         }
         // An archive may have what the leader has recycled.
@@ -106,12 +108,23 @@ impl Tools {
         Ok(TaskEnd::WalGone)
     }
 
-    /// Promotes and waits for it.
-    pub async fn promote(self) -> Result<TaskEnd, PostgresError> {
+    /// Promotes to the timeline that was reserved for it, and waits for it.
+    pub async fn promote(self, reserved: Timeline) -> Result<TaskEnd, PostgresError> {
         let session = self.server.new_session("spilo promotion").await?;
+        let data = &self.config.installation.data_dir;
+        let present = session.observe().await?.timeline;
+        timelines::hold_places(data, present, reserved)?;
         if !session.promote(Duration::from_secs(60)).await? {
             return Err(PostgresError::Sql("the promotion did not end within 60 s".to_owned()));
         }
+        let begun = session.observe().await?.timeline;
+        if begun < reserved {
+            // Somebody else may have begun that number: what is written here would be mistaken for theirs.
+            conf::set_standby_signal(data, true)?;
+            self.server.stop(StopMode::Immediate).await?;
+            return Err(PostgresError::Sql(format!("PostgreSQL began timeline {begun}, not the reserved {reserved}: stopping it")));
+        }
+        tracing::info!("promoted to timeline {begun}");
         let position = session.text("select pg_current_wal_insert_lsn()::text").await?;
         let position = position.parse().map_err(|e| PostgresError::Sql(format!("{e}")))?;
         Ok(TaskEnd::Promoted(position))

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dcs::snapshot::Snapshot,
-    model::{Lsn, MemberName, Timeline},
+    model::{HistoryLine, Lsn, MemberName, Timeline},
     postgres::control_data::ControlData,
     spec::settings::Settings,
     sys::clock::Moment,
@@ -95,6 +95,8 @@ pub enum Local {
 pub struct StoppedData {
     /// What the control file says.
     pub control: ControlData,
+    /// The timelines before its present one; `None`: unknown.
+    pub past: Option<Vec<HistoryLine>>,
     /// The next start would be one as a standby.
     pub standby_signal: bool,
     /// A rewind was begun and not completed: nothing may be started from this.

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Dcs, DcsConfig, DcsError, Renewal,
     keys::Keys,
-    snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, Snapshot, StatusKey, SyncState},
+    snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, Snapshot, StatusKey, SyncState, TimelineKey},
 };
 use crate::model::{MemberName, SystemId};
 
@@ -133,7 +133,7 @@ impl Etcd {
     /// never sleep again.
     fn matters(&self, event: &Event) -> bool {
         let Some(key) = event.kv().and_then(|kv| kv.key_str().ok()?.strip_prefix(self.keys.base())) else { return true };
-        if key == "status" {
+        if key == "status" || key == "timeline" {
             return false;
         }
         let member = |kv: &KeyValue| serde_json::from_slice::<MemberData>(kv.value()).ok();
@@ -314,6 +314,10 @@ impl Dcs for Etcd {
         self.put_as_leader(me, "history", json(&history), None).await
     }
 
+    async fn put_timelines(&self, me: &MemberName, timelines: &TimelineKey, seen: Option<i64>) -> Result<bool, DcsError> {
+        self.put_as_leader(me, "timeline", json(timelines), Some(seen)).await
+    }
+
     async fn put_sync(&self, me: &MemberName, sync: &SyncState, seen: Option<i64>) -> Result<bool, DcsError> {
         self.put_as_leader(me, "sync", json(sync), Some(seen)).await
     }
@@ -426,6 +430,10 @@ fn read_snapshot(base: &str, kvs: &[KeyValue]) -> Snapshot {
             "failover" => {
                 snapshot.failover = parsed::<FailoverKey>(value).filter(|f| !f.is_empty());
                 snapshot.failover_version = Some(kv.mod_revision());
+            }
+            "timeline" => {
+                snapshot.timelines = parsed(value).unwrap_or_default();
+                snapshot.timelines_version = Some(kv.mod_revision());
             }
             "history" => snapshot.history = parsed(value).unwrap_or_default(),
             _ => {

@@ -11,7 +11,7 @@ pub use config::{DcsConfig, DcsConfigError};
 pub use etcd::Etcd;
 
 use crate::model::{MemberName, SystemId};
-use snapshot::{FailoverKey, HistoryEntry, MemberData, Snapshot, StatusKey, SyncState};
+use snapshot::{FailoverKey, HistoryEntry, MemberData, Snapshot, StatusKey, SyncState, TimelineKey};
 
 /// No answer, or none that can be relied on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -84,6 +84,9 @@ pub trait Dcs {
 
     /// Writes the history of timelines. Guarded.
     async fn put_history(&self, me: &MemberName, history: &[HistoryEntry]) -> Result<bool, DcsError>;
+
+    /// Writes which timelines are taken, if nobody changed it since `seen`. Guarded.
+    async fn put_timelines(&self, me: &MemberName, timelines: &TimelineKey, seen: Option<i64>) -> Result<bool, DcsError>;
 
     /// Writes who may succeed the leader, if nobody changed it since `seen`. Guarded.
     async fn put_sync(&self, me: &MemberName, sync: &SyncState, seen: Option<i64>) -> Result<bool, DcsError>;

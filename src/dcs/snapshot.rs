@@ -32,6 +32,10 @@ pub struct Snapshot {
     pub failover_version: Option<i64>,
     /// Past timelines.
     pub history: Vec<HistoryEntry>,
+    /// The numbers that timelines have taken.
+    pub timelines: TimelineKey,
+    /// Version of that key, `None` while there is none.
+    pub timelines_version: Option<i64>,
 }
 
 /// The `initialize` key.
@@ -251,6 +255,21 @@ impl FailoverKey {
         let blank = |field: &Option<String>| field.as_deref().unwrap_or_default().is_empty();
         blank(&self.leader) && blank(&self.member)
     }
+}
+
+/// The `timeline` key, which is ours and unknown to Patroni: which numbers are taken. Two promotions that took one number would be two
+/// histories under one name, and nothing in PostgreSQL would notice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineKey {
+    /// The highest number that anybody may have begun: taken before the promotion, and never given back.
+    #[serde(default)]
+    pub reserved: u32,
+    /// Who took it.
+    #[serde(default)]
+    pub by: String,
+    /// The timeline on which a leader was last seen to write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Timeline>,
 }
 
 /// One line of the `history` key: timeline, where it ended, why, when the next began, who led it.

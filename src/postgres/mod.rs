@@ -8,6 +8,7 @@ pub mod control_data;
 pub mod parameter_check;
 pub mod rewind;
 pub mod sql;
+pub mod timelines;
 
 use std::path::PathBuf;
 

@@ -73,35 +73,56 @@ async fn replication_command(installation: &Installation, address: &Address, use
     Ok(run.env("LC_MESSAGES", "C").limit(Duration::from_secs(10)).output().await?)
 }
 
-/// Compares a data directory that no server uses with the server it should follow.
-pub fn relation(control: &ControlData, origin: &Origin) -> Relation {
+impl Origin {
+    /// Where the server's history left `timeline`; `None`: it never was on it. A line that lies before an earlier one's end cuts that short:
+    /// PostgreSQL writes such a history when a standby was promoted that knew of a later timeline and had not come that far.
+    fn fork_of(&self, timeline: Timeline) -> Option<Lsn> {
+        let first = self.history.iter().position(|line| line.timeline == timeline)?;
+        self.history[first..].iter().map(|line| line.switch).min()
+    }
+
+    /// True when `past`, the timelines before `timeline`, cannot be the same as the server's although the numbers are. A past that is not
+    /// known contradicts nothing.
+    fn contradicts(&self, timeline: Timeline, past: Option<&[HistoryLine]>) -> bool {
+        let theirs = self.history.iter().take_while(|line| line.timeline < timeline).map(|line| (line.timeline, line.switch));
+        past.is_some_and(|ours| !ours.iter().map(|line| (line.timeline, line.switch)).eq(theirs))
+    }
+}
+
+/// Compares a data directory that no server uses with the server it should follow. `past`: the timelines before the directory's own.
+pub fn relation(control: &ControlData, past: Option<&[HistoryLine]>, origin: &Origin) -> Relation {
     if control.system_id != origin.system_id {
         return Relation::Foreign;
+    }
+    if origin.contradicts(control.timeline(), past) {
+        return Relation::Diverged;
     }
     if control.timeline() == origin.timeline {
         // The same timeline has one writer: the server itself, or this very directory before it was left cleanly.
         return if control.was_primary() { Relation::Diverged } else { Relation::Ancestor };
     }
-    let Some(fork) = origin.history.iter().find(|line| line.timeline == control.timeline()) else {
-        return Relation::Diverged;
-    };
+    let Some(fork) = origin.fork_of(control.timeline()) else { return Relation::Diverged };
     if !control.was_primary() {
         let replayed = control.min_recovery.map_or(control.checkpoint, |(lsn, _)| lsn);
-        return if replayed <= fork.switch { Relation::Ancestor } else { Relation::Diverged };
+        return if replayed <= fork { Relation::Ancestor } else { Relation::Diverged };
     }
     // The shutdown checkpoint is a clean primary's last record. A fork behind its start lies at its end, because a timeline forks only
     // between whole records: then the server has all of it.
     let clean = control.state == super::control_data::ClusterState::ShutDown;
-    if clean && control.checkpoint < fork.switch { Relation::Ancestor } else { Relation::Diverged }
+    if clean && control.checkpoint < fork { Relation::Ancestor } else { Relation::Diverged }
 }
 
-/// Where a running standby stands in the history of the server it should follow.
-pub fn standby_relation(timeline: Timeline, position: Lsn, origin: &Origin) -> Relation {
+/// Where a running standby stands in the history of the server it should follow. `past`: the timelines before its own.
+pub fn standby_relation(at: (Timeline, Lsn), past: Option<&[HistoryLine]>, origin: &Origin) -> Relation {
+    let (timeline, position) = at;
+    if origin.contradicts(timeline, past) {
+        return Relation::Diverged;
+    }
     if timeline == origin.timeline {
         return Relation::Ancestor;
     }
-    match origin.history.iter().find(|line| line.timeline == timeline) {
-        Some(fork) if position <= fork.switch => Relation::Ancestor,
+    match origin.fork_of(timeline) {
+        Some(fork) if position <= fork => Relation::Ancestor,
         _ => Relation::Diverged,
     }
 }
@@ -165,36 +186,54 @@ mod tests {
 
     #[test]
     fn a_primary_that_handed_over_cleanly_can_follow() {
-        assert_eq!(relation(&control(ClusterState::ShutDown, 2, 150), &origin()), Relation::Ancestor);
+        assert_eq!(relation(&control(ClusterState::ShutDown, 2, 150), None, &origin()), Relation::Ancestor);
     }
 
     #[test]
     fn a_primary_with_a_record_behind_the_fork_cannot() {
-        assert_eq!(relation(&control(ClusterState::ShutDown, 2, 200), &origin()), Relation::Diverged);
-        assert_eq!(relation(&control(ClusterState::InProduction, 2, 150), &origin()), Relation::Diverged);
+        assert_eq!(relation(&control(ClusterState::ShutDown, 2, 200), None, &origin()), Relation::Diverged);
+        assert_eq!(relation(&control(ClusterState::InProduction, 2, 150), None, &origin()), Relation::Diverged);
     }
 
     #[test]
     fn a_standby_follows_up_to_the_fork() {
         let mut standby = control(ClusterState::ShutDownInRecovery, 2, 90);
         standby.min_recovery = Some((Lsn(200), Timeline(2)));
-        assert_eq!(relation(&standby, &origin()), Relation::Ancestor);
+        assert_eq!(relation(&standby, None, &origin()), Relation::Ancestor);
         standby.min_recovery = Some((Lsn(201), Timeline(2)));
-        assert_eq!(relation(&standby, &origin()), Relation::Diverged);
-        assert_eq!(standby_relation(Timeline(2), Lsn(201), &origin()), Relation::Diverged);
-        assert_eq!(standby_relation(Timeline(3), Lsn(999), &origin()), Relation::Ancestor);
+        assert_eq!(relation(&standby, None, &origin()), Relation::Diverged);
+        assert_eq!(standby_relation((Timeline(2), Lsn(201)), None, &origin()), Relation::Diverged);
+        assert_eq!(standby_relation((Timeline(3), Lsn(999)), None, &origin()), Relation::Ancestor);
     }
 
     #[test]
     fn timelines_that_the_server_never_had_have_diverged() {
-        assert_eq!(relation(&control(ClusterState::ShutDown, 4, 10), &origin()), Relation::Diverged);
-        assert_eq!(relation(&control(ClusterState::InProduction, 3, 10), &origin()), Relation::Diverged);
+        assert_eq!(relation(&control(ClusterState::ShutDown, 4, 10), None, &origin()), Relation::Diverged);
+        assert_eq!(relation(&control(ClusterState::InProduction, 3, 10), None, &origin()), Relation::Diverged);
+    }
+
+    #[test]
+    fn two_timelines_of_one_number_are_told_apart_by_where_they_forked_off() {
+        let line = |timeline: u32, switch: u64| HistoryLine { timeline: Timeline(timeline), switch: Lsn(switch), reason: String::new() };
+        let standby = control(ClusterState::ShutDownInRecovery, 3, 10);
+        assert_eq!(relation(&standby, Some(&[line(1, 100), line(2, 200)]), &origin()), Relation::Ancestor);
+        assert_eq!(relation(&standby, Some(&[line(1, 100), line(2, 201)]), &origin()), Relation::Diverged);
+        assert_eq!(standby_relation((Timeline(2), Lsn(150)), Some(&[line(1, 99)]), &origin()), Relation::Diverged);
+        assert_eq!(standby_relation((Timeline(2), Lsn(150)), Some(&[line(1, 100)]), &origin()), Relation::Ancestor);
+    }
+
+    #[test]
+    fn a_later_fork_that_lies_before_an_earlier_one_cuts_it_short() {
+        let mut origin = origin();
+        origin.history[1].switch = Lsn(60);
+        assert_eq!(standby_relation((Timeline(1), Lsn(60)), None, &origin), Relation::Ancestor);
+        assert_eq!(standby_relation((Timeline(1), Lsn(80)), None, &origin), Relation::Diverged);
     }
 
     #[test]
     fn another_clusters_data_is_foreign() {
         let mut other = control(ClusterState::ShutDown, 2, 1);
         other.system_id = SystemId(8_000_000_000);
-        assert_eq!(relation(&other, &origin()), Relation::Foreign);
+        assert_eq!(relation(&other, None, &origin()), Relation::Foreign);
     }
 }

@@ -80,8 +80,8 @@ pub struct StandbyFacts {
 }
 
 /// A standby's timeline: the receiver knows it while there is one, the control file learns of it with the next restartpoint, which may be
-/// minutes later. In between only the name of the segment with the last received byte tells. A segment without its history file is what a
-/// promotion that was cut short has left.
+/// minutes later. In between only the name of the segment with the last received byte tells. A segment without its history file, or with one
+/// that only holds a number's place, is what a promotion that was cut short has left.
 const OBSERVE: &str = "
 with wal as (select f from pg_ls_dir('pg_wal') f where pg_is_in_recovery()),
   place as (select pg_size_bytes(current_setting('wal_segment_size')) as size,
@@ -90,7 +90,8 @@ with wal as (select f from pg_ls_dir('pg_wal') f where pg_is_in_recovery()),
     || lpad(upper(to_hex(div(mod(last, 4294967296), size)::bigint)), 8, '0') as name from place),
   files as (select max(('x' || substr(f, 1, 8))::bit(32)::int) as timeline from wal, segment
     where f ~ '^[0-9A-F]{24}$' and substr(f, 9) = segment.name
-      and (f like '00000001%' or substr(f, 1, 8) || '.history' in (select f from wal)))
+      and (f like '00000001%' or case when substr(f, 1, 8) || '.history' in (select f from wal)
+        then pg_read_file('pg_wal/' || substr(f, 1, 8) || '.history', 0, 12, true) <> '# place held' else false end))
 select r.rec,
   (select system_identifier::text from pg_control_system()),
   current_setting('server_version_num')::int,

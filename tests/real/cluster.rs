@@ -332,6 +332,22 @@ impl Node {
         }
     }
 
+    /// Starts, promotes or stops its server behind the agent's back; the agent must not run.
+    pub fn pg_ctl(&self, arguments: &[&str]) {
+        assert!(self.guard.is_none(), "{} runs", self.name);
+        let mut command = Command::new(bin_dir().expect("the cluster uses it").join("pg_ctl"));
+        command.arg("-D").arg(self.dir.join("data")).args(["-w", "-s", "-l"]).arg(self.dir.join("by-hand.log")).args(arguments);
+        if let Some((user, group)) = other_user() {
+            command.uid(user).gid(group);
+        }
+        assert!(command.current_dir(&self.dir).status().unwrap().success(), "pg_ctl {arguments:?}");
+    }
+
+    /// A file or directory of the member.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Statements on the member's own server.
     pub fn execute(&self, sql: &str) {
         block(async {

@@ -3,6 +3,7 @@
 
 mod agents;
 mod cluster;
+mod coming_back;
 mod dcs;
 mod healing;
 mod inside;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{switchover, sync};
+use super::{switchover, sync, timelines};
 use crate::{
     agent::{
         action::{Action, Decision, PgSync, Stop},
@@ -10,7 +10,6 @@ use crate::{
         view::{ServerFacts, View},
     },
     dcs::snapshot::{Initialize, SyncState},
-    model::Timeline,
     spec::settings::SyncMode,
     sys::clock::Moment,
 };
@@ -56,10 +55,7 @@ fn records(view: &View, server: &ServerFacts) -> Vec<Action> {
     if view.cluster.config.is_none() {
         actions.push(Action::EnsureConfig);
     }
-    let recorded = view.cluster.history.last().map(|entry| entry.0.0);
-    if server.timeline > Timeline(1) && recorded != Some(server.timeline.0 - 1) {
-        actions.push(Action::EnsureHistory);
-    }
+    actions.extend(timelines::records(view, server));
     actions
 }
 
@@ -109,6 +105,9 @@ pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
     if until.since(view.now) < PROMOTION {
         return Decision::wait_briefly(Reason::PreparingPromotion, RETRY);
     }
+    if let Some(reserve) = timelines::reservation(view, server) {
+        return Decision::act([reserve], Reason::PreparingPromotion);
+    }
     // Slots first, so that nobody who re-connects finds its WAL recycled.
     let slots = (!slots.is_empty()).then_some(Action::EnsureSlots(slots));
     Decision::act(slots.into_iter().chain([Action::Promote]), Reason::Promoting)
@@ -121,8 +120,7 @@ pub fn without_lock(view: &View, server: &ServerFacts) -> Decision {
         let reason = Reason::OtherLedSince { leader: leader.to_owned() };
         return Decision::act([Action::StopServer(Stop::Immediate)], reason);
     }
-    let latest = view.cluster.history.last().map_or(Timeline(1), |entry| Timeline(entry.0.0.saturating_add(1)));
-    if server.timeline < latest {
+    if server.timeline < timelines::latest(view) {
         return Decision::act([Action::StopServer(Stop::Immediate)], Reason::OtherTimelineAhead);
     }
     if view.memory.unrecorded_bootstrap {

@@ -9,6 +9,7 @@ mod switchover;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod timelines;
 
 use crate::agent::{
     action::{Action, Decision, Stop},

@@ -1,5 +1,6 @@
 //! Data without a server: start it, as what, and behind whom.
 
+use super::timelines;
 use crate::{
     agent::{
         action::{Action, Decision, Stop},
@@ -47,13 +48,14 @@ pub fn silent_standby(leader: &MemberName) -> Decision {
 /// Somebody else leads. A clean standby on the leader's timeline just starts; everything else has to look where the histories parted.
 pub fn behind(view: &View, data: &StoppedData, leader: &MemberName) -> Decision {
     let Some(member) = view.cluster.members.get(leader) else { return Decision::wait(Reason::NoLeaderToClone) };
-    let ready = view.memory.ready_behind.as_ref() == Some(leader) || (data.fresh_copy && data.standby_signal);
+    let namesake = timelines::is_namesake(view, data);
+    let ready = view.memory.ready_behind.as_ref() == Some(leader) || (data.fresh_copy && data.standby_signal && !namesake);
     let lost = view.memory.wal_gone || is_broken(view);
     if ready && !data.half_rewound && !lost {
         return Decision::act([Action::StartStandby(Some(leader.clone()))], Reason::StartingStandby);
     }
     let same_timeline = member.timeline == Some(data.control.timeline());
-    let clean_standby = data.standby_signal && !data.control.was_primary() && !data.half_rewound && same_timeline;
+    let clean_standby = data.standby_signal && !data.control.was_primary() && !data.half_rewound && same_timeline && !namesake;
     if clean_standby && view.memory.failed_rejoins == 0 && !view.memory.diverged && !lost {
         return Decision::act([Action::StartStandby(Some(leader.clone()))], Reason::StartingStandby);
     }

@@ -14,7 +14,7 @@ use crate::{
         reason::Reason,
         view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, View},
     },
-    dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState},
+    dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState, TimelineKey},
     model::{Lsn, MemberName, SystemId, Timeline},
     postgres::{
         control_data::{ClusterState, ControlData},
@@ -23,6 +23,8 @@ use crate::{
     spec::settings::Settings,
     sys::clock::Moment,
 };
+
+mod timelines;
 
 const SYSTEM: SystemId = SystemId(7_000_000_001);
 const NOW: Moment = Moment(10_000_000_000_000);
@@ -74,7 +76,7 @@ fn stopped(state: ClusterState, standby_signal: bool) -> Local {
         min_recovery: None,
         rewindable: true,
     };
-    Local::Stopped(StoppedData { control, standby_signal, half_rewound: false, fresh_copy: false })
+    Local::Stopped(StoppedData { control, past: None, standby_signal, half_rewound: false, fresh_copy: false })
 }
 
 fn member(role: MemberRole) -> MemberData {
@@ -342,6 +344,9 @@ fn before_a_promotion_the_dcs_admits_nobody_else_and_commits_wait() {
     assert_eq!(decide(&view).actions, [Action::SetSyncNames(names.clone())]);
     let Local::Standby(facts) = &mut view.local else { unreachable!() };
     facts.synchronous_standby_names = names.render();
+    assert_eq!(decide(&view).actions, [Action::ReserveTimeline(Timeline(2))]);
+    view.cluster.timelines = TimelineKey { reserved: 2, by: "a".into(), begun: None };
+    view.memory.reserved_timeline = Some(Timeline(2));
     let slots = BTreeSet::from([name("b"), name("c")]);
     assert_eq!(decide(&view).actions, [Action::EnsureSlots(slots), Action::Promote], "slots first");
 }
