@@ -21,7 +21,7 @@ TESTS := $(shell awk -F'"' '/^\[/ {test = /^\[\[test\]\]/} test && /^name *=/ {p
 ONE_BY_ONE := $(filter real routing docker,$(TESTS))
 TOGETHER := $(filter-out real routing docker,$(TESTS))
 
-.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit integration bench-local bench-failover
+.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit integration soak bench-local bench-failover
 
 help: ## list what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ unit: ## the tests that need no server
 
 integration: ## the tests with real PostgreSQL, etcd and Docker
 	@$(foreach test,$(ONE_BY_ONE),.ci/stage '$(test) tests' cargo test --locked --test $(test) -- --test-threads=1 --nocapture &&) true
+
+soak: ## random faults under writing clients, as long as SECONDS says; SEED repeats an earlier walk
+	@.ci/setup test
+	SPILO_SOAK_SECONDS=$(or $(SECONDS),3600) $(if $(SEED),SPILO_SOAK_SEED=$(SEED)) cargo test --locked --test real -- --nocapture soak
 
 bench-local: ## measure what the README promises, on this machine
 	@.ci/setup test

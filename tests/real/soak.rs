@@ -1,16 +1,12 @@
-//! A long random walk: faults one after the other and two at a time, under a client that writes all the time. Run it with
-//! `SPILO_SOAK_SECONDS=600 cargo test --test real -- --ignored soak`; `SPILO_SOAK_SEED` repeats the faults of an earlier run.
+//! A random walk: faults one after the other and two at a time, under clients that write all the time. A short one with a fixed seed runs
+//! as any other test; `make soak SECONDS=3600 SEED=7` runs a long one, and without SEED one that was never run before.
 
-use std::{
-    time::Instant,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
-
-use rustix::process::Signal;
-use serde_json::json;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{
-    cluster::{Cluster, descendants, send},
+    cluster::Cluster,
+    fault::{Damage, Fault, Random},
+    memory::Memory,
     writer::Writer,
 };
 use crate::support::wait_until;
@@ -18,82 +14,38 @@ use crate::support::wait_until;
 /// How long everything may take to be well again once nothing disturbs it any more.
 const HEALING: Duration = Duration::from_secs(90);
 
-/// What goes wrong.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    KillAgent,
-    StopAgent,
-    KillGuard,
-    StopGuard,
-    /// Nobody is left who could stop PostgreSQL when the lease ends.
-    StopGuardAndAgent,
-    KillPostmaster,
-    StopPostmaster,
-    /// Every process of the server hangs.
-    StopServer,
-    /// The whole machine hangs, and goes on later as if nothing had happened.
-    StopHost,
-    LoseHost,
-    LoseHostAndData,
-    EndAndStart,
-    LoseEverybody,
-    FreezeEtcdBriefly,
-    FreezeEtcdBeyondTheLease,
-    RestartEtcd,
-    Switchover,
-}
-
-const FAULTS: [Fault; 17] = [
-    Fault::KillAgent,
-    Fault::StopAgent,
-    Fault::KillGuard,
-    Fault::StopGuard,
-    Fault::StopGuardAndAgent,
-    Fault::KillPostmaster,
-    Fault::StopPostmaster,
-    Fault::StopServer,
-    Fault::StopHost,
-    Fault::LoseHost,
-    Fault::LoseHostAndData,
-    Fault::EndAndStart,
-    Fault::LoseEverybody,
-    Fault::FreezeEtcdBriefly,
-    Fault::FreezeEtcdBeyondTheLease,
-    Fault::RestartEtcd,
-    Fault::Switchover,
-];
-
-/// SplitMix64: the same faults from the same seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(limit).unwrap()).unwrap()
-    }
-
-    fn millis(&mut self, from: usize, to: usize) -> Duration {
-        Duration::from_millis(u64::try_from(from + self.below(to - from)).unwrap())
-    }
-}
+/// The short walk's length in seconds, and its seed.
+const SHORT: (u64, u64) = (75, 20_261_121);
 
 struct Soak {
     cluster: Cluster,
     random: Random,
-    /// Processes that hang until they are healed.
-    stopped: Vec<i32>,
-    etcd_hangs: bool,
+    damage: Damage,
+    memory: Memory,
     started: Instant,
+    rounds: u32,
+    /// Rounds in which only replicas were hurt and the leader changed all the same.
+    needless: Vec<String>,
+    slowest_healing: Duration,
+    /// Rows that were found on the leader in an earlier round.
+    checked: usize,
 }
 
 impl Soak {
+    fn new(cluster: Cluster, seed: u64) -> Soak {
+        Soak {
+            cluster,
+            random: Random(seed),
+            damage: Damage::default(),
+            memory: Memory::default(),
+            started: Instant::now(),
+            rounds: 0,
+            needless: Vec::new(),
+            slowest_healing: Duration::ZERO,
+            checked: 0,
+        }
+    }
+
     /// The leader more often than anybody else: that is where it hurts.
     fn victim(&mut self) -> usize {
         let leader = self.cluster.leader().map(|l| l.name.clone());
@@ -104,122 +56,91 @@ impl Soak {
         }
     }
 
-    fn stop(&mut self, pids: Vec<i32>) {
-        pids.iter().for_each(|pid| send(*pid, Signal::STOP));
-        self.stopped.extend(pids);
-    }
-
-    /// Does it to somebody; returns what was done, in words.
-    fn strike(&mut self, fault: Fault) -> String {
+    /// Does something to somebody; returns what was done, in words, and whether only `spared` was out of its reach.
+    fn strike(&mut self, fault: Fault, spared: &str) -> (String, bool) {
         let index = self.victim();
-        let node = &self.cluster.nodes[index];
-        let name = node.name.clone();
-        if !node.is_running() {
-            return format!("{fault:?}: {name} is down already");
-        }
-        let (guard, agent) = (node.guard_pid(), node.agent_pid_if_any());
-        let server = node.postmaster_pid().map(|p| descendants(p).into_iter().chain([p]).collect::<Vec<_>>()).unwrap_or_default();
-        match fault {
-            Fault::KillAgent => agent.into_iter().for_each(|pid| send(pid, Signal::KILL)),
-            Fault::StopAgent => self.stop(agent.into_iter().collect()),
-            Fault::KillGuard => {
-                // An agent that hangs too would keep its port for ever, which only a machine without containers can see.
-                self.heal_processes();
-                self.cluster.nodes[index].kill_guard();
-            }
-            Fault::StopGuard => self.stop(vec![guard]),
-            Fault::StopGuardAndAgent => self.stop(agent.into_iter().chain([guard]).collect()),
-            Fault::KillPostmaster => node.postmaster_pid().into_iter().for_each(|pid| send(pid, Signal::KILL)),
-            Fault::StopPostmaster => self.stop(node.postmaster_pid().into_iter().collect()),
-            Fault::StopServer => self.stop(server),
-            Fault::StopHost => self.stop(agent.into_iter().chain([guard]).chain(server).collect()),
-            Fault::LoseHost => self.cluster.nodes[index].lose_host(),
-            Fault::LoseHostAndData => {
-                // Only a replica's, and only of a cluster that is well: the last good copy is not to be lost.
-                if !self.cluster.is_healthy() || self.cluster.leader().is_none_or(|l| l.name == name) {
-                    return format!("{fault:?}: not of {name}");
-                }
-                self.cluster.nodes[index].lose_host();
-                self.cluster.nodes[index].lose_data();
-            }
-            Fault::EndAndStart => {
-                self.heal_processes();
-                self.cluster.nodes[index].stop();
-            }
-            Fault::LoseEverybody => self.cluster.nodes.iter_mut().for_each(super::cluster::Node::lose_host),
-            Fault::FreezeEtcdBriefly | Fault::FreezeEtcdBeyondTheLease => {
-                self.cluster.etcd.freeze();
-                self.etcd_hangs = true;
-            }
-            Fault::RestartEtcd => {
-                self.cluster.etcd.kill();
-                std::thread::sleep(self.random.millis(0, 4000));
-                self.cluster.etcd.run();
-                self.etcd_hangs = false;
-            }
-            Fault::Switchover => {
-                let candidate = self.cluster.nodes[self.random.below(3)].name.clone();
-                let body = json!({"leader": name, "candidate": candidate});
-                let api = node.api.clone();
-                // Its answer comes when it comes; what matters is what becomes of the cluster.
-                std::thread::spawn(move || super::cluster::request(&api, "POST", "/switchover", Some(&body)));
-            }
-        }
-        format!("{fault:?} on {name}")
-    }
-
-    fn heal_processes(&mut self) {
-        self.stopped.drain(..).for_each(|pid| send(pid, Signal::CONT));
-    }
-
-    fn heal(&mut self) {
-        self.heal_processes();
-        if std::mem::take(&mut self.etcd_hangs) {
-            self.cluster.etcd.thaw();
-        }
-        for node in self.cluster.nodes.iter_mut().filter(|n| !n.is_running()) {
-            node.start();
-        }
+        let name = self.cluster.nodes[index].name.clone();
+        let done = self.damage.strike(fault, &mut self.cluster, index, &mut self.random);
+        let words = format!("{fault:?} {} {name}", if done { "on" } else { "not possible on" });
+        (words, !done || fault.concerns_its_victim_only() && name != spared)
     }
 
     /// One or two faults, a while, and then everything has to be well again with every acknowledged row.
     fn round(&mut self, writer: &Writer) {
-        let first = FAULTS[self.random.below(FAULTS.len())];
-        let mut what = self.strike(first);
+        let leader = self.cluster.leader().expect("it was well").name.clone();
+        let first = Fault::ALL[self.random.below(Fault::ALL.len())];
+        let (mut what, mut spares) = self.strike(first, &leader);
         let mut longest = if matches!(first, Fault::FreezeEtcdBriefly) { 2000 } else { 9000 };
         if self.random.below(2) == 0 {
             std::thread::sleep(self.random.millis(0, 2500));
-            let second = FAULTS[self.random.below(FAULTS.len())];
-            what = format!("{what}, {}", self.strike(second));
+            let second = Fault::ALL[self.random.below(Fault::ALL.len())];
+            let (words, spares_too) = self.strike(second, &leader);
+            what = format!("{what}, {words}");
+            spares &= spares_too;
             longest = 12000;
         }
-        eprintln!("{:>6.1} {what}", self.started.elapsed().as_secs_f64());
+        self.say(&what);
         std::thread::sleep(self.random.millis(100, longest));
-        self.heal();
-        let healed = Instant::now();
-        wait_until(&format!("healthy after {what}"), HEALING, || self.cluster.is_healthy());
+        self.damage.heal(&mut self.cluster);
+        self.expect_well(writer, &what);
+        if spares && self.cluster.leader().is_some_and(|now| now.name != leader) {
+            self.say("  the leader changed, and had not been hurt");
+            self.needless.push(what);
+        }
+        self.rounds += 1;
+    }
+
+    fn expect_well(&mut self, writer: &Writer, what: &str) {
+        let healed = wait_until(&format!("healthy after {what}"), HEALING, || self.cluster.is_healthy());
         writer.wait_for_more();
-        let lost = writer.missing_on(self.cluster.leader().expect("it is healthy"));
-        eprintln!("{:>6.1}   well after {:.1} s", self.started.elapsed().as_secs_f64(), healed.elapsed().as_secs_f64());
+        self.slowest_healing = self.slowest_healing.max(healed);
+        self.say(&format!("  well after {:.1} s", healed.as_secs_f64()));
+        self.memory.sample(&self.cluster);
+        let rows = writer.rows(self.checked);
+        let lost = writer.missing_of(&rows, self.cluster.leader().expect("it is healthy"));
         assert!(lost.is_empty(), "{} acknowledged rows are lost after {what}: {lost:?}", lost.len());
+        // With some of the rows before, so that a change just before them is seen.
+        writer.expect_one_at_a_time(self.checked.saturating_sub(1000));
+        self.checked += rows.len();
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("{:>6.1} {what}", self.started.elapsed().as_secs_f64());
+    }
+
+    fn summary(&self, rows: usize) -> String {
+        let (grown, who) = self.memory.growth();
+        format!(
+            "{} rounds in {:.0} s, {rows} rows acknowledged, 0 lost, 0 by two members at once, 0 stuck nodes, healed within {:.1} s at most, \
+             {} needless changes of leader; guard and agent at most {:.1} MB, grown by {grown} kB at most ({who}, of {} watched)",
+            self.rounds,
+            self.started.elapsed().as_secs_f64(),
+            self.slowest_healing.as_secs_f64(),
+            self.needless.len(),
+            Duration::from_millis(self.memory.largest()).as_secs_f64(),
+            self.memory.judged(),
+        )
     }
 }
 
 #[test]
-#[ignore = "runs as long as SPILO_SOAK_SECONDS says, two minutes otherwise"]
 fn soak_random_faults_lose_nothing_and_heal() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|e| panic!("{name}='{text}': {e}")));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (seed, seconds) = (number("SPILO_SOAK_SEED").unwrap_or(now), number("SPILO_SOAK_SECONDS").unwrap_or(120));
-    eprintln!("SPILO_SOAK_SEED={seed}");
+    let (seconds, seed) = match (number("SPILO_SOAK_SECONDS"), number("SPILO_SOAK_SEED")) {
+        (None, seed) => (SHORT.0, seed.unwrap_or(SHORT.1)),
+        (Some(seconds), seed) => (seconds, seed.unwrap_or(now)),
+    };
+    eprintln!("soak: SECONDS={seconds} SEED={seed}");
     let Some(cluster) = Cluster::start() else { return };
-    let writer = Writer::start(&cluster);
-    let mut soak = Soak { cluster, random: Random(seed), stopped: Vec::new(), etcd_hangs: false, started: Instant::now() };
-    let mut rounds = 0;
+    let writer = Writer::start_with_witnesses(&cluster);
+    let mut soak = Soak::new(cluster, seed);
     while soak.started.elapsed() < Duration::from_secs(seconds) {
         soak.round(&writer);
-        rounds += 1;
     }
-    eprintln!("{rounds} rounds, {} acknowledged rows", writer.count());
+    let rows = writer.rows(0).len();
     writer.check(&soak.cluster);
+    eprintln!("soak: {}", soak.summary(rows));
+    soak.memory.check();
+    assert!(soak.needless.is_empty(), "the leader changed though only replicas were hurt: {:?}", soak.needless);
 }

@@ -1,4 +1,4 @@
-//! A client that writes numbered rows all the time and remembers which were acknowledged.
+//! Clients that write numbered rows all the time and remember which were acknowledged, and by whom.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio_postgres::{Client, Config, NoTls};
@@ -20,52 +20,85 @@ const ROW_LIMIT: Duration = Duration::from_secs(3);
 /// How many rows count as "writes go on".
 const SOME_ROWS: usize = 20;
 
-/// What was acknowledged so far.
-type Acknowledged = Arc<Mutex<BTreeSet<i64>>>;
+/// Numbers that each client has for itself.
+const NUMBERS: i64 = 1_000_000_000;
 
-/// The running client.
+/// The timeline is in the name of the WAL file that is being written.
+const INSERT: &str = "insert into written values ($1) returning host(inet_server_addr()) || ':' || inet_server_port(), \
+    ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int";
+
+/// A row whose commit was acknowledged.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub id: i64,
+    /// Just before the server was asked.
+    pub sent: Instant,
+    pub acknowledged: Instant,
+    /// The server's own address, as it sees itself.
+    pub server: String,
+    pub timeline: i32,
+}
+
+/// What was acknowledged so far.
+type Acknowledged = Arc<Mutex<Vec<Row>>>;
+
+/// The running clients: one that writes to whoever is the primary, and witnesses that try one server each.
 pub struct Writer {
     acknowledged: Acknowledged,
     end: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Writer {
     /// Creates the table `written` and begins to write. The table has to be new: the numbers begin at one.
     pub fn start(config: &Config) -> Writer {
+        Writer::start_with_witnesses(config, &[])
+    }
+
+    /// The same with a witness for each of these servers: it writes a row now and then wherever the server says that it is no standby.
+    pub fn start_with_witnesses(config: &Config, servers: &[Config]) -> Writer {
         block(async {
             let client = connect(config).await.unwrap();
             client.batch_execute("create table written (id bigint primary key)").await.unwrap();
         });
-        let acknowledged = Acknowledged::default();
-        let end = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let (config, acknowledged, end) = (config.clone(), acknowledged.clone(), end.clone());
-            move || block(write(&config, &acknowledged, &end))
-        });
-        Writer { acknowledged, end, thread: Some(thread) }
+        let mut writer = Writer { acknowledged: Acknowledged::default(), end: Arc::default(), threads: Vec::new() };
+        writer.run(config, 0, false);
+        for (server, number) in servers.iter().zip(1..) {
+            writer.run(server, number * NUMBERS, true);
+        }
+        writer
     }
 
-    /// Waits until some rows were acknowledged after now; returns how long that took.
+    fn run(&mut self, config: &Config, first: i64, is_witness: bool) {
+        let (config, acknowledged, end) = (config.clone(), self.acknowledged.clone(), self.end.clone());
+        self.threads.push(std::thread::spawn(move || block(write(&config, first, is_witness, &acknowledged, &end))));
+    }
+
+    /// Waits until some more rows were acknowledged after now; returns how long that took.
     pub fn wait_for_more(&self, limit: Duration) -> Duration {
         let wanted = self.count() + SOME_ROWS;
         wait_until("writes are acknowledged", limit, || self.count() >= wanted)
     }
 
-    /// How many rows were acknowledged so far.
+    /// How many rows were acknowledged so far to the client that writes to whoever is the primary.
     pub fn count(&self) -> usize {
-        self.acknowledged.lock().unwrap().len()
+        self.acknowledged.lock().unwrap().iter().filter(|row| row.id < NUMBERS).count()
     }
 
     /// The numbers of the rows that were acknowledged so far.
     pub fn acknowledged(&self) -> BTreeSet<i64> {
-        self.acknowledged.lock().unwrap().clone()
+        self.acknowledged.lock().unwrap().iter().map(|row| row.id).collect()
+    }
+
+    /// The rows that were acknowledged so far, from the `first` on, in the order of their answers.
+    pub fn rows(&self, first: usize) -> Vec<Row> {
+        self.acknowledged.lock().unwrap().iter().skip(first).cloned().collect()
     }
 
     /// Ends; returns what was acknowledged in all.
     pub fn stop(mut self) -> BTreeSet<i64> {
         self.end.store(true, Ordering::Relaxed);
-        self.thread.take().expect("it was not joined before").join().unwrap();
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
         self.acknowledged()
     }
 }
@@ -74,6 +107,26 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
     }
+}
+
+/// Rows that a server took after another had taken one on a later timeline, or on the same one: they cannot both be the primary.
+/// What was acknowledged before a row was sent came before it, whatever any server's clock says.
+pub fn taken_by_two_at_once(rows: &[Row]) -> Vec<Row> {
+    let mut by_answer: Vec<&Row> = rows.iter().collect();
+    by_answer.sort_by_key(|row| row.acknowledged);
+    let mut by_sending: Vec<&Row> = rows.iter().collect();
+    by_sending.sort_by_key(|row| row.sent);
+    let (mut answered, mut newest): (_, Option<&Row>) = (by_answer.into_iter().peekable(), None);
+    let mut found = Vec::new();
+    for row in by_sending {
+        while let Some(earlier) = answered.next_if(|earlier| earlier.acknowledged < row.sent) {
+            newest = newest.filter(|newest| newest.timeline >= earlier.timeline).or(Some(earlier));
+        }
+        if newest.is_some_and(|n| row.timeline < n.timeline || row.timeline == n.timeline && row.server != n.server) {
+            found.push(row.clone());
+        }
+    }
+    found
 }
 
 /// The numbers of the rows that a server has; an error where it does not answer.
@@ -97,26 +150,32 @@ async fn connect(config: &Config) -> Result<Client, tokio_postgres::Error> {
     Ok(client)
 }
 
-async fn write(config: &Config, acknowledged: &Acknowledged, end: &AtomicBool) {
+async fn write(config: &Config, first: i64, is_witness: bool, acknowledged: &Acknowledged, end: &AtomicBool) {
     let mut client: Option<Client> = None;
-    let mut id = 0_i64;
+    let mut id = first;
     while !end.load(Ordering::Relaxed) {
         // A row whose answer did not come is neither acknowledged nor written again.
         id += 1;
-        if let Ok(Ok(())) = tokio::time::timeout(ROW_LIMIT, write_one(&mut client, config, id)).await {
-            acknowledged.lock().unwrap().insert(id);
-        } else {
-            client = None;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        match tokio::time::timeout(ROW_LIMIT, write_one(&mut client, config, id, is_witness)).await {
+            Ok(Ok(row)) => acknowledged.lock().unwrap().extend(row),
+            _ => {
+                client = None;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(if is_witness { 40 } else { 2 })).await;
     }
 }
 
-async fn write_one(client: &mut Option<Client>, config: &Config, id: i64) -> Result<(), tokio_postgres::Error> {
+async fn write_one(client: &mut Option<Client>, config: &Config, id: i64, is_witness: bool) -> Result<Option<Row>, tokio_postgres::Error> {
     if client.is_none() {
         *client = Some(connect(config).await?);
     }
     let client = client.as_ref().expect("just connected");
-    client.execute("insert into written values ($1)", &[&id]).await.map(drop)
+    if is_witness && client.query_one("select pg_is_in_recovery()", &[]).await?.get(0) {
+        return Ok(None);
+    }
+    let sent = Instant::now();
+    let answer = client.query_one(INSERT, &[&id]).await?;
+    Ok(Some(Row { id, sent, acknowledged: Instant::now(), server: answer.get(0), timeline: answer.get(1) }))
 }
