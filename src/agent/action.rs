@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::Reason;
+use super::{reason::Reason, wish::Refusal};
 use crate::{
     dcs::snapshot::SyncState,
     model::{MemberName, SystemId, Timeline},
@@ -97,6 +97,17 @@ pub enum Action {
     Checkpoint,
     /// Remove the data directory that a copy replaced.
     DropOldData,
+    /// Stop the server and start it again in the same role; its start may take as long as this, instead of `primary_start_timeout`.
+    Restart {
+        /// How long.
+        patience: Option<Duration>,
+    },
+    /// Replace the data directory by a copy of this member.
+    Reinitialize(MemberName),
+    /// Tell whoever asked that it is not done.
+    Refuse(Refusal),
+    /// A scheduled restart has had its time.
+    ForgetScheduledRestart,
     /// Leave the DCS and end the process.
     End,
 }

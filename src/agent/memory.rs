@@ -55,6 +55,8 @@ pub struct Memory {
     pub has_old_data: bool,
     /// Nothing that failed is begun again before this.
     pub retry_at: Option<Moment>,
+    /// A server is brought up because somebody asked for it; over as soon as one answers that is not the former.
+    pub bringing_up: Option<BringingUp>,
     /// Since when nobody has held the leader key.
     pub unled_since: Option<Moment>,
     /// The cluster as the DCS had it when it last knew one.
@@ -76,6 +78,15 @@ pub struct Past {
     pub members: BTreeMap<MemberName, MemberData>,
     /// Who might succeed the leader.
     pub sync: SyncState,
+}
+
+/// A server is brought up because somebody asked for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BringingUp {
+    /// Start time of the server that ran before; `None`: there was none.
+    pub before: Option<String>,
+    /// How long it may take; `None`: as long as `primary_start_timeout`.
+    pub patience: Option<Duration>,
 }
 
 /// What a look found, as far as it changes what is remembered.
@@ -139,6 +150,9 @@ impl Memory {
     }
 
     fn look_at_server(&mut self, local: &Local) {
+        if let Local::Primary(facts) | Local::Standby(facts) = local {
+            self.bringing_up.take_if(|start| start.before.as_ref() != Some(&facts.started));
+        }
         match local {
             // A primary that this agent found running: whom it waits for now may not have had time to confirm the past.
             Local::Primary(facts) if !self.knows_barrier => self.barrier_is(facts.position),

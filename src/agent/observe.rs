@@ -39,6 +39,7 @@ impl Shell {
             peers: self.peers.take(),
             task: self.task.as_ref().map(|t| t.kind),
             memory: self.memory.clone(),
+            wishes: self.wishes(),
         }
     }
 

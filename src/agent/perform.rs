@@ -167,6 +167,10 @@ impl Shell {
                 self.begin(Task::Checkpoint, checkpoint);
             }
             Action::DropOldData => clone::drop_old(&self.config.installation)?,
+            Action::Restart { patience } => return Ok(self.restart(patience, view)),
+            Action::Reinitialize(leader) => self.reinitialize(leader, view)?,
+            Action::Refuse(why) => self.requests.refuse(&why),
+            Action::ForgetScheduledRestart => self.requests.scheduled = None,
             Action::End => {
                 self.ended = true;
                 // Whoever asks who is there should not be told of a member that has left on purpose. A DCS that does not answer forgets it
@@ -312,7 +316,7 @@ impl Shell {
     }
 
     /// Starts a task, unless the last one failed a moment ago.
-    fn begin(&mut self, kind: Task, work: impl Future<Output = Result<TaskEnd, PostgresError>> + 'static) {
+    pub(super) fn begin(&mut self, kind: Task, work: impl Future<Output = Result<TaskEnd, PostgresError>> + 'static) {
         if self.task.is_some() || self.memory.has_to_wait(Moment::now()) {
             return;
         }
@@ -323,7 +327,7 @@ impl Shell {
         self.settings.use_slots.then(|| self.config.name.slot_name())
     }
 
-    fn address_of(&self, member: &MemberName) -> Result<Address, Failure> {
+    pub(super) fn address_of(&self, member: &MemberName) -> Result<Address, Failure> {
         let known = self.cluster.members.get(member).and_then(|m| m.postgres_address());
         let (host, port) = known.ok_or_else(|| format!("the address of '{member}' is not known"))?;
         Ok(Address { host, port })

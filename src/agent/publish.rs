@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use serde_json::{Map, Value, json};
+
 use super::{
     shell::Shell,
     standing,
@@ -58,8 +60,23 @@ impl Shell {
                 _ => facts.map(|f| f.timeline),
             },
             pause: view.settings.pause.then_some(true),
-            other: serde_json::Map::new(),
+            other: self.notices(view),
         }
+    }
+
+    /// What waits for an operator or was asked for by one.
+    fn notices(&self, view: &View) -> Map<String, Value> {
+        let mut notices = Map::new();
+        if !view.wishes.pending.is_empty() {
+            notices.insert("pending_restart".into(), json!(true));
+            notices.insert("pending_restart_reason".into(), json!(view.wishes.pending));
+        }
+        if let Some(scheduled) = &view.wishes.scheduled {
+            let mut body = scheduled.body.clone();
+            body.insert("postmaster_start_time".into(), json!(scheduled.postmaster_start_time));
+            notices.insert("scheduled_restart".into(), Value::Object(body));
+        }
+        notices
     }
 
     fn node_status(&self, view: &View, member: &MemberData) -> NodeStatus {
@@ -76,6 +93,8 @@ impl Shell {
             dcs_fresh_until: self.dcs_seen.map_or(Moment(0), |seen| seen + view.settings.ttl),
             tags: self.config.tags.clone(),
             pause: view.settings.pause,
+            pending_restart: view.wishes.pending.iter().map(|(name, change)| (name.clone(), json!(change))).collect(),
+            scheduled_restart: view.wishes.scheduled.as_ref().map(|scheduled| scheduled.body.clone()),
             sync_mode: view.settings.synchronous_mode,
             cluster: view.cluster.clone(),
             ..NodeStatus::unknown(self.config.name.clone(), &self.config.dcs.scope, PROTOCOL, now)

@@ -55,6 +55,7 @@ pub enum Reason {
     HasCleanShutdown,
     HandingOver { candidate: Option<MemberName> },
     BadHandOver { why: String },
+    AskedFor,
     OtherTimelineAhead,
     OtherLedSince { leader: String },
 }
@@ -66,7 +67,7 @@ impl fmt::Display for Reason {
             R::Leading => write!(f, "I am the leader with the lock"),
             R::Following { leader } => write!(f, "a secondary, following the leader '{leader}'"),
             R::AskedToEnd => write!(f, "asked to end"),
-            R::TaskRunning { task } => write!(f, "{} in progress", task_name(*task)),
+            R::TaskRunning { task } => write!(f, "{} in progress", task.name()),
             R::DcsSilentWhileLeading => write!(f, "the DCS does not answer; leading on while the lease lasts"),
             R::DcsSilentWhileFollowing => write!(f, "the DCS does not answer; going on as before"),
             R::LeaseAlmostOver => write!(f, "demoting: the lease could not be renewed and is almost over"),
@@ -111,22 +112,9 @@ impl fmt::Display for Reason {
             R::HandingOver { candidate: Some(candidate) } => write!(f, "handing over to '{candidate}'"),
             R::HandingOver { candidate: None } => write!(f, "handing over"),
             R::BadHandOver { why } => write!(f, "not handing over: {why}"),
+            R::AskedFor => write!(f, "doing what an operator asked for"),
             R::OtherTimelineAhead => write!(f, "demoting: the cluster has moved to a later timeline"),
             R::OtherLedSince { leader } => write!(f, "demoting: '{leader}' has led since"),
         }
-    }
-}
-
-fn task_name(task: super::view::Task) -> &'static str {
-    use super::view::Task as T;
-    match task {
-        T::Initialize => "initialising",
-        T::Clone => "copying",
-        T::Rejoin => "coming back",
-        T::CompareHistories => "comparing histories",
-        T::Promote => "promotion",
-        T::HandOver => "handing over",
-        T::Stop => "stopping",
-        T::Checkpoint => "checkpoint",
     }
 }

@@ -18,6 +18,7 @@ use super::{
     memory::{SETTLED, TaskEnd},
     publish::{self, PROTOCOL},
     reason::Reason,
+    requests::Requests,
     server::{Process, Server},
     tasks::{Running, Tools},
     view::{Memory, Peer, Task},
@@ -98,12 +99,14 @@ pub(super) struct Shell {
     wake: Rc<Notify>,
     said: Option<Reason>,
     pub(super) complaint: Option<String>,
+    pub(super) requests: Requests,
     source: (String, Overrides),
 }
 
 /// What the loop waits for, besides time.
 struct Events {
     guard: mpsc::UnboundedReceiver<FromGuard>,
+    requests: mpsc::UnboundedReceiver<ApiRequest>,
     terminate: Signal,
     interrupt: Signal,
     reload: Signal,
@@ -141,11 +144,13 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let wake = Rc::new(Notify::new());
     let server = Rc::new(Server::new(config.clone(), guard));
     let (requests, asked) = mpsc::channel(64);
+    let (to_the_loop, for_the_loop) = mpsc::unbounded_channel();
     tokio::spawn(api::serve(listener, published, requests));
-    tokio::task::spawn_local(answer_requests(asked, server.clone(), dcs.clone(), status.clone(), wake.clone()));
+    tokio::task::spawn_local(answer_requests(asked, to_the_loop, server.clone(), dcs.clone(), status.clone(), wake.clone()));
     tokio::task::spawn_local(watch_dcs(dcs.clone(), wake.clone()));
     let events = Events {
         guard: messages,
+        requests: for_the_loop,
         terminate: signal(SignalKind::terminate()).map_err(process("receive signals"))?,
         interrupt: signal(SignalKind::interrupt()).map_err(process("receive signals"))?,
         reload: signal(SignalKind::hangup()).map_err(process("receive signals"))?,
@@ -176,6 +181,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         wake,
         said: None,
         complaint: None,
+        requests: Requests::default(),
         source: (path.to_owned(), overrides.clone()),
     };
     Ok((shell, events))
@@ -213,6 +219,7 @@ async fn watch_dcs(dcs: Rc<Etcd>, wake: Rc<Notify>) {
 /// Carries out what the API asks for, beside the loop: a DCS that does not answer must not delay a peer's question.
 async fn answer_requests(
     mut asked: mpsc::Receiver<ApiRequest>,
+    to_the_loop: mpsc::UnboundedSender<ApiRequest>,
     server: Rc<Server>,
     dcs: Rc<Etcd>,
     status: Arc<watch::Sender<Arc<NodeStatus>>>,
@@ -234,6 +241,9 @@ async fn answer_requests(
                     wake.notify_one();
                     let _ = answer.send(changed);
                 });
+            }
+            for_the_loop @ (ApiRequest::Ask { .. } | ApiRequest::Schedule { .. } | ApiRequest::Unschedule { .. } | ApiRequest::Reload) => {
+                let _ = to_the_loop.send(for_the_loop);
             }
             ApiRequest::Observe { answer } => {
                 let facts = observe_for_peers(&server, &mut session).await;
@@ -290,10 +300,12 @@ impl Shell {
             self.say(&decision.reason);
             let again = self.perform(decision.actions, &view).await;
             self.publish(&view).await;
+            self.answer_restart(&view);
             if again && !self.ended {
                 continue;
             }
-            return self.memory.pause(decision.recheck, view.settings.loop_wait, Moment::now());
+            let pause = self.memory.pause(decision.recheck, view.settings.loop_wait, Moment::now());
+            return self.requests.until_due().map_or(pause, |due| pause.min(due));
         }
     }
 
@@ -306,6 +318,7 @@ impl Shell {
                 None => return false,
             },
             () = wake.notified() => {}
+            Some(request) = events.requests.recv() => self.take_request(request),
             end = task_end(&mut self.task) => self.task_ended(end),
             _ = events.terminate.recv() => self.stopping = true,
             _ = events.interrupt.recv() => self.stopping = true,
@@ -337,13 +350,16 @@ impl Shell {
             }
             Err(error) => {
                 tracing::warn!("{kind:?} failed: {error}");
+                if matches!(kind, Task::Restart | Task::RestartPrimary) {
+                    self.requests.restart_failed();
+                }
                 self.memory.task_failed(kind, !matches!(error, PostgresError::NoOrigin { .. }), Moment::now());
             }
         }
     }
 
     /// SIGHUP: the local configuration again. One that has a mistake is not taken.
-    fn reload(&mut self) {
+    pub(super) fn reload(&mut self) {
         match config::load(&self.source.0, &self.source.1) {
             Ok(config) => {
                 let present =

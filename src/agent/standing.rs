@@ -7,7 +7,8 @@ use crate::dcs::snapshot::{MemberRole, PgState};
 pub fn state(local: &Local, task: Option<Task>, stopping: bool) -> PgState {
     match (local, task) {
         (_, Some(Task::Initialize)) => PgState::Initializing,
-        (_, Some(Task::Clone)) => PgState::CreatingReplica,
+        (_, Some(Task::Clone | Task::Reinitialize)) => PgState::CreatingReplica,
+        (_, Some(Task::Restart | Task::RestartPrimary)) => PgState::Restarting,
         (_, Some(Task::HandOver | Task::Stop)) => PgState::Stopping,
         (Local::Primary(_) | Local::Standby(_), _) => PgState::Running,
         (Local::Silent { .. }, _) if stopping => PgState::Stopping,

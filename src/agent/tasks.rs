@@ -7,7 +7,7 @@ use super::{
     guard::StopMode,
     memory::TaskEnd,
     rejoin::{self, Rejoin, Way},
-    server::Server,
+    server::{Process, Server},
     view::{StoppedData, Task},
 };
 use crate::{
@@ -144,6 +144,20 @@ impl Tools {
         let released = self.dcs.release_leader(&self.config.name, status.as_ref()).await;
         released.map_err(|e| PostgresError::Sql(format!("the leader key could not be given up: {e}")))?;
         Ok(TaskEnd::Done)
+    }
+
+    /// Stops the server, to be started again in the role it had.
+    pub async fn stop_for_restart(self) -> Result<TaskEnd, PostgresError> {
+        self.stop_cleanly().await?;
+        Ok(TaskEnd::Done)
+    }
+
+    /// Replaces the data directory by a copy of the leader's. What is there stays beside it until the copy has proved itself.
+    pub async fn reinitialize(self, leader: MemberName, source: Address, slots: bool) -> Result<TaskEnd, PostgresError> {
+        if self.server.process() != Process::None {
+            self.stop_cleanly().await?;
+        }
+        self.copy(leader, source, slots).await
     }
 
     async fn stop_cleanly(&self) -> Result<(), PostgresError> {

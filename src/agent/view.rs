@@ -12,7 +12,10 @@ use crate::{
     sys::clock::Moment,
 };
 
-pub use super::memory::{Memory, Past};
+pub use super::{
+    memory::{Memory, Past},
+    wish::{Pending, Refusal, Request, Restart, Scheduled, Wishes},
+};
 pub use crate::postgres::sql::ServerFacts;
 
 /// One look at the world.
@@ -44,6 +47,8 @@ pub struct View {
     pub task: Option<Task>,
     /// What earlier turns left to remember.
     pub memory: Memory,
+    /// What operators ask for.
+    pub wishes: Wishes,
 }
 
 /// Who holds the leader key, as far as is known.
@@ -141,8 +146,32 @@ pub enum Task {
     HandOver,
     /// Stopping.
     Stop,
+    /// Stopping a standby that is to be started again.
+    Restart,
+    /// Stopping a primary that is to be started again, under its lease.
+    RestartPrimary,
+    /// Replacing the data directory by a copy, because somebody asked for it.
+    Reinitialize,
     /// The checkpoint after a promotion.
     Checkpoint,
+}
+
+impl Task {
+    /// What is going on, in a word or two.
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Initialize => "initialising",
+            Task::Clone => "copying",
+            Task::Rejoin => "coming back",
+            Task::CompareHistories => "comparing histories",
+            Task::Promote => "promotion",
+            Task::HandOver => "handing over",
+            Task::Stop => "stopping",
+            Task::Restart | Task::RestartPrimary => "restart",
+            Task::Reinitialize => "reinitialize",
+            Task::Checkpoint => "checkpoint",
+        }
+    }
 }
 
 impl View {

@@ -29,6 +29,7 @@ pub fn node(status: &NodeStatus, now: Moment) -> Value {
         doc.insert("pending_restart".into(), json!(true));
         doc.insert("pending_restart_reason".into(), json!(status.pending_restart));
     }
+    put(&mut doc, "scheduled_restart", status.scheduled_restart.as_ref());
     doc.insert("patroni".into(), json!({"version": status.version, "scope": status.scope, "name": status.name}));
     Value::Object(doc)
 }

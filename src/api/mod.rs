@@ -5,7 +5,9 @@ pub mod change;
 mod documents;
 mod handover;
 mod health;
+mod operate;
 pub mod report;
+pub mod request;
 mod server;
 mod status;
 

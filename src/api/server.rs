@@ -28,6 +28,7 @@ use super::{
     change::{Change, Changed},
     check_handover,
     handover::judge_handover,
+    operate,
 };
 use crate::{dcs::snapshot::Snapshot, sys::clock::Moment};
 
@@ -36,7 +37,7 @@ const CONNECTIONS: usize = 128;
 /// A request's head, and then its body, must arrive within this.
 const READ_LIMIT: Duration = Duration::from_secs(3);
 /// A request and its answer, unless it waits for a new leader.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// A change of the configuration: PostgreSQL's judgement and several trips to the DCS.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 /// PostgreSQL's answer to one question: peers in a leader race wait for it.
@@ -50,9 +51,9 @@ const DEFAULT_LOOP_WAIT: u64 = 10;
 
 /// What every request is answered from.
 #[derive(Clone)]
-struct Published {
-    status: watch::Receiver<Arc<NodeStatus>>,
-    requests: mpsc::Sender<ApiRequest>,
+pub(super) struct Published {
+    pub(super) status: watch::Receiver<Arc<NodeStatus>>,
+    pub(super) requests: mpsc::Sender<ApiRequest>,
 }
 
 /// Serves the API until it is dropped.
@@ -63,7 +64,7 @@ pub async fn serve(listener: TcpListener, status: watch::Receiver<Arc<NodeStatus
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (router, limit) = (router.clone(), handover_limit(&status.borrow()) + ANSWER_LIMIT);
+                let (router, limit) = (router.clone(), longest(&status.borrow()));
                 tokio::spawn(async move {
                     // A client that does not take its answer must not keep its place for ever.
                     let _ = timeout(limit, one_request(stream, router)).await;
@@ -88,6 +89,9 @@ async fn one_request(stream: TcpStream, router: Router) -> Result<(), hyper::Err
 fn router(published: Published) -> Router {
     Router::new()
         .route("/config", patch(merge_config).put(replace_config).fallback(from_status))
+        .route("/restart", post(operate::restart).delete(operate::unschedule).fallback(from_status))
+        .route("/reload", post(operate::reload).fallback(from_status))
+        .route("/reinitialize", post(operate::reinitialize).fallback(from_status))
         .route("/switchover", post(switchover).fallback(from_status))
         .route("/failover", post(failover).fallback(from_status))
         .fallback(from_status)
@@ -120,7 +124,7 @@ async fn replace_config(State(published): State<Published>, request: Request) ->
 }
 
 async fn change_config(published: Published, kind: impl FnOnce(Value) -> Change, request: Request) -> Answer {
-    let body = match read_body(request).await {
+    let body = match read_body(request, false).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
@@ -141,7 +145,7 @@ async fn failover(State(published): State<Published>, request: Request) -> Answe
 }
 
 async fn hand_over(published: Published, kind: HandoverKind, request: Request) -> Answer {
-    let body = match read_body(request).await {
+    let body = match read_body(request, false).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
@@ -168,13 +172,17 @@ async fn hand_over(published: Published, kind: HandoverKind, request: Request) -
     told(kind, &outcome, candidate.as_deref())
 }
 
-async fn read_body(request: Request) -> Result<Value, Answer> {
+/// The request's body, a JSON object; none at all where `optional`.
+pub(super) async fn read_body(request: Request, optional: bool) -> Result<Value, Answer> {
     use axum::extract::FromRequest;
     let bytes = match timeout(READ_LIMIT, Bytes::from_request(request, &())).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(rejection)) => return Err(Answer::text(rejection.status().as_u16(), rejection.body_text())),
         Err(_) => return Err(Answer::text(408, "the request's body did not arrive in time")),
     };
+    if optional && bytes.is_empty() {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
     match serde_json::from_slice(&bytes) {
         Ok(body @ Value::Object(_)) => Ok(body),
         _ => Err(Answer::text(400, "the body is not a JSON object")),
@@ -201,6 +209,11 @@ fn told(kind: HandoverKind, outcome: &Outcome, candidate: Option<&str>) -> Answe
         Outcome::Withdrawn => Answer::text(503, format!("{} failed", kind.title())),
         Outcome::Pending => Answer::text(503, format!("{} status unknown", kind.title())),
     }
+}
+
+/// The longest that any request may take.
+fn longest(status: &NodeStatus) -> Duration {
+    handover_limit(status).max(operate::restart_limit(status, None)) + ANSWER_LIMIT
 }
 
 /// How long a hand-over may take before its asker is told that it is not known.

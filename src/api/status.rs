@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use crate::{
-    api::change::{Change, Changed},
+    api::{
+        change::{Change, Changed},
+        request::{Request, Restart},
+    },
     dcs::snapshot::{FailoverKey, MemberRole, PgState, Snapshot},
     model::{Lsn, MemberName, SystemId, Timeline},
     spec::settings::SyncMode,
@@ -33,6 +36,31 @@ pub enum ApiRequest {
         /// What came of it.
         answer: oneshot::Sender<Changed>,
     },
+    /// Decide and do something, now.
+    Ask {
+        /// What.
+        request: Request,
+        /// Status code and sentence for whoever asked.
+        answer: oneshot::Sender<(u16, String)>,
+    },
+    /// Restart PostgreSQL later.
+    Schedule {
+        /// When, in milliseconds since 1970.
+        at: i64,
+        /// What.
+        restart: Restart,
+        /// The request as it came.
+        body: Map<String, Value>,
+        /// Status code and sentence for whoever asked.
+        answer: oneshot::Sender<(u16, String)>,
+    },
+    /// Do not restart later.
+    Unschedule {
+        /// Status code and sentence for whoever asked.
+        answer: oneshot::Sender<(u16, String)>,
+    },
+    /// Read the local configuration again.
+    Reload,
     /// Observe PostgreSQL now. Members that count each other's positions in a leader race must not count yesterday's.
     Observe {
         /// The status with what PostgreSQL says at this moment.
@@ -83,6 +111,8 @@ pub struct NodeStatus {
     pub tags: Map<String, Value>,
     /// Parameters that wait for a restart, each as `{"old_value", "new_value"}`.
     pub pending_restart: Map<String, Value>,
+    /// The body of the request for a restart that is to come.
+    pub scheduled_restart: Option<Map<String, Value>>,
     /// Whether the cluster is paused.
     pub pause: bool,
     /// Whether and how commits wait for replicas.
@@ -154,6 +184,7 @@ impl NodeStatus {
             system_id: None,
             tags: Map::new(),
             pending_restart: Map::new(),
+            scheduled_restart: None,
             pause: false,
             sync_mode: SyncMode::Off,
             cluster: Snapshot::default(),

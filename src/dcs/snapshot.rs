@@ -72,6 +72,9 @@ pub enum PgState {
     /// It could not be started.
     #[serde(rename = "start failed")]
     StartFailed,
+    /// It was stopped to be started again.
+    #[serde(rename = "restarting")]
+    Restarting,
     /// It was told to stop.
     #[serde(rename = "stopping")]
     Stopping,
@@ -159,6 +162,11 @@ impl MemberData {
     /// True when the tag is set to something other than false.
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.get(tag).is_some_and(|v| v.as_bool() != Some(false) && !v.is_null())
+    }
+
+    /// True when this parameter of it waits for a restart.
+    pub fn waits_for_restart(&self, parameter: &str) -> bool {
+        self.other.get("pending_restart_reason").is_some_and(|reasons| reasons.get(parameter).is_some())
     }
 
     /// True when nothing but WAL positions lies between `old` and this.
@@ -349,7 +357,7 @@ mod tests {
 
     #[test]
     fn an_older_agents_words_are_understood() {
-        let data: MemberData = serde_json::from_str(r#"{"role":"master","state":"restarting","xlog_location":7,"x":1}"#).unwrap();
+        let data: MemberData = serde_json::from_str(r#"{"role":"master","state":"dreaming","xlog_location":7,"x":1}"#).unwrap();
         assert_eq!((data.role, data.state, data.xlog_location), (MemberRole::Primary, PgState::Unknown, Some(Lsn(7))));
         assert_eq!(data.other["x"], 1);
     }

@@ -348,6 +348,27 @@ impl Node {
         self.dir.join(name)
     }
 
+    /// Remembers which directory the data are in.
+    pub fn mark_data(&self) {
+        fs::create_dir(self.dir.join("marked")).unwrap();
+        fs::hard_link(self.dir.join("data/PG_VERSION"), self.dir.join("marked/PG_VERSION")).unwrap();
+    }
+
+    /// True while the data directory is the one that was marked.
+    pub fn has_marked_data(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let inode = |path: &str| fs::metadata(self.dir.join(path)).map(|m| m.ino()).ok();
+        inode("data/PG_VERSION") == inode("marked/PG_VERSION")
+    }
+
+    /// Changes the member's configuration file.
+    pub fn rewrite_config(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.dir.join("agent.yml");
+        let mut config = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut config);
+        fs::write(path, config.to_string()).unwrap();
+    }
+
     /// Statements on the member's own server.
     pub fn execute(&self, sql: &str) {
         block(async {

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, LIMIT, Node};
+use super::{
+    cluster::{Cluster, LIMIT, Node},
+    writer::Writer,
+};
 use crate::support::wait_until;
 
 fn change(node: &Node, patch: &Value) -> (u16, Value) {
@@ -77,4 +80,105 @@ fn changes_made_at_the_same_time_are_all_kept() {
     });
     let all = |node: &Node| (1..=3).all(|n| node.get("/config").1["postgresql"]["parameters"][format!("test.n{n}")] == n);
     wait_until("every member knows every change", LIMIT, || cluster.nodes.iter().all(all));
+}
+
+fn started(node: &Node) -> String {
+    node.query("select pg_postmaster_start_time()::text").unwrap_or_default()
+}
+
+fn post(node: &Node, path: &str, body: &Value) -> (u16, String) {
+    let (code, text) = node.request("POST", path, Some(body));
+    (code, text.as_str().map_or_else(|| text.to_string(), str::to_owned))
+}
+
+#[test]
+fn a_restarted_primary_stays_the_leader_and_loses_nothing() {
+    let Some(cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    for _ in 0..2 {
+        let leader = cluster.leader().unwrap();
+        let before = started(leader);
+        assert_eq!(post(leader, "/restart", &json!({})), (200, "restarted successfully".to_owned()));
+        assert_ne!(started(leader), before);
+        assert_eq!(cluster.leader().unwrap().name, leader.name, "the leader key changed hands");
+        writer.wait_for_more();
+        cluster.wait_healthy();
+    }
+    assert_eq!(cluster.leader().unwrap().get("/patroni").1["timeline"], 1, "somebody was promoted");
+    let replica = cluster.replica();
+    let before = started(replica);
+    assert_eq!(post(replica, "/restart", &json!({"role": "primary"})), (503, "restart conditions are not satisfied".to_owned()));
+    assert_eq!(started(replica), before);
+    assert_eq!(post(replica, "/restart", &json!({"role": "replica"})), (200, "restarted successfully".to_owned()));
+    assert_ne!(started(replica), before);
+    cluster.wait_healthy();
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_restart_can_be_scheduled_and_taken_back() {
+    let Some(cluster) = Cluster::start() else { return };
+    let replica = cluster.replica();
+    let before = started(replica);
+    let at = |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    let later = json!({"schedule": at(3600), "role": "replica"});
+    assert_eq!(post(replica, "/restart", &later), (202, "Restart scheduled".to_owned()));
+    assert_eq!(post(replica, "/restart", &later).0, 409);
+    let shown =
+        |node: &Node| node.get("/cluster").1["members"].as_array().unwrap().iter().filter(|m| m["scheduled_restart"].is_object()).count();
+    wait_until("everybody sees it", LIMIT, || cluster.nodes.iter().all(|node| shown(node) == 1));
+    assert_eq!(replica.get("/patroni").1["scheduled_restart"], later);
+    assert_eq!(replica.request("DELETE", "/restart", None), (200, json!("scheduled restart deleted")));
+    assert_eq!(replica.request("DELETE", "/restart", None), (404, json!("no restarts are scheduled")));
+    assert_eq!(post(replica, "/restart", &json!({"schedule": at(-5)})).0, 422);
+    assert_eq!(post(replica, "/restart", &json!({"schedule": at(2)})).0, 202);
+    wait_until("it was restarted in its time", LIMIT, || !started(replica).is_empty() && started(replica) != before);
+    wait_until("nothing is scheduled any more", LIMIT, || cluster.nodes.iter().all(|node| shown(node) == 0));
+    cluster.wait_healthy();
+}
+
+#[test]
+fn a_replica_is_copied_anew_and_the_leader_never() {
+    let Some(cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let (leader, replica) = (cluster.leader().unwrap(), cluster.replica());
+    assert_eq!(post(leader, "/reinitialize", &json!({"force": true})), (503, "I am the leader, can not reinitialize".to_owned()));
+    replica.mark_data();
+    assert_eq!(post(replica, "/reinitialize", &json!({})), (200, "reinitialize started".to_owned()));
+    wait_until("its data are a new copy", LIMIT, || !replica.has_marked_data());
+    cluster.wait_healthy();
+    writer.wait_for_more();
+    assert_eq!(cluster.leader().unwrap().name, leader.name);
+    writer.check(&cluster);
+}
+
+#[test]
+fn without_a_leader_nobody_throws_its_copy_away() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let former = cluster.leader().unwrap().name.clone();
+    let replica = cluster.replica().name.clone();
+    cluster.node(&replica).mark_data();
+    // Nobody may be promoted, so there will be no leader.
+    for node in cluster.nodes.iter().filter(|n| n.name != former) {
+        assert_eq!(change(node, &json!({"pause": true})).0, 200);
+    }
+    wait_until("everybody knows", LIMIT, || cluster.nodes.iter().all(|n| n.get("/patroni").1["pause"] == true));
+    cluster.node(&former).lose_host();
+    let node = cluster.node(&replica);
+    wait_until("there is no leader", LIMIT, || node.get("/patroni").1["cluster_unlocked"] == true);
+    let (code, text) = post(node, "/reinitialize", &json!({"force": true}));
+    assert_eq!((code, text.as_str()), (503, "Cluster has no leader, can not reinitialize"));
+    assert!(node.has_marked_data());
+    assert_eq!(change(node, &json!({"pause": null})).0, 200);
+    cluster.wait_for_another_leader(&former);
+}
+
+#[test]
+fn a_reload_reads_the_local_file_again() {
+    let Some(cluster) = Cluster::start() else { return };
+    let replica = cluster.replica();
+    replica.rewrite_config(|config| config["postgresql"]["parameters"]["log_min_messages"] = json!("debug1"));
+    assert_eq!(post(replica, "/reload", &json!({})), (202, "reload scheduled".to_owned()));
+    wait_until("the new value is in force", LIMIT, || replica.query("show log_min_messages").is_ok_and(|v| v == "debug1"));
+    assert_eq!(cluster.leader().unwrap().query("show log_min_messages").unwrap(), "warning");
 }

@@ -27,7 +27,8 @@ pub fn new_cluster(view: &View) -> Decision {
 
 fn someone_has_data(view: &View) -> bool {
     let has_data = |state: PgState, role: MemberRole| {
-        matches!(state, PgState::Running | PgState::Starting | PgState::Stopping | PgState::Crashed) || role == MemberRole::Primary
+        matches!(state, PgState::Running | PgState::Starting | PgState::Restarting | PgState::Stopping | PgState::Crashed)
+            || role == MemberRole::Primary
     };
     view.others().any(|name| view.cluster.members.get(name).is_some_and(|m| has_data(m.state, m.role)))
 }
@@ -57,6 +58,11 @@ pub fn foreign_data(view: &View) -> Option<Decision> {
         _ => vec![Action::StopServer(Stop::Immediate)],
     };
     Some(Decision::act(actions, Reason::DiscardingUnrecorded))
+}
+
+/// The local data are of another system than the cluster's.
+pub fn is_foreign(view: &View) -> bool {
+    matches!((view.cluster.initialize, system_id(view)), (Initialize::Done(theirs), Some(ours)) if ours != theirs)
 }
 
 fn system_id(view: &View) -> Option<SystemId> {

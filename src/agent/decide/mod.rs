@@ -10,6 +10,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod timelines;
+mod wishes;
 
 use crate::agent::{
     action::{Action, Decision, Stop},
@@ -21,6 +22,19 @@ pub use sync::{is_safe, names_at_start};
 
 /// Decides.
 pub fn decide(view: &View) -> Decision {
+    match wishes::asked(view) {
+        wishes::Granted::Nothing => rules(view),
+        wishes::Granted::Only(actions) => Decision::act(actions, Reason::AskedFor),
+        wishes::Granted::Along(mut actions) => {
+            let decision = rules(view);
+            actions.extend(decision.actions);
+            Decision { actions, ..decision }
+        }
+    }
+}
+
+/// What holds whether or not anybody asks for anything.
+fn rules(view: &View) -> Decision {
     if view.stopping {
         return ending(view);
     }
@@ -80,7 +94,7 @@ fn ending(view: &View) -> Decision {
 
 /// While long work runs, only losing the right to do it is acted upon.
 fn while_task_runs(view: &View, task: Task) -> Decision {
-    let leads = matches!(task, Task::Promote | Task::HandOver | Task::Checkpoint);
+    let leads = matches!(task, Task::Promote | Task::HandOver | Task::Checkpoint | Task::RestartPrimary);
     match (&view.local, &view.lock) {
         (Local::Primary(_) | Local::Silent { .. }, Lock::Other(holder)) if leads => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })

@@ -33,7 +33,8 @@ pub fn holding_the_lock(view: &View, data: &StoppedData) -> Decision {
 /// The leader's server does not answer. It is given `primary_start_timeout`, then somebody else gets the chance: as soon as every process
 /// of it is gone, because one that hangs may go on and write beside the next leader.
 pub fn silent_leader(view: &View, since: Moment) -> Decision {
-    if view.now.since(since) > view.settings.primary_start_timeout {
+    let asked = view.memory.bringing_up.as_ref().and_then(|start| start.patience);
+    if view.now.since(since) > asked.unwrap_or(view.settings.primary_start_timeout) {
         return Decision::act([Action::GiveUpStarting, Action::StopServer(Stop::Immediate)], Reason::PrimaryWillNotStart);
     }
     Decision::wait(Reason::WaitingForServer)

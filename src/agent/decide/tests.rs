@@ -12,7 +12,7 @@ use crate::{
     agent::{
         action::{Action, PgSync, Stop},
         reason::Reason,
-        view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, View},
+        view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, View, Wishes},
     },
     dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState, TimelineKey},
     model::{Lsn, MemberName, SystemId, Timeline},
@@ -27,13 +27,13 @@ use crate::{
 mod timelines;
 
 const SYSTEM: SystemId = SystemId(7_000_000_001);
-const NOW: Moment = Moment(10_000_000_000_000);
+pub(super) const NOW: Moment = Moment(10_000_000_000_000);
 
-fn name(text: &str) -> MemberName {
+pub(super) fn name(text: &str) -> MemberName {
     text.parse().unwrap()
 }
 
-fn server(in_recovery: bool) -> ServerFacts {
+pub(super) fn server(in_recovery: bool) -> ServerFacts {
     ServerFacts {
         in_recovery,
         system_id: SYSTEM,
@@ -67,7 +67,7 @@ fn streaming(names: &[&str], flushed: u64) -> Vec<StandbyFacts> {
     names.iter().map(standby).collect()
 }
 
-fn stopped(state: ClusterState, standby_signal: bool) -> Local {
+pub(super) fn stopped(state: ClusterState, standby_signal: bool) -> Local {
     let control = ControlData {
         system_id: SYSTEM,
         state,
@@ -91,7 +91,7 @@ fn member(role: MemberRole) -> MemberData {
 }
 
 /// `a` looks at a cluster of `a`, `b` and `c`, which is initialised.
-fn view(local: Local, lock: Lock) -> View {
+pub(super) fn view(local: Local, lock: Lock) -> View {
     let leader = match &lock {
         Lock::Other(other) => Some(other.clone()),
         Lock::Mine { .. } => Some(name("a")),
@@ -124,14 +124,15 @@ fn view(local: Local, lock: Lock) -> View {
         peers: None,
         task: None,
         memory: Memory::default(),
+        wishes: Wishes::default(),
     }
 }
 
-fn mine() -> Lock {
+pub(super) fn mine() -> Lock {
     Lock::Mine { until: NOW + Duration::from_secs(8) }
 }
 
-fn other() -> Lock {
+pub(super) fn other() -> Lock {
     Lock::Other(name("b"))
 }
 
