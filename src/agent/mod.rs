@@ -4,6 +4,7 @@ pub mod action;
 pub mod config;
 mod configure;
 pub mod decide;
+mod discard;
 mod dynamic;
 pub mod guard;
 pub mod lease;

@@ -14,8 +14,11 @@ use super::{
     view::{Local, Task, View},
 };
 use crate::{
-    dcs::{Dcs, snapshot::StatusKey},
-    model::MemberName,
+    dcs::{
+        Dcs,
+        snapshot::{Initialize, StatusKey},
+    },
+    model::{MemberName, SystemId},
     postgres::{
         Address, PostgresError, bootstrap, clone,
         conf::{self, ServerSettings},
@@ -106,7 +109,7 @@ impl Shell {
             Action::Follow(leader) => self.follow(leader.as_ref()).await?,
             Action::Clone(leader) => {
                 let source = self.address_of(&leader)?;
-                let copy = self.tools().copy(leader, source, self.settings.use_slots);
+                let copy = self.tools().copy(leader, source, self.cluster_system(), self.settings.use_slots);
                 self.begin(Task::Clone, copy);
             }
             Action::Rejoin(leader) => self.rejoin(leader, view)?,
@@ -260,7 +263,12 @@ impl Shell {
 
     fn rejoin(&mut self, leader: MemberName, view: &View) -> Result<(), Failure> {
         let Local::Stopped(data) = &view.local else { return Ok(()) };
+        let parameters = self.base_settings().parameters;
+        let command = |name: &str| parameters.get(name).filter(|command| !command.is_empty()).cloned();
+        let archives = parameters.get("archive_mode").is_some_and(|mode| mode != "off");
         let how = Rejoin {
+            archive_command: command("archive_command").filter(|_| archives),
+            may_restore: command("restore_command").is_some(),
             may_rewind: self.settings.use_pg_rewind,
             slots: self.settings.use_slots,
             known_diverged: self.memory.diverged,
@@ -321,6 +329,13 @@ impl Shell {
             return;
         }
         self.task = Some(Running { kind, handle: tokio::task::spawn_local(work) });
+    }
+
+    pub(super) fn cluster_system(&self) -> Option<SystemId> {
+        match self.cluster.initialize {
+            Initialize::Done(system) => Some(system),
+            _ => None,
+        }
     }
 
     fn slot(&self) -> Option<String> {

@@ -7,7 +7,7 @@ use crate::postgres::rewind::{self, Origin, Relation};
 const REWINDS: u32 = 2;
 
 /// What decides between a rewind and a copy, besides the data and the leader's history.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rejoin {
     /// `use_pg_rewind`.
     pub may_rewind: bool,
@@ -17,6 +17,10 @@ pub struct Rejoin {
     pub known_diverged: bool,
     /// Attempts so far.
     pub failures: u32,
+    /// `archive_command`, where WAL is archived.
+    pub archive_command: Option<String>,
+    /// There is a `restore_command`: pg_rewind may fetch WAL with it that is no longer here.
+    pub may_restore: bool,
 }
 
 /// What is done with the data.

@@ -152,7 +152,7 @@ impl Shell {
         self.memory.retry_at = None;
         self.memory.bringing_up = Some(BringingUp { before, patience: None });
         self.task = None;
-        let copy = self.tools().reinitialize(leader, source, self.settings.use_slots);
+        let copy = self.tools().reinitialize(leader, source, self.cluster_system(), self.settings.use_slots);
         self.begin(Task::Reinitialize, copy);
         self.requests.answer(200, "reinitialize started");
         Ok(())

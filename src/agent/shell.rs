@@ -353,7 +353,8 @@ impl Shell {
                 if matches!(kind, Task::Restart | Task::RestartPrimary) {
                     self.requests.restart_failed();
                 }
-                self.memory.task_failed(kind, !matches!(error, PostgresError::NoOrigin { .. }), Moment::now());
+                let source_answered = !matches!(error, PostgresError::NoOrigin { .. } | PostgresError::NotYet(_));
+                self.memory.task_failed(kind, source_answered, Moment::now());
             }
         }
     }

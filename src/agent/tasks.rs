@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     dcs::{Dcs, Etcd, snapshot::StatusKey},
-    model::{Lsn, MemberName, Timeline},
+    model::{Lsn, MemberName, SystemId, Timeline},
     postgres::{
         Address, PostgresError, bootstrap, clone, conf, control_data,
         rewind::{self, Relation},
@@ -48,14 +48,14 @@ impl Tools {
         Err(error)
     }
 
-    /// Copies the leader.
-    pub async fn copy(self, leader: MemberName, source: Address, slots: bool) -> Result<TaskEnd, PostgresError> {
+    /// Copies the leader, whose data have to be of this `system`.
+    pub async fn copy(self, leader: MemberName, source: Address, system: Option<SystemId>, slots: bool) -> Result<TaskEnd, PostgresError> {
         let (config, slot) = (&self.config, self.config.name.slot_name());
         let slot = slots.then_some(slot.as_str());
         let mut attempt = 0;
         loop {
             let user = &config.replication.username;
-            match clone::basebackup(&config.installation, &source, user, config.name.as_str(), slot).await {
+            match clone::basebackup(&config.installation, &source, user, config.name.as_str(), slot, system).await {
                 Ok(()) => break,
                 // The leader makes our slot as soon as it sees us.
                 Err(PostgresError::Program(error)) if attempt < 20 && error.to_string().contains("does not exist") => {
@@ -82,13 +82,16 @@ impl Tools {
             }
             Way::AsItIs => Ok(TaskEnd::ReadyToFollow(leader)),
             Way::Rewind => {
-                rewind::rewind(installation, &source, self.config.rewinder()).await?;
+                rewind::ensure_ready_source(installation, &source, self.config.rewinder(), origin.timeline).await?;
+                self.keep_what_diverged(&data, &origin, &leader, how.archive_command.as_deref()).await;
+                rewind::rewind(installation, &source, self.config.rewinder(), how.may_restore).await?;
                 tracing::info!("rewound to the history of '{leader}'");
                 Ok(TaskEnd::ReadyToFollow(leader))
             }
             Way::Copy => {
                 tracing::info!("copying '{leader}' anew: what is here has diverged and is not rewound");
-                self.copy(leader, source, how.slots).await
+                self.keep_what_diverged(&data, &origin, &leader, how.archive_command.as_deref()).await;
+                self.copy(leader, source, Some(origin.system_id), how.slots).await
             }
         }
     }
@@ -153,11 +156,17 @@ impl Tools {
     }
 
     /// Replaces the data directory by a copy of the leader's. What is there stays beside it until the copy has proved itself.
-    pub async fn reinitialize(self, leader: MemberName, source: Address, slots: bool) -> Result<TaskEnd, PostgresError> {
+    pub async fn reinitialize(
+        self,
+        leader: MemberName,
+        source: Address,
+        system: Option<SystemId>,
+        slots: bool,
+    ) -> Result<TaskEnd, PostgresError> {
         if self.server.process() != Process::None {
             self.stop_cleanly().await?;
         }
-        self.copy(leader, source, slots).await
+        self.copy(leader, source, system, slots).await
     }
 
     async fn stop_cleanly(&self) -> Result<(), PostgresError> {

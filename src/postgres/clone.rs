@@ -2,8 +2,11 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use super::{Address, Installation, PostgresError, conf, conninfo::conninfo};
-use crate::sys::{files, process::Run};
+use super::{Address, Installation, PostgresError, conf, conninfo::conninfo, control_data};
+use crate::{
+    model::SystemId,
+    sys::{files, process::Run},
+};
 
 /// A copy may take long; a day says "stuck", not "big".
 const LONGEST_COPY: Duration = Duration::from_secs(24 * 3600);
@@ -13,12 +16,13 @@ struct Places {
     data: PathBuf,
     copy: PathBuf,
     old: PathBuf,
+    dropped: PathBuf,
 }
 
 impl Places {
     fn of(installation: &Installation) -> Places {
         let data = installation.data_dir.clone();
-        Places { copy: files::beside(&data, ".clone"), old: files::beside(&data, ".old"), data }
+        Places { copy: files::beside(&data, ".clone"), old: files::beside(&data, ".old"), dropped: files::beside(&data, ".dropped"), data }
     }
 }
 
@@ -30,6 +34,7 @@ pub async fn basebackup(
     user: &str,
     name: &str,
     slot: Option<&str>,
+    system: Option<SystemId>,
 ) -> Result<(), PostgresError> {
     let places = Places::of(installation);
     files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
@@ -45,13 +50,22 @@ pub async fn basebackup(
         run = run.arg(format!("--slot={slot}"));
     }
     run.output().await?;
+    let control = control_data::read(&Installation { data_dir: places.copy.clone(), ..installation.clone() }).await?;
+    if let Some(expected) = system.filter(|expected| *expected != control.system_id) {
+        let (host, port, theirs) = (&source.host, source.port, control.system_id);
+        return Err(PostgresError::Sql(format!("{host}:{port} serves the system {theirs}, not {expected}: its copy is not used")));
+    }
     // Before it gets its final name: a copy must never be started as a primary.
     conf::set_standby_signal(&places.copy, true)?;
     if !files::is_empty_dir(&places.data).map_err(PostgresError::file("read", &places.data))? {
-        files::remove_dir(&places.old).map_err(PostgresError::file("remove", &places.old))?;
-        files::rename(&places.data, &places.old).map_err(PostgresError::file("rename", &places.data))?;
+        // Where one was set aside already, what is in its place is a copy that never proved itself: that one goes, not the older.
+        let aside = if places.old.exists() { &places.dropped } else { &places.old };
+        files::remove_dir(aside).map_err(PostgresError::file("remove", aside))?;
+        files::rename(&places.data, aside).map_err(PostgresError::file("rename", &places.data))?;
     }
-    files::rename(&places.copy, &places.data).map_err(PostgresError::file("rename", &places.copy))
+    files::rename(&places.copy, &places.data).map_err(PostgresError::file("rename", &places.copy))?;
+    remove_beside(places.dropped);
+    Ok(())
 }
 
 /// How a copy calls itself at its source. pg_basebackup streams and confirms WAL like a standby: under the member's own name it would be
@@ -66,7 +80,7 @@ pub fn recover_interrupted(installation: &Installation) -> Result<(), PostgresEr
     if !places.data.exists() && places.old.exists() {
         files::rename(&places.old, &places.data).map_err(PostgresError::file("rename", &places.old))?;
     }
-    remove_beside(files::beside(&places.data, ".dropped"));
+    remove_beside(places.dropped);
     // Whatever a killed initdb or pg_basebackup left is incomplete.
     for leftover in [places.copy, files::beside(&places.data, ".init")] {
         files::remove_dir(&leftover).map_err(PostgresError::file("remove", leftover))?;
@@ -83,11 +97,10 @@ pub fn has_old(installation: &Installation) -> bool {
 /// whatever else goes on, under another name, and again after the next start should it be cut short.
 pub fn drop_old(installation: &Installation) -> Result<(), PostgresError> {
     let places = Places::of(installation);
-    let dropped = files::beside(&places.data, ".dropped");
-    if places.old.exists() && !dropped.exists() {
-        files::rename(&places.old, &dropped).map_err(PostgresError::file("rename", &places.old))?;
+    if places.old.exists() && !places.dropped.exists() {
+        files::rename(&places.old, &places.dropped).map_err(PostgresError::file("rename", &places.old))?;
     }
-    remove_beside(dropped);
+    remove_beside(places.dropped);
     Ok(())
 }
 

@@ -1,10 +1,12 @@
 //! One local PostgreSQL server: its files, its programs, its SQL. Decides nothing.
 
+pub mod archive;
 pub mod bootstrap;
 pub mod clone;
 pub mod conf;
 pub mod conninfo;
 pub mod control_data;
+pub mod diverged_wal;
 pub mod parameter_check;
 pub mod rewind;
 pub mod sql;
@@ -78,6 +80,9 @@ pub enum PostgresError {
         #[source]
         source: Box<PostgresError>,
     },
+    /// The server to follow is there and not yet what it has to be.
+    #[error("{0}")]
+    NotYet(String),
     /// SQL failed.
     #[error("{0}")]
     Sql(String),

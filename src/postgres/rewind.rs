@@ -19,6 +19,15 @@ pub struct Origin {
     pub history: Vec<HistoryLine>,
 }
 
+/// Where two histories parted: on this timeline, at this position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parting {
+    /// The last timeline that both were on.
+    pub timeline: Timeline,
+    /// The last position that both have, as far as histories tell.
+    pub position: Lsn,
+}
+
 /// How a data directory relates to the server it should follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
@@ -112,6 +121,26 @@ pub fn relation(control: &ControlData, past: Option<&[HistoryLine]>, origin: &Or
     if clean && control.checkpoint < fork { Relation::Ancestor } else { Relation::Diverged }
 }
 
+/// Where the directory, on `timeline` after `past`, parted from the server it should follow.
+pub fn parting(timeline: Timeline, past: Option<&[HistoryLine]>, origin: &Origin) -> Parting {
+    let spans = |past: &[HistoryLine], last: Timeline| -> Vec<(Timeline, Lsn)> {
+        past.iter().map(|line| (line.timeline, line.switch)).chain([(last, Lsn(u64::MAX))]).collect()
+    };
+    let (ours, theirs) = (spans(past.unwrap_or_default(), timeline), spans(&origin.history, origin.timeline));
+    let mut parting = Parting { timeline: Timeline(1), position: Lsn(0) };
+    for ((our_timeline, our_end), (their_timeline, their_end)) in ours.into_iter().zip(theirs) {
+        if our_timeline != their_timeline {
+            break;
+        }
+        parting = Parting { timeline: our_timeline, position: our_end.min(their_end) };
+        if our_end != their_end {
+            break;
+        }
+    }
+    // On one timeline to the end, and yet not the same: nobody knows where.
+    if parting.position == Lsn(u64::MAX) { Parting { position: Lsn(0), ..parting } } else { parting }
+}
+
 /// Where a running standby stands in the history of the server it should follow. `past`: the timelines before its own.
 pub fn standby_relation(at: (Timeline, Lsn), past: Option<&[HistoryLine]>, origin: &Origin) -> Relation {
     let (timeline, position) = at;
@@ -146,18 +175,45 @@ pub fn forget_unfinished(installation: &Installation) -> Result<(), PostgresErro
     }
 }
 
-/// Rewinds the directory to the point where it parted from the server at `source`. pg_rewind brings a crashed directory to a clean stop by
-/// itself first.
-pub async fn rewind(installation: &Installation, source: &Address, user: &str) -> Result<(), PostgresError> {
+/// Makes sure that pg_rewind will see the source as it is. A server just promoted names its old timeline in its control file until a
+/// checkpoint: pg_rewind would find nothing to do.
+pub async fn ensure_ready_source(
+    installation: &Installation,
+    source: &Address,
+    user: &str,
+    timeline: Timeline,
+) -> Result<(), PostgresError> {
     let target = conninfo(source, user, &installation.passfile, &[("dbname", "postgres"), ("connect_timeout", "3")]);
-    // A server just promoted names its old timeline in its control file until a checkpoint: pg_rewind would find nothing to do.
-    let checkpoint = Run::new(installation.program("psql")).args(["-X", "-q", "-w", "-d", &target, "-c", "CHECKPOINT"]);
-    checkpoint.env("LC_MESSAGES", "C").limit(Duration::from_secs(300)).output().await?;
+    let query = |sql: &str| {
+        let run = Run::new(installation.program("psql")).args(["-X", "-A", "-t", "-q", "-w", "-d", &target, "-c", sql]);
+        run.env("LC_MESSAGES", "C").limit(Duration::from_secs(300)).output()
+    };
+    // A role that may not ask for one waits for the leader's own.
+    let asked = query("CHECKPOINT").await;
+    let facts = query("select timeline_id, pg_is_in_recovery() from pg_control_checkpoint()").await;
+    let no_word = |error: crate::sys::process::ProcessError| PostgresError::NoOrigin {
+        host: source.host.clone(),
+        port: source.port,
+        source: Box::new(error.into()),
+    };
+    let facts = facts.map_err(no_word)?;
+    if facts.trim() == format!("{timeline}|f") {
+        return Ok(());
+    }
+    let why = asked.err().map(|error| format!(" ({error})")).unwrap_or_default();
+    Err(PostgresError::NotYet(format!("{}:{} has not written a checkpoint on timeline {timeline} yet{why}", source.host, source.port)))
+}
+
+/// Rewinds the directory to the point where it parted from the server at `source`, which has to be ready for it. pg_rewind brings a crashed
+/// directory to a clean stop by itself first. `restore`: WAL that is no longer here is fetched with `restore_command`.
+pub async fn rewind(installation: &Installation, source: &Address, user: &str, restore: bool) -> Result<(), PostgresError> {
+    let target = conninfo(source, user, &installation.passfile, &[("dbname", "postgres"), ("connect_timeout", "3")]);
     let path = mark(installation);
     files::replace(&path, b"", 0o600).map_err(PostgresError::file("write", &path))?;
     let run = Run::new(installation.program("pg_rewind"))
         .arg(format!("--target-pgdata={}", installation.data_dir.display()))
-        .arg(format!("--source-server={target}"));
+        .arg(format!("--source-server={target}"))
+        .args(restore.then_some("--restore-target-wal"));
     run.env("LC_MESSAGES", "C").limit(Duration::from_secs(6 * 3600)).output().await?;
     super::conf::set_standby_signal(&installation.data_dir, true)?;
     forget_unfinished(installation)
@@ -220,6 +276,16 @@ mod tests {
         assert_eq!(relation(&standby, Some(&[line(1, 100), line(2, 201)]), &origin()), Relation::Diverged);
         assert_eq!(standby_relation((Timeline(2), Lsn(150)), Some(&[line(1, 99)]), &origin()), Relation::Diverged);
         assert_eq!(standby_relation((Timeline(2), Lsn(150)), Some(&[line(1, 100)]), &origin()), Relation::Ancestor);
+    }
+
+    #[test]
+    fn histories_part_at_the_first_fork_that_they_do_not_share() {
+        let line = |timeline: u32, switch: u64| HistoryLine { timeline: Timeline(timeline), switch: Lsn(switch), reason: String::new() };
+        let at = |timeline, position| Parting { timeline: Timeline(timeline), position: Lsn(position) };
+        assert_eq!(parting(Timeline(1), Some(&[]), &origin()), at(1, 100));
+        assert_eq!(parting(Timeline(2), Some(&[line(1, 100)]), &origin()), at(2, 200));
+        assert_eq!(parting(Timeline(4), Some(&[line(1, 70)]), &origin()), at(1, 70));
+        assert_eq!(parting(Timeline(3), Some(&[line(1, 100), line(2, 200)]), &origin()), at(3, 0), "two primaries on one timeline");
     }
 
     #[test]

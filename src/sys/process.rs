@@ -44,12 +44,20 @@ pub struct Run {
     environment: Vec<(String, String)>,
     input: Option<String>,
     limit: Duration,
+    directory: Option<PathBuf>,
 }
 
 impl Run {
     /// A command with a limit of one minute.
     pub fn new(program: impl Into<PathBuf>) -> Run {
-        Run { program: program.into(), arguments: Vec::new(), environment: Vec::new(), input: None, limit: Duration::from_secs(60) }
+        Run {
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            input: None,
+            limit: Duration::from_secs(60),
+            directory: None,
+        }
     }
 
     /// Appends one argument.
@@ -80,6 +88,13 @@ impl Run {
         self
     }
 
+    /// The directory it runs in, if not the agent's.
+    #[must_use]
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Run {
+        self.directory = Some(directory.into());
+        self
+    }
+
     /// How long it may take.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Run {
@@ -92,6 +107,9 @@ impl Run {
         let program = self.program.display().to_string();
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).envs(self.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         // SAFETY: one async-signal-safe system call without allocation.

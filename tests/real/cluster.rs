@@ -343,6 +343,27 @@ impl Node {
         assert!(command.current_dir(&self.dir).status().unwrap().success(), "pg_ctl {arguments:?}");
     }
 
+    /// From its next start on, its agent finds `script` in place of one of PostgreSQL's programs. `$REAL` in it is the program itself.
+    pub fn replace_program(&self, program: &str, script: &str) {
+        let (real, own_bin) = (bin_dir().expect("the cluster uses it"), self.dir.join("bin"));
+        fs::create_dir(&own_bin).unwrap();
+        for entry in fs::read_dir(&real).unwrap().flatten().filter(|e| e.file_name() != program) {
+            std::os::unix::fs::symlink(entry.path(), own_bin.join(entry.file_name())).unwrap();
+        }
+        let text = format!("#!/bin/sh\nREAL='{}'\nDIR='{}'\n{script}\n", real.join(program).display(), self.dir.display());
+        fs::write(own_bin.join(program), text).unwrap();
+        fs::set_permissions(own_bin.join(program), fs::Permissions::from_mode(0o755)).unwrap();
+        self.edit_config(|config| config["postgresql"]["bin_dir"] = json!(own_bin));
+    }
+
+    /// Changes its configuration file.
+    pub fn edit_config(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.dir.join("agent.yml");
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut config);
+        fs::write(path, config.to_string()).unwrap();
+    }
+
     /// A file or directory of the member.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)

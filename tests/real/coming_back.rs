@@ -84,3 +84,73 @@ fn a_standby_that_somebody_promoted_by_hand_does_not_mix_its_history_into_the_cl
     assert_eq!(strays, "0", "{}", cluster.node(&strayed).log());
     writer.check(&cluster);
 }
+
+/// Lets a former primary write what nobody else will ever have, and stop as if its power had failed.
+fn stray(cluster: &mut Cluster, name: &str, options: &str) {
+    let node = cluster.node(name);
+    node.pg_ctl(&["start", "-o", &format!("-c synchronous_standby_names='' {options}")]);
+    node.execute("create table strayed as select generate_series(1, 1000)");
+    node.execute("select pg_switch_wal()");
+    node.execute("insert into strayed select 7");
+    node.pg_ctl(&["stop", "-m", "immediate"]);
+}
+
+#[test]
+fn what_a_former_primary_alone_has_is_archived_and_kept_aside_before_it_is_rewound() {
+    let archive = json!({"archive_mode": "on", "archive_command": "mkdir -p ../archive && cp %p ../archive/%f"});
+    let settings = json!({"synchronous_mode": "quorum", "postgresql": {"use_pg_rewind": true, "parameters": archive}});
+    let Some(mut cluster) = Cluster::start_with(&settings) else { return };
+    let writer = Writer::start(&cluster);
+    let former = cluster.leader().unwrap().name.clone();
+    cluster.node(&former).lose_host();
+    cluster.wait_for_another_leader(&former);
+    stray(&mut cluster, &former, "-c archive_command=false");
+    let node = cluster.node(&former);
+    let waiting = fs::read_dir(node.path("data/pg_wal/archive_status")).unwrap().flatten();
+    let waiting: Vec<String> = waiting.filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".ready")?.to_owned())).collect();
+    assert!(!waiting.is_empty());
+    node.start();
+    cluster.wait_healthy();
+    let node = cluster.node(&former);
+    assert!(node.log().contains("rewound to the history"), "{}", node.log());
+    for name in waiting {
+        assert!(node.path("archive").join(&name).exists(), "'{name}' was not archived");
+    }
+    let sets: Vec<_> = fs::read_dir(node.path("data.diverged")).unwrap().flatten().map(|e| e.path()).collect();
+    assert_eq!(sets.len(), 1);
+    let story = fs::read_to_string(sets[0].join("README")).unwrap();
+    assert!(story.contains(&format!("WAL of '{former}'")) && story.contains("parted:             on timeline 1 at "), "{story}");
+    assert!(fs::read_dir(&sets[0]).unwrap().flatten().any(|e| e.file_name().len() == 24), "no segment is there");
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_rewind_whose_source_dies_half_way_is_never_started_and_done_again() {
+    let Some(mut cluster) = Cluster::start_with(&json!({"synchronous_mode": "off"})) else { return };
+    let former = cluster.leader().unwrap().name.clone();
+    cluster.node(&former).lose_host();
+    let second = cluster.wait_for_another_leader(&former);
+    stray(&mut cluster, &former, "");
+    // The first attempt has already destroyed something when its source goes away.
+    let script = "if [ ! -e $DIR/again ]; then touch $DIR/again; echo broken > $DIR/data/global/pg_filenode.map
+        touch $DIR/begun; while [ ! -e $DIR/go-on ]; do sleep 0.1; done; fi; exec $REAL \"$@\"";
+    let node = cluster.node(&former);
+    node.replace_program("pg_rewind", script);
+    node.start();
+    let begun = node.path("begun");
+    wait_until("the rewind has begun", LIMIT, || begun.exists());
+    let starts = |cluster: &mut Cluster| cluster.node(&former).log().matches("starting PostgreSQL 1").count();
+    let before = starts(&mut cluster);
+    cluster.node(&second).lose_host();
+    fs::write(cluster.node(&former).path("go-on"), "").unwrap();
+    wait_until("the failure is noticed", LIMIT, || cluster.node(&former).log().contains("Rejoin failed"));
+    let third = cluster.wait_for_another_leader(&second);
+    assert_ne!(third, former);
+    let streams = format!("select count(*)::text from pg_stat_replication where application_name = '{former}' and state = 'streaming'");
+    wait_until("it streams from the third", LIMIT, || cluster.node(&third).query(&streams).is_ok_and(|count| count == "1"));
+    assert_eq!(starts(&mut cluster), before + 1, "it was started between the failure and the repair");
+    cluster.node(&second).start();
+    cluster.wait_healthy();
+    let strays = cluster.node(&former).query("select count(*)::text from pg_class where relname = 'strayed'").unwrap();
+    assert_eq!(strays, "0");
+}
