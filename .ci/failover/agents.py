@@ -13,7 +13,7 @@ PACKAGES = [f"patroni[etcd3]=={PATRONI}", "psycopg2-binary"]
 
 # Patroni's three timings, in seconds.
 PROFILES = {
-    "ours": {"ttl": 10, "loop_wait": 2, "retry_timeout": 4},
+    "ours": {"ttl": 5, "loop_wait": 1, "retry_timeout": 2},
     "patroni": {"ttl": 30, "loop_wait": 10, "retry_timeout": 10},
     "fast": {"ttl": 20, "loop_wait": 2, "retry_timeout": 9},
 }

@@ -278,12 +278,12 @@ mod tests {
 
     #[test]
     fn every_mistake_is_reported_in_one_go() {
-        let found = mistakes("name: Orders\nnodez: 5\npostgres: {version: 12}\nha: {ttl: 5}\n");
+        let found = mistakes("name: Orders\nnodez: 5\npostgres: {version: 12}\nha: {ttl: 4}\n");
         assert_eq!(found.len(), 4, "{found:#?}");
         assert_eq!(found[0], "'nodez': unknown key, did you mean 'nodes'?");
         assert!(found[1].contains("must start with a lower-case letter"), "{}", found[1]);
         assert_eq!(found[2], "'postgres.version: 12': PostgreSQL 15, 16, 17 and 18 are supported");
-        assert!(found[3].starts_with("'ha': ttl 5 is too short"), "{}", found[3]);
+        assert!(found[3].starts_with("'ha': ttl 4 is too short"), "{}", found[3]);
     }
 
     #[test]

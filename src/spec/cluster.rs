@@ -155,7 +155,7 @@ impl HaTimings {
 
 impl Default for HaTimings {
     fn default() -> HaTimings {
-        HaTimings { ttl: 10, loop_wait: 2, retry_timeout: 4 }
+        HaTimings { ttl: 5, loop_wait: 1, retry_timeout: 2 }
     }
 }
 

@@ -45,9 +45,9 @@ The spec file (spilo create cluster -f FILE); everything but the name may be lef
       max_connections: 200
   ha:
     durability: quorum      # or async: a failover may lose the newest commits
-    ttl: 10                 # seconds that the leader's lease lasts
-    loop_wait: 2            # loop_wait + 2 x retry_timeout must not exceed ttl
-    retry_timeout: 4
+    ttl: 5                  # seconds that the leader's lease lasts
+    loop_wait: 1            # loop_wait + 2 x retry_timeout must not exceed ttl
+    retry_timeout: 2
   docker:
     etcd: 1                 # or 3
     port: 5432              # first of three ports on 127.0.0.1; left out: the next free ones
