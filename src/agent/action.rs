@@ -47,6 +47,8 @@ pub enum Action {
     BootstrapIsRecorded,
     /// Move the data directory aside.
     SetDataAside,
+    /// Cut the standby off from whoever led, see that it is, and promise to follow nobody before the next term.
+    Fence,
     /// Ask these members for their positions.
     AskPeers(BTreeSet<MemberName>),
     /// Take the leader key.

@@ -6,6 +6,7 @@ mod configure;
 pub mod decide;
 mod discard;
 mod dynamic;
+mod fence;
 pub mod guard;
 pub mod lease;
 pub mod memory;

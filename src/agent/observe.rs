@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     dcs::{Dcs, DcsError, Renewal},
+    model::Term,
     postgres::{bootstrap, clone, conf, control_data, rewind, timelines},
     spec::settings::Settings,
     sys::{clock::Moment, files},
@@ -20,7 +21,7 @@ impl Shell {
     /// Takes one look.
     pub(super) async fn observe(&mut self) -> View {
         let lock = self.observe_dcs().await;
-        let local = self.observe_local().await;
+        let (local, vote) = self.observe_local().await;
         self.remember(&local, &lock);
         self.arm_guard(&local).await;
         let tags = &self.config.tags;
@@ -37,6 +38,8 @@ impl Shell {
             lock,
             local,
             peers: self.peers.take(),
+            asked_at: self.asked_at,
+            vote,
             task: self.task.as_ref().map(|t| t.kind),
             memory: self.memory.clone(),
             wishes: self.wishes(),
@@ -93,16 +96,17 @@ impl Shell {
         }
     }
 
-    async fn observe_local(&mut self) -> Local {
-        match self.server.process() {
-            Process::None => self.observe_directory().await,
-            Process::Launching(since) | Process::Running(_, since) => match self.server.observe().await {
-                Ok(facts) if facts.in_recovery => Local::Standby(facts),
-                Ok(facts) => Local::Primary(facts),
-                // It may have ended while it was asked.
-                Err(_) if self.server.process() == Process::None => self.observe_directory().await,
-                Err(_) => Local::Silent { since: self.server.last_answer().map_or(since, |answer| answer.max(since)) },
-            },
+    /// The local server, and its vote if it is fenced.
+    async fn observe_local(&mut self) -> (Local, Option<Term>) {
+        let (Process::Launching(since) | Process::Running(_, since)) = self.server.process() else {
+            return (self.observe_directory().await, None);
+        };
+        match self.server.observe().await {
+            Ok((facts, vote)) if facts.in_recovery => (Local::Standby(facts), vote),
+            Ok((facts, _)) => (Local::Primary(facts), None),
+            // It may have ended while it was asked.
+            Err(_) if self.server.process() == Process::None => (self.observe_directory().await, None),
+            Err(_) => (Local::Silent { since: self.server.last_answer().map_or(since, |answer| answer.max(since)) }, None),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use super::view::Peer;
-use crate::model::{Lsn, MemberName, Timeline};
+use crate::model::{Lsn, MemberName, Term, Timeline};
 
 /// Time for one member's answer: a dead one must not hold up the race.
 const LIMIT: Duration = Duration::from_millis(1500);
@@ -32,9 +32,16 @@ fn read(body: &Value) -> Peer {
     let position = Lsn(received.max(replayed));
     let timeline = body["timeline"].as_u64().and_then(|t| u32::try_from(t).ok()).map(Timeline);
     match timeline {
-        Some(timeline) if position > Lsn(0) => Peer::Standby { timeline, position, nofailover: is_set(&body["tags"]["nofailover"]) },
+        Some(timeline) if position > Lsn(0) => {
+            Peer::Standby { timeline, position, nofailover: is_set(&body["tags"]["nofailover"]), vote: vote(body) }
+        }
         _ => Peer::Silent,
     }
+}
+
+/// Both words are needed: what says neither, or only one, has promised nothing.
+fn vote(body: &Value) -> Option<Term> {
+    (body["fenced"] == true).then(|| body["term"].as_u64().map(Term)).flatten()
 }
 
 fn is_set(tag: &Value) -> bool {
@@ -49,7 +56,29 @@ mod tests {
     #[test]
     fn a_standby_vouches_for_the_further_of_its_positions() {
         let body = json!({"role": "replica", "timeline": 2, "xlog": {"received_location": 7, "replayed_location": 9}});
-        assert_eq!(read(&body), Peer::Standby { timeline: Timeline(2), position: Lsn(9), nofailover: false });
+        assert_eq!(read(&body), Peer::Standby { timeline: Timeline(2), position: Lsn(9), nofailover: false, vote: None });
+    }
+
+    #[test]
+    fn only_who_is_fenced_under_a_term_votes() {
+        let vote = |more: &Value| {
+            let mut body = json!({"role": "replica", "timeline": 2, "xlog": {"received_location": 7}});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            match read(&body) {
+                Peer::Standby { vote, .. } => vote,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(vote(&json!({"fenced": true, "term": 3})), Some(Term(3)));
+        for no_vote in [
+            json!({}),
+            json!({"fenced": true}),
+            json!({"term": 3}),
+            json!({"fenced": false, "term": 3}),
+            json!({"fenced": true, "term": "3"}),
+        ] {
+            assert_eq!(vote(&no_vote), None, "{no_vote}");
+        }
     }
 
     #[test]

@@ -92,9 +92,11 @@ impl Shell {
                 bootstrap::forget_unrecorded(&self.config.installation)?;
                 return Ok(Flow::LookAgain);
             }
+            Action::Fence => return self.fence(view).await,
             Action::AskPeers(names) => {
                 let known = |name: &MemberName| self.cluster.members.get(name).or_else(|| self.memory.past.members.get(name));
                 let urls = names.into_iter().filter_map(|n| Some((n.clone(), known(&n)?.api_url.clone())));
+                self.asked_at = Some(Moment::now());
                 self.peers = Some(peers::ask(&self.http, urls.collect()).await);
                 return Ok(Flow::LookAgain);
             }
@@ -203,7 +205,7 @@ impl Shell {
         let sent = Moment::now();
         // A fresh session, so that the lease is known to begin no earlier than `sent`.
         self.dcs.keep_session(self.settings.ttl).await?;
-        if !self.dcs.claim_leader(&self.config.name, view.cluster.sync_version).await? {
+        if !self.dcs.claim_leader(&self.config.name, &view.cluster.seen()).await? {
             tracing::info!("somebody else was faster");
             return Ok(Flow::Enough);
         }
@@ -231,6 +233,7 @@ impl Shell {
     }
 
     async fn start(&mut self, settings: ServerSettings, standby: bool) -> Result<(), PostgresError> {
+        self.server.withdraw();
         if self.memory.has_to_wait(Moment::now()) {
             return Ok(());
         }
@@ -244,7 +247,11 @@ impl Shell {
         Ok(())
     }
 
-    async fn follow(&mut self, leader: Option<&MemberName>) -> Result<(), PostgresError> {
+    pub(super) async fn follow(&mut self, leader: Option<&MemberName>) -> Result<(), PostgresError> {
+        if leader.is_some() {
+            // Before anything changes: no vote may be given that does not hold any more.
+            self.server.withdraw();
+        }
         let wanted = leader.and_then(|l| self.conninfo_to(l));
         let configured = match &self.configured {
             Some(configured) => configured.clone(),

@@ -12,9 +12,11 @@ use tokio::sync::Notify;
 
 use super::{
     config::AgentConfig,
+    fence::Fence,
     guard::{FromGuard, GuardLink, LinkError, StopMode, ToGuard},
 };
 use crate::{
+    model::Term,
     postgres::{
         Installation, PostgresError,
         conf::{self, ServerSettings},
@@ -43,6 +45,7 @@ pub struct Server {
     process: Cell<Process>,
     stopping: Cell<bool>,
     answered: Cell<Option<Moment>>,
+    fence: Cell<Option<Fence>>,
     session: RefCell<Option<Rc<Session>>>,
     /// Wakes whoever waits for the process to start or end.
     changed: Notify,
@@ -57,6 +60,7 @@ impl Server {
             process: Cell::new(Process::None),
             stopping: Cell::new(false),
             answered: Cell::new(None),
+            fence: Cell::new(None),
             session: RefCell::new(None),
             changed: Notify::new(),
         }
@@ -112,12 +116,43 @@ impl Server {
         self.process.set(Process::None);
         self.stopping.set(false);
         self.answered.set(None);
+        self.fence.set(None);
         self.session.replace(None);
+    }
+
+    /// The promise that holds at this moment.
+    pub fn fence(&self) -> Option<Fence> {
+        self.fence.get()
+    }
+
+    /// From now on votes may be given.
+    pub fn promise(&self, fence: Fence) {
+        self.fence.set(Some(fence));
+    }
+
+    /// From now on votes are given no more. To be called before anything that lets the standby follow somebody.
+    pub fn withdraw(&self) {
+        self.fence.set(None);
+    }
+
+    /// True for a session that can tell whether this server is cut off.
+    pub fn is_current(&self, session: &Session) -> bool {
+        !session.is_closed() && self.fence.get().is_none_or(|fence| session.begun() > fence.since)
+    }
+
+    /// What the server says through this session, and the vote that may be given with it. The position is read after the server was seen cut
+    /// off, and the promise has to hold from before to after both.
+    pub async fn observe_through(&self, session: &Session) -> Result<(ServerFacts, Option<Term>), PostgresError> {
+        let promised = self.fence.get().filter(|_| self.is_current(session));
+        let cut_off = promised.is_some() && session.is_cut_off().await?;
+        let facts = session.observe().await?;
+        let vote = promised.filter(|promised| cut_off && self.fence.get() == Some(*promised)).map(|fence| fence.term);
+        Ok((facts, vote))
     }
 
     /// The SQL session, connected if need be.
     pub async fn session(&self) -> Result<Rc<Session>, PostgresError> {
-        if let Some(session) = self.session.borrow().as_ref().filter(|s| !s.is_closed()) {
+        if let Some(session) = self.session.borrow().as_ref().filter(|s| self.is_current(s)) {
             return Ok(session.clone());
         }
         let session = Rc::new(self.new_session("Patroni heartbeat").await?);
@@ -130,10 +165,10 @@ impl Server {
         Session::connect(&self.config.local, &self.config.superuser, "postgres", application).await
     }
 
-    /// Observes the running server; a session that fails is given up.
-    pub async fn observe(&self) -> Result<ServerFacts, PostgresError> {
+    /// Observes the running server, with its vote if it has one; a session that fails is given up.
+    pub async fn observe(&self) -> Result<(ServerFacts, Option<Term>), PostgresError> {
         let observed = match self.session().await {
-            Ok(session) => session.observe().await.and_then(|facts| self.checked(facts)),
+            Ok(session) => self.observe_through(&session).await.and_then(|(facts, vote)| Ok((self.checked(facts)?, vote))),
             Err(error) => Err(error),
         };
         match &observed {

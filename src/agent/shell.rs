@@ -21,12 +21,12 @@ use super::{
     requests::Requests,
     server::{Process, Server},
     tasks::{Running, Tools},
-    view::{Memory, Peer, Task},
+    view::{Memory, Peer, ServerFacts, Task},
 };
 use crate::{
     api::{self, ApiRequest, NodeStatus},
     dcs::{Dcs, DcsError, Etcd, snapshot::MemberData, snapshot::Snapshot},
-    model::MemberName,
+    model::{MemberName, Term},
     postgres::{PostgresError, clone, conf::ServerSettings, conninfo, sql::Session},
     spec::settings::Settings,
     sys::{clock::Moment, memory, process::Run},
@@ -87,6 +87,7 @@ pub(super) struct Shell {
     pub(super) dcs_seen: Option<Moment>,
     pub(super) lease_until: Option<Moment>,
     pub(super) peers: Option<BTreeMap<MemberName, Peer>>,
+    pub(super) asked_at: Option<Moment>,
     pub(super) memory: Memory,
     pub(super) task: Option<Running>,
     pub(super) stopping: bool,
@@ -170,6 +171,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         dcs_seen: None,
         lease_until: None,
         peers: None,
+        asked_at: None,
         memory: Memory::default(),
         task: None,
         stopping: false,
@@ -246,27 +248,28 @@ async fn answer_requests(
                 let _ = to_the_loop.send(for_the_loop);
             }
             ApiRequest::Observe { answer } => {
-                let facts = observe_for_peers(&server, &mut session).await;
-                let present = status.borrow().as_ref().clone();
+                let observed = observe_for_peers(&server, &mut session).await;
+                let (facts, vote) = observed.map_or((None, None), |(facts, vote)| (Some(facts), vote));
+                let present = NodeStatus { vote, ..status.borrow().as_ref().clone() };
                 let _ = answer.send(Arc::new(publish::with_facts(present, facts.as_ref())));
             }
         }
     }
 }
 
-async fn observe_for_peers(server: &Server, session: &mut Option<Session>) -> Option<super::view::ServerFacts> {
+async fn observe_for_peers(server: &Server, session: &mut Option<Session>) -> Option<(ServerFacts, Option<Term>)> {
     if server.process() == Process::None {
         *session = None;
         return None;
     }
-    if session.as_ref().is_none_or(Session::is_closed) {
+    if !session.as_ref().is_some_and(|session| server.is_current(session)) {
         *session = server.new_session("Patroni restapi").await.ok();
     }
-    let facts = session.as_ref()?.observe().await.ok();
-    if facts.is_none() {
+    let observed = server.observe_through(session.as_ref()?).await.ok();
+    if observed.is_none() {
         *session = None;
     }
-    facts
+    observed
 }
 
 impl Shell {

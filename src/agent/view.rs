@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dcs::snapshot::Snapshot,
-    model::{HistoryLine, Lsn, MemberName, Timeline},
+    model::{HistoryLine, Lsn, MemberName, Term, Timeline},
     postgres::control_data::ControlData,
     spec::settings::Settings,
     sys::clock::Moment,
@@ -43,6 +43,10 @@ pub struct View {
     pub local: Local,
     /// Answers of other members, asked for by the decision before this one.
     pub peers: Option<BTreeMap<MemberName, Peer>>,
+    /// When they were asked.
+    pub asked_at: Option<Moment>,
+    /// This member's own vote: the term under which its standby is fenced. `local` was observed after that was seen.
+    pub vote: Option<Term>,
     /// The long task that is running.
     pub task: Option<Task>,
     /// What earlier turns left to remember.
@@ -125,6 +129,9 @@ pub enum Peer {
         position: Lsn,
         /// It must not become leader.
         nofailover: bool,
+        /// The term under which it is fenced: it has promised to acknowledge nothing more to whoever led in that term or before, and its
+        /// position was read after that. `None`: it may be acknowledging at this moment.
+        vote: Option<Term>,
     },
 }
 

@@ -24,6 +24,9 @@ pub fn node(status: &NodeStatus, now: Moment) -> Value {
     put(&mut doc, "cluster_unlocked", (status.cluster.leader.is_none() || !status.sees_dcs(now)).then_some(true));
     put(&mut doc, "dcs_last_seen", status.dcs_seen);
     put(&mut doc, "tags", (!status.tags.is_empty()).then_some(&status.tags));
+    // Ours: Patroni's members neither say nor read it.
+    put(&mut doc, "fenced", status.vote.map(|_| true));
+    put(&mut doc, "term", status.vote);
     put(&mut doc, "database_system_identifier", status.system_id.map(|id| id.to_string()));
     if !status.pending_restart.is_empty() {
         doc.insert("pending_restart".into(), json!(true));

@@ -13,7 +13,7 @@ use crate::{
         request::{Request, Restart},
     },
     dcs::snapshot::{FailoverKey, MemberRole, PgState, Snapshot},
-    model::{Lsn, MemberName, SystemId, Timeline},
+    model::{Lsn, MemberName, SystemId, Term, Timeline},
     spec::settings::SyncMode,
     sys::clock::Moment,
 };
@@ -107,6 +107,9 @@ pub struct NodeStatus {
     pub replication: Vec<WalSender>,
     /// PostgreSQL's system identifier.
     pub system_id: Option<SystemId>,
+    /// The term under which this standby is fenced: it acknowledges nothing any more to whoever led before. Known only where PostgreSQL was
+    /// asked for this very answer.
+    pub vote: Option<Term>,
     /// The member's tags.
     pub tags: Map<String, Value>,
     /// Parameters that wait for a restart, each as `{"old_value", "new_value"}`.
@@ -182,6 +185,7 @@ impl NodeStatus {
             replication_state: None,
             replication: Vec::new(),
             system_id: None,
+            vote: None,
             tags: Map::new(),
             pending_restart: Map::new(),
             scheduled_restart: None,

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Dcs, DcsConfig, DcsError, Renewal,
     keys::Keys,
-    snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, Snapshot, StatusKey, SyncState, TimelineKey},
+    snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, Seen, Snapshot, StatusKey, SyncState, TermKey, TimelineKey},
 };
 use crate::model::{MemberName, SystemId};
 
@@ -209,13 +209,14 @@ impl Dcs for Etcd {
         Ok(())
     }
 
-    async fn claim_leader(&self, me: &MemberName, sync_seen: Option<i64>) -> Result<bool, DcsError> {
-        let key = self.keys.of("leader");
+    async fn claim_leader(&self, me: &MemberName, seen: &Seen) -> Result<bool, DcsError> {
+        let (key, term) = (self.keys.of("leader"), self.keys.of("term"));
         let free = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
-        let same_voters = unchanged(&self.keys.of("sync"), sync_seen);
-        let take = TxnOp::put(key.as_str(), me.as_str(), self.bound()?);
+        let as_seen = [free, unchanged(&self.keys.of("sync"), seen.sync_version), unchanged(&term, seen.term_version)];
+        let next = TermKey { term: seen.term.next(), leader: me.clone() };
+        let take = [TxnOp::put(key.as_str(), me.as_str(), self.bound()?), TxnOp::put(term, json(&next), None)];
         let lease = self.session()?;
-        let answer = self.txn(Txn::new().when([free, same_voters]).and_then([take]).or_else([TxnOp::get(key.as_str(), None)])).await?;
+        let answer = self.txn(Txn::new().when(as_seen).and_then(take).or_else([TxnOp::get(key.as_str(), None)])).await?;
         // Taken, but by this very session: the answer to an earlier attempt got lost.
         let ours = |kv: &KeyValue| kv.lease() == lease && kv.value() == me.as_str().as_bytes();
         Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| ours(&kv)))
@@ -426,6 +427,10 @@ fn read_snapshot(base: &str, kvs: &[KeyValue]) -> Snapshot {
             "sync" => {
                 snapshot.sync = parsed(value).unwrap_or_default();
                 snapshot.sync_version = Some(kv.mod_revision());
+            }
+            "term" => {
+                snapshot.term = parsed::<TermKey>(value).map(|key| key.term).unwrap_or_default();
+                snapshot.term_version = Some(kv.mod_revision());
             }
             "failover" => {
                 snapshot.failover = parsed::<FailoverKey>(value).filter(|f| !f.is_empty());

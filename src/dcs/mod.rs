@@ -11,7 +11,7 @@ pub use config::{DcsConfig, DcsConfigError};
 pub use etcd::Etcd;
 
 use crate::model::{MemberName, SystemId};
-use snapshot::{FailoverKey, HistoryEntry, MemberData, Snapshot, StatusKey, SyncState, TimelineKey};
+use snapshot::{FailoverKey, HistoryEntry, MemberData, Seen, Snapshot, StatusKey, SyncState, TimelineKey};
 
 /// No answer, or none that can be relied on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,9 +53,12 @@ pub trait Dcs {
     /// was *sent*.
     async fn keep_session(&self, ttl: Duration) -> Result<(), DcsError>;
 
-    /// Takes the leader key if nobody has it and the sync key is the one that was seen: whoever has led meanwhile has changed that, and with
-    /// it the votes that the claim rests on. `Ok(true)`: it is ours, bound to the session.
-    async fn claim_leader(&self, me: &MemberName, sync_seen: Option<i64>) -> Result<bool, DcsError>;
+    /// Takes the leader key and begins the next term, if nobody has the key, and neither the term nor the sync key has changed since they were
+    /// seen: then nobody has led since, and the votes that the claim rests on still hold. `Ok(true)`: it is ours, bound to the session.
+    ///
+    /// A member that runs Patroni writes no term. It promises nothing either, so its votes do not count for us; but where it has led and gone
+    /// since, only the sync key can tell, which it writes before it promotes and not when it comes back as the leader it was.
+    async fn claim_leader(&self, me: &MemberName, seen: &Seen) -> Result<bool, DcsError>;
 
     /// Extends the session and proves that the leader key is ours and bound to it. A key that carries our name from an earlier session
     /// (the agent was restarted) is bound to the present one.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::model::{Lsn, MemberName, SystemId, Timeline};
+use crate::model::{Lsn, MemberName, SystemId, Term, Timeline};
 
 /// The whole cluster.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,10 @@ pub struct Snapshot {
     pub sync: SyncState,
     /// Version of the sync key, `None` while there is none.
     pub sync_version: Option<i64>,
+    /// How often somebody has taken the leader key.
+    pub term: Term,
+    /// Version of the term key, `None` while there is none.
+    pub term_version: Option<i64>,
     /// A request to hand over.
     pub failover: Option<FailoverKey>,
     /// Version of the failover key.
@@ -36,6 +40,33 @@ pub struct Snapshot {
     pub timelines: TimelineKey,
     /// Version of that key, `None` while there is none.
     pub timelines_version: Option<i64>,
+}
+
+impl Snapshot {
+    /// What a claim of the leader key that is decided upon from this rests on.
+    pub fn seen(&self) -> Seen {
+        Seen { sync_version: self.sync_version, term_version: self.term_version, term: self.term }
+    }
+}
+
+/// What was seen of a cluster without a leader when it was decided to claim the leader key. Should anybody have led since, it is no more so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Version of the sync key, `None` while there was none.
+    pub sync_version: Option<i64>,
+    /// Version of the term key, `None` while there was none.
+    pub term_version: Option<i64>,
+    /// The term; the claim begins a later one.
+    pub term: Term,
+}
+
+/// The `term` key: ours, and unknown to Patroni, which passes over it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermKey {
+    /// The term's number.
+    pub term: Term,
+    /// Who began it.
+    pub leader: MemberName,
 }
 
 /// The `initialize` key.

@@ -4,10 +4,12 @@ mod lsn;
 mod names;
 mod secret;
 mod system_id;
+mod term;
 mod timeline;
 
 pub use lsn::Lsn;
 pub use names::{ClusterName, InvalidName, MemberName};
 pub use secret::Secret;
 pub use system_id::SystemId;
+pub use term::Term;
 pub use timeline::{HistoryLine, Timeline, parse_history};

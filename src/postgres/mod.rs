@@ -6,6 +6,7 @@ pub mod clone;
 pub mod conf;
 pub mod conninfo;
 pub mod control_data;
+mod cut_off;
 pub mod diverged_wal;
 pub mod parameter_check;
 pub mod rewind;

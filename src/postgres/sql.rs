@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::{Config, NoTls};
 
 use super::{Address, Credentials, PostgresError, bootstrap::ident};
-use crate::model::{Lsn, SystemId, Timeline};
+use crate::{
+    model::{Lsn, SystemId, Timeline},
+    sys::clock::Moment,
+};
 
 /// Time for connecting and for each statement of the monitoring session.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -14,6 +17,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// A connection to the local server as superuser.
 pub struct Session {
     client: tokio_postgres::Client,
+    begun: Moment,
     driver: tokio::task::JoinHandle<()>,
 }
 
@@ -130,18 +134,24 @@ impl Session {
         if let Some(password) = &role.password {
             config.password(password.expose());
         }
+        let begun = Moment::now();
         let connected = tokio::time::timeout(LIMIT, config.connect(NoTls)).await;
         let (client, connection) = connected.map_err(|_| PostgresError::Sql("connecting timed out".to_owned()))?.map_err(sql_error)?;
         let driver = tokio::spawn(async move {
             // Its end shows in the next statement's error.
             let _ = connection.await;
         });
-        Ok(Session { client, driver })
+        Ok(Session { client, begun, driver })
     }
 
     /// True once the connection is gone.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+
+    /// When connecting was begun: the server process behind it is no older.
+    pub fn begun(&self) -> Moment {
+        self.begun
     }
 
     /// Observes the server, bounded in time.

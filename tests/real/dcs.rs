@@ -10,9 +10,9 @@ use serde_json::json;
 use spilo::{
     dcs::{
         Dcs, DcsError, Etcd, Renewal,
-        snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, StatusKey, SyncState},
+        snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, Seen, StatusKey, SyncState},
     },
-    model::{Lsn, MemberName, SystemId, Timeline},
+    model::{Lsn, MemberName, SystemId, Term, Timeline},
 };
 use tokio::time::{sleep, timeout};
 
@@ -71,6 +71,12 @@ fn name(text: &str) -> MemberName {
     text.parse().unwrap()
 }
 
+/// Claims the leader key from what is seen now.
+async fn claim(dcs: &Etcd, who: &str) -> bool {
+    let seen = dcs.snapshot().await.unwrap().seen();
+    dcs.claim_leader(&name(who), &seen).await.unwrap()
+}
+
 async fn leader_of(dcs: &Etcd) -> Option<MemberName> {
     dcs.snapshot().await.unwrap().leader
 }
@@ -79,9 +85,9 @@ async fn leader_of(dcs: &Etcd) -> Option<MemberName> {
 fn the_leader_key_has_one_winner_and_can_be_kept_and_given_up() {
     with_scope("leader", async |agents| {
         let (a, b) = (agents.agent(TTL).await, agents.agent(TTL).await);
-        assert!(a.claim_leader(&name("a"), None).await.unwrap());
-        assert!(a.claim_leader(&name("a"), None).await.unwrap(), "its own claim, repeated, is still won");
-        assert!(!b.claim_leader(&name("b"), None).await.unwrap());
+        assert!(claim(&a, "a").await);
+        assert!(claim(&a, "a").await, "its own claim, repeated, is still won");
+        assert!(!claim(&b, "b").await);
         assert_eq!(a.renew_leader(&name("a"), TTL).await.unwrap(), Renewal::Kept);
         assert_eq!(b.renew_leader(&name("b"), TTL).await.unwrap(), Renewal::Lost { holder: Some(name("a")) });
         b.release_leader(&name("b"), None).await.unwrap();
@@ -91,7 +97,7 @@ fn the_leader_key_has_one_winner_and_can_be_kept_and_given_up() {
         let snapshot = b.snapshot().await.unwrap();
         assert_eq!((snapshot.leader, snapshot.status.optime), (None, Lsn(77)));
         assert_eq!(a.renew_leader(&name("a"), TTL).await.unwrap(), Renewal::Lost { holder: None });
-        assert!(b.claim_leader(&name("b"), None).await.unwrap());
+        assert!(claim(&b, "b").await);
     });
 }
 
@@ -101,7 +107,7 @@ fn of_many_that_claim_at_once_one_wins() {
         let mut claims = Vec::new();
         for i in 0..8 {
             let agent = Rc::new(agents.agent(TTL).await);
-            claims.push(async move { agent.claim_leader(&name(&format!("n{i}")), None).await.unwrap() });
+            claims.push(async move { claim(&agent, &format!("n{i}")).await });
         }
         let won = futures_util::future::join_all(claims).await;
         assert_eq!(won.iter().filter(|won| **won).count(), 1);
@@ -112,7 +118,7 @@ fn of_many_that_claim_at_once_one_wins() {
 fn without_a_session_nothing_is_claimed() {
     with_scope("sessionless", async |agents| {
         let agent = agents.new_agent().await;
-        assert!(matches!(agent.claim_leader(&name("a"), None).await, Err(DcsError::SessionLost)));
+        assert!(matches!(agent.claim_leader(&name("a"), &Seen::default()).await, Err(DcsError::SessionLost)));
         assert!(matches!(agent.claim_initialize().await, Err(DcsError::SessionLost)));
         assert!(matches!(agent.put_member(&name("a"), &MemberData::default()).await, Err(DcsError::SessionLost)));
         assert_eq!(leader_of(&agent).await, None);
@@ -123,9 +129,9 @@ fn without_a_session_nothing_is_claimed() {
 fn a_restarted_agent_binds_its_key_to_its_new_session() {
     with_scope("restart", async |agents| {
         let before = agents.agent(SHORT_TTL).await;
-        assert!(before.claim_leader(&name("a"), None).await.unwrap());
+        assert!(claim(&before, "a").await);
         let after = agents.agent(TTL).await;
-        assert!(!after.claim_leader(&name("a"), None).await.unwrap(), "a claim is not how a leader comes back");
+        assert!(!claim(&after, "a").await, "a claim is not how a leader comes back");
         assert_eq!(after.renew_leader(&name("a"), TTL).await.unwrap(), Renewal::Kept);
         drop(before);
         sleep(SHORT_TTL * 4).await;
@@ -140,7 +146,7 @@ fn what_is_bound_to_a_session_ends_with_it_and_not_before() {
         let asked = Instant::now();
         dying.keep_session(Duration::from_secs(2)).await.unwrap();
         dying.put_member(&name("a"), &MemberData { role: MemberRole::Primary, ..MemberData::default() }).await.unwrap();
-        assert!(dying.claim_leader(&name("a"), None).await.unwrap());
+        assert!(claim(&dying, "a").await);
         assert!(dying.claim_initialize().await.unwrap());
         let held = loop {
             let snapshot = witness.snapshot().await.unwrap();
@@ -151,7 +157,7 @@ fn what_is_bound_to_a_session_ends_with_it_and_not_before() {
             sleep(Duration::from_millis(50)).await;
         };
         assert!(held >= Duration::from_secs(2), "it ended after {held:?}, before its time");
-        assert!(witness.claim_leader(&name("b"), None).await.unwrap());
+        assert!(claim(&witness, "b").await);
         assert_eq!(dying.renew_leader(&name("a"), TTL).await.unwrap(), Renewal::Lost { holder: Some(name("b")) });
     });
 }
@@ -175,7 +181,7 @@ fn a_lost_session_is_noticed_where_it_is_used_and_a_new_one_begins() {
 fn only_the_leader_writes_progress_history_and_sync_state() {
     with_scope("guarded", async |agents| {
         let (a, b) = (agents.agent(TTL).await, agents.agent(TTL).await);
-        assert!(a.claim_leader(&name("a"), None).await.unwrap());
+        assert!(claim(&a, "a").await);
         let status = StatusKey { optime: Lsn(5), ..StatusKey::default() };
         let history = [HistoryEntry(Timeline(1), Lsn(4), "r".into(), "t".into(), "a".into())];
         assert!(a.put_status(&name("a"), &status).await.unwrap());
@@ -193,7 +199,7 @@ fn the_sync_state_changes_only_from_the_version_that_was_seen() {
     with_scope("sync", async |agents| {
         let a = agents.agent(TTL).await;
         let me = name("a");
-        assert!(a.claim_leader(&me, None).await.unwrap());
+        assert!(claim(&a, "a").await);
         let state =
             |voters: &[&str]| SyncState { leader: Some("a".into()), quorum: 1, voters: voters.iter().map(|v| (*v).to_owned()).collect() };
         assert!(!a.put_sync(&me, &state(&["b"]), Some(1)).await.unwrap(), "there is no such version yet");
@@ -320,7 +326,7 @@ fn other_scopes_are_not_seen() {
         let mine = agents.agent(TTL).await;
         let other = Agents { server: agents.server.clone(), scope: "mine-too".into() };
         let theirs = other.agent(TTL).await;
-        assert!(theirs.claim_leader(&name("x"), None).await.unwrap());
+        assert!(claim(&theirs, "x").await);
         assert_eq!(leader_of(&mine).await, None);
     });
 }
@@ -334,7 +340,7 @@ fn a_store_that_stands_still_is_no_answer_within_the_budget_and_no_loss() {
     block(async {
         let agent = Etcd::connect(&server.config("frozen"), BUDGET).await.unwrap();
         agent.keep_session(TTL).await.unwrap();
-        assert!(agent.claim_leader(&name("a"), None).await.unwrap());
+        assert!(claim(&agent, "a").await);
         server.freeze();
         for _ in 0..2 {
             let asked = Instant::now();
@@ -356,7 +362,7 @@ fn a_store_that_restarts_is_no_answer_and_no_loss() {
     block(async {
         let agent = Etcd::connect(&server.config("restarted"), BUDGET).await.unwrap();
         agent.keep_session(TTL).await.unwrap();
-        assert!(agent.claim_leader(&name("a"), None).await.unwrap());
+        assert!(claim(&agent, "a").await);
         server.kill();
         let renewal = agent.renew_leader(&name("a"), TTL).await;
         assert!(matches!(renewal, Err(DcsError::NoAnswer(_))), "{renewal:?}");
@@ -378,7 +384,7 @@ fn an_agent_may_be_there_before_the_store() {
         assert!(matches!(agent.keep_session(TTL).await, Err(DcsError::NoAnswer(_))));
         server.run();
         agent.keep_session(TTL).await.unwrap();
-        assert!(agent.claim_leader(&name("a"), None).await.unwrap());
+        assert!(claim(&agent, "a").await);
     });
 }
 
@@ -386,13 +392,34 @@ fn an_agent_may_be_there_before_the_store() {
 fn votes_that_another_leader_has_made_stale_win_nothing() {
     with_scope("stale-votes", async |agents| {
         let (a, b) = (agents.agent(TTL).await, agents.agent(TTL).await);
-        assert!(a.claim_leader(&name("a"), None).await.unwrap());
-        let seen = a.snapshot().await.unwrap().sync_version;
-        assert!(a.put_sync(&name("a"), &SyncState { leader: Some("a".into()), ..SyncState::default() }, seen).await.unwrap());
+        assert!(claim(&a, "a").await);
+        let seen = a.snapshot().await.unwrap().seen();
+        let only_me = SyncState { leader: Some("a".into()), ..SyncState::default() };
+        assert!(a.put_sync(&name("a"), &only_me, seen.sync_version).await.unwrap());
         a.release_leader(&name("a"), None).await.unwrap();
-        assert!(!b.claim_leader(&name("b"), seen).await.unwrap(), "the voters have changed since");
-        let now = b.snapshot().await.unwrap().sync_version;
-        assert!(b.claim_leader(&name("b"), now).await.unwrap());
+        assert!(!b.claim_leader(&name("b"), &seen).await.unwrap(), "the voters have changed since");
+        assert!(claim(&b, "b").await);
+    });
+}
+
+#[test]
+fn votes_from_before_the_same_leader_led_again_win_nothing() {
+    with_scope("terms", async |agents| {
+        let (a, b) = (agents.agent(TTL).await, agents.agent(TTL).await);
+        let none = b.snapshot().await.unwrap();
+        assert_eq!((none.term, none.term_version), (Term(0), None));
+        assert!(claim(&a, "a").await);
+        a.release_leader(&name("a"), None).await.unwrap();
+        let seen = b.snapshot().await.unwrap();
+        assert_eq!(seen.term, Term(1));
+        // It comes back, leads without changing anything else, and is gone again.
+        assert!(claim(&a, "a").await);
+        a.release_leader(&name("a"), None).await.unwrap();
+        assert!(!b.claim_leader(&name("b"), &seen.seen()).await.unwrap(), "somebody has led since");
+        assert!(!b.claim_leader(&name("b"), &none.seen()).await.unwrap(), "somebody has led since nobody ever had");
+        assert!(claim(&b, "b").await);
+        assert!(claim(&b, "b").await, "its own claim, repeated, is still won");
+        assert_eq!(b.snapshot().await.unwrap().term, Term(3), "a repeated claim is no new term");
     });
 }
 
@@ -400,7 +427,7 @@ fn votes_that_another_leader_has_made_stale_win_nothing() {
 fn a_longer_ttl_holds_from_the_next_renewal_on() {
     with_scope("ttl", async |agents| {
         let agent = agents.agent(SHORT_TTL).await;
-        assert!(agent.claim_leader(&name("a"), None).await.unwrap());
+        assert!(claim(&agent, "a").await);
         assert_eq!(agent.renew_leader(&name("a"), TTL).await.unwrap(), Renewal::Kept);
         sleep(Duration::from_secs(4)).await;
         assert_eq!(leader_of(&agent).await, Some(name("a")), "the key ended with the shorter lease");

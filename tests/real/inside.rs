@@ -67,7 +67,7 @@ async fn lead(api: SocketAddr, agent: &Etcd) {
                 assert!(agent.put_failover(&key, None).await.unwrap());
                 answer.send(Ok(())).unwrap();
                 agent.release_leader(&name("orders-1"), None).await.unwrap();
-                assert!(agent.claim_leader(&name("orders-2"), None).await.unwrap());
+                assert!(agent.claim_leader(&name("orders-2"), &agent.snapshot().await.unwrap().seen()).await.unwrap());
                 agent.put_failover(&FailoverKey::default(), None).await.unwrap();
                 status.send_replace(Arc::new(published(agent.snapshot().await.unwrap())));
             }
@@ -97,7 +97,7 @@ fn the_probe_reports_and_a_request_hands_over() {
             agent.put_member(&name("orders-1"), &serde_json::from_value(member(api, "primary")).unwrap()).await.unwrap();
             agent.put_member(&name("orders-2"), &serde_json::from_value(member(silent, "replica")).unwrap()).await.unwrap();
             assert!(agent.record_initialize(SystemId(7_398_000_000_000_000_000)).await.unwrap());
-            assert!(agent.claim_leader(&name("orders-1"), None).await.unwrap());
+            assert!(agent.claim_leader(&name("orders-1"), &agent.snapshot().await.unwrap().seen()).await.unwrap());
             ready.send(()).unwrap();
             lead(api, &agent).await;
         });

@@ -7,6 +7,7 @@ mod cluster;
 mod coming_back;
 mod dcs;
 mod fault;
+mod fencing;
 mod healing;
 mod inside;
 mod memory;

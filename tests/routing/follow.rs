@@ -61,7 +61,7 @@ fn the_router_follows_the_leader_and_outlives_the_store() {
         let (agent_a, agent_b) = (session(&server).await, session(&server).await);
         publish(&agent_b, &b, MemberRole::Replica).await;
         publish(&agent_a, &a, MemberRole::Primary).await;
-        assert!(agent_a.claim_leader(&a.name, None).await.unwrap());
+        assert!(agent_a.claim_leader(&a.name, &agent_a.snapshot().await.unwrap().seen()).await.unwrap());
         (agent_a, agent_b)
     });
     writes_reach(read_write, &a.name);
@@ -72,7 +72,7 @@ fn the_router_follows_the_leader_and_outlives_the_store() {
     let mut before = Session::open(read_write).unwrap();
     runtime.block_on(async {
         agent_a.release_leader(&a.name, None).await.unwrap();
-        assert!(agent_b.claim_leader(&b.name, None).await.unwrap());
+        assert!(agent_b.claim_leader(&b.name, &agent_b.snapshot().await.unwrap().seen()).await.unwrap());
     });
     assert!(before.is_closed_within(SOON), "a session with the former primary goes on");
     assert_eq!(greeted_by(read_write), None);

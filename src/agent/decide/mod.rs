@@ -102,8 +102,10 @@ fn while_task_runs(view: &View, task: Task) -> Decision {
         (Local::Standby(_), Lock::Other(_) | Lock::Free) if task == Task::Promote => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: None })
         }
-        // A checkpoint is no reason to let the cluster's records grow old, nor is a comparison to stop following.
+        // A checkpoint is no reason to let the cluster's records grow old, nor is a comparison with one who leads no more to keep others
+        // waiting for a vote.
         (Local::Primary(server), Lock::Mine { .. }) if task == Task::Checkpoint => leader::lead(view, server),
+        (Local::Standby(server), Lock::Free) if task == Task::CompareHistories => race::race(view, server),
         (_, Lock::Unknown { until: Some(until) }) if leads => leader::without_answers(view, *until),
         _ => Decision::wait(Reason::TaskRunning { task }),
     }

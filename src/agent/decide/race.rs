@@ -1,6 +1,9 @@
 //! Nobody leads: may this standby?
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::switchover;
 use crate::{
@@ -16,8 +19,30 @@ use crate::{
 /// How soon to look again when somebody else should go first.
 const RETRY: Duration = Duration::from_millis(300);
 
+/// How soon voters are asked again that are about to be fenced, and for how long they get that attention.
+const FENCING: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+
+/// Answers older than this are asked for again.
+const FRESH: Duration = Duration::from_secs(3);
+
 /// The race for the leader key. Positions are compared by timeline first: what a later timeline has forked off is not a lead.
 pub fn race(view: &View, server: &ServerFacts) -> Decision {
+    if view.settings.pause {
+        return Decision::wait(Reason::Paused);
+    }
+    if let Some(memory_lost) = dcs_without_memory(view, server) {
+        return memory_lost;
+    }
+    let decision = run(view, server);
+    // Whoever claims without being asked has a proof of its own. Everybody else who has a vote gets ready to give it at once, whether or not
+    // it races itself: others wait for that.
+    if lacks_its_fence(view) && !decision.actions.contains(&Action::ClaimLeader) {
+        return Decision::act([Action::Fence], Reason::Fencing);
+    }
+    decision
+}
+
+fn run(view: &View, server: &ServerFacts) -> Decision {
     if let Some(hindrance) = hindrance(view, server) {
         return hindrance;
     }
@@ -31,37 +56,42 @@ pub fn race(view: &View, server: &ServerFacts) -> Decision {
         return Decision::act([Action::ClaimLeader], Reason::HasCleanShutdown);
     }
     let rivals = rivals(view);
-    match &view.peers {
+    match fresh_answers(view) {
         None if !rivals.is_empty() => Decision::act([Action::AskPeers(rivals)], Reason::AskingPeers),
-        answers => {
-            let none = std::collections::BTreeMap::new();
-            judge(view, (server.timeline, server.position), answers.as_ref().unwrap_or(&none))
-        }
+        answers => judge(view, (server.timeline, server.position), answers.unwrap_or(&BTreeMap::new())),
     }
+}
+
+fn fresh_answers(view: &View) -> Option<&BTreeMap<MemberName, Peer>> {
+    let fresh = view.asked_at.is_some_and(|asked| view.now.since(asked) < FRESH);
+    view.peers.as_ref().filter(|_| fresh)
+}
+
+/// A voter that may still be acknowledging commits of the last leader: its position may be old as soon as it is read, and its own candidacy
+/// would leave behind what it acknowledges meanwhile.
+fn lacks_its_fence(view: &View) -> bool {
+    view.sync_active() && view.cluster.sync.votes(view.me.as_str()) && view.vote != Some(view.cluster.term)
 }
 
 /// What keeps this member out whatever the others say.
 fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
-    if view.settings.pause {
-        return Some(Decision::wait(Reason::Paused));
-    }
     if view.nofailover {
         return Some(Decision::wait(Reason::NotAllowedToLead));
     }
-    if view.cluster.initialize == Initialize::Absent {
-        return Some(Decision::act([Action::RecordInitialize(server.system_id)], Reason::TakingOverExisting));
-    }
-    if view.cluster.config.is_none() {
-        return Some(after_the_dcs_forgot(view, server));
-    }
     if view.sync_active() {
-        if !view.cluster.sync.admits(view.me.as_str()) && !has_clean_end(view, server) {
-            return Some(Decision::wait_briefly(Reason::NotAmongVoters, RETRY));
-        }
-        return None;
+        let out = !view.cluster.sync.admits(view.me.as_str()) && !has_clean_end(view, server);
+        return out.then(|| Decision::wait_briefly(Reason::NotAmongVoters, RETRY));
     }
     let bytes = view.cluster.status.optime.ahead_of(server.position);
     (bytes > view.settings.maximum_lag_on_failover).then(|| Decision::wait_briefly(Reason::LagsTooMuch { bytes }, RETRY))
+}
+
+/// What the DCS has to know before anybody can be elected by it.
+fn dcs_without_memory(view: &View, server: &ServerFacts) -> Option<Decision> {
+    if view.cluster.initialize == Initialize::Absent && !view.nofailover {
+        return Some(Decision::act([Action::RecordInitialize(server.system_id)], Reason::TakingOverExisting));
+    }
+    view.cluster.config.is_none().then(|| after_the_dcs_forgot(view, server))
 }
 
 /// The DCS has lost its content: nobody leads as far as it knows, yet a primary may be running and commits may be acknowledged. Whoever
@@ -93,29 +123,36 @@ fn rivals(view: &View) -> BTreeSet<MemberName> {
     view.others().filter(counts).cloned().collect()
 }
 
-fn judge(view: &View, mine: (Timeline, Lsn), peers: &std::collections::BTreeMap<MemberName, Peer>) -> Decision {
+fn judge(view: &View, mine: (Timeline, Lsn), peers: &BTreeMap<MemberName, Peer>) -> Decision {
     let sync = &view.cluster.sync;
     let former_leader = |name: &MemberName| sync.leader.as_deref().is_some_and(|l| l.eq_ignore_ascii_case(name.as_str()));
-    let mut votes = 0;
+    let (mut votes, mut soon) = (0, false);
     let rivals = rivals(view);
     for (name, peer) in peers.iter().filter(|(name, _)| rivals.contains(*name)) {
         match peer {
             Peer::Silent => {}
             Peer::Primary => return Decision::wait_briefly(Reason::PrimaryAlive { peer: name.clone() }, RETRY),
-            Peer::Standby { timeline, position, nofailover } => {
+            Peer::Standby { timeline, position, nofailover, vote } => {
                 let ahead = (*timeline, *position) > mine;
                 // What the former leader has beyond its voters was never acknowledged.
                 if ahead && !nofailover && !(view.sync_active() && former_leader(name)) {
                     return Decision::wait_briefly(Reason::PeerAhead { peer: name.clone() }, RETRY);
                 }
-                if !ahead && sync.votes(name.as_str()) {
-                    votes += 1;
-                }
+                let may_vote = sync.votes(name.as_str());
+                // A vote from another term says nothing of who may have led, and been acknowledged to, since.
+                let has_voted = *vote == Some(view.cluster.term);
+                votes += u32::from(may_vote && has_voted && !ahead);
+                soon |= may_vote && !has_voted;
             }
         }
     }
     if view.sync_active() && !former_leader(&view.me) && votes < sync.quorum {
-        return Decision::wait_briefly(Reason::TooFewVotes { votes, needed: sync.quorum }, RETRY);
+        let waited = view.memory.unled_since.map_or(Duration::ZERO, |since| view.now.since(since));
+        let pause = if soon && waited < FENCING.1 { FENCING.0 } else { RETRY };
+        return Decision::wait_briefly(Reason::TooFewVotes { votes, needed: sync.quorum }, pause);
+    }
+    if lacks_its_fence(view) {
+        return Decision::act([Action::Fence], Reason::Fencing);
     }
     Decision::act([Action::ClaimLeader], Reason::Healthiest)
 }

@@ -85,7 +85,7 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
 /// A standby that has all the last leader wrote, or, where that is unknown, at least what this member has.
 fn could_lead(view: &View, peer: &Peer, mine: (Timeline, Lsn)) -> bool {
     match peer {
-        Peer::Standby { timeline, position, nofailover: false } => match view.cluster.status.final_lsn {
+        Peer::Standby { timeline, position, nofailover: false, .. } => match view.cluster.status.final_lsn {
             Some(_) => view.cluster.status.is_complete_at(*timeline, *position),
             None => (*timeline, *position) >= mine,
         },

@@ -15,7 +15,7 @@ use crate::{
         view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, View, Wishes},
     },
     dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState, TimelineKey},
-    model::{Lsn, MemberName, SystemId, Timeline},
+    model::{Lsn, MemberName, SystemId, Term, Timeline},
     postgres::{
         control_data::{ClusterState, ControlData},
         sql::StandbyFacts,
@@ -28,6 +28,8 @@ mod timelines;
 
 const SYSTEM: SystemId = SystemId(7_000_000_001);
 pub(super) const NOW: Moment = Moment(10_000_000_000_000);
+/// The term in which `a` looks.
+const TERM: Term = Term(3);
 
 pub(super) fn name(text: &str) -> MemberName {
     text.parse().unwrap()
@@ -107,6 +109,8 @@ pub(super) fn view(local: Local, lock: Lock) -> View {
         members: members.collect(),
         leader,
         status: StatusKey { optime: Lsn(1000), ..StatusKey::default() },
+        term: TERM,
+        term_version: Some(1),
         ..Snapshot::default()
     };
     let settings = Settings::read(&json!({"ttl": 10, "loop_wait": 2, "retry_timeout": 4}));
@@ -122,6 +126,8 @@ pub(super) fn view(local: Local, lock: Lock) -> View {
         lock,
         local,
         peers: None,
+        asked_at: None,
+        vote: None,
         task: None,
         memory: Memory::default(),
         wishes: Wishes::default(),
@@ -136,22 +142,28 @@ pub(super) fn other() -> Lock {
     Lock::Other(name("b"))
 }
 
-/// Quorum mode: `b` led, `a` and `c` vote.
+/// Quorum mode: `b` led, `a` and `c` vote, and `a` is fenced.
 fn quorum(mut view: View, quorum: u32) -> View {
     view.settings.synchronous_mode = crate::spec::settings::SyncMode::Quorum;
     let voters = ["a", "c"].map(str::to_owned).into();
     view.cluster.sync = SyncState { leader: Some("b".into()), quorum, voters };
     view.cluster.sync_version = Some(1);
+    view.vote = Some(TERM);
     view
 }
 
 fn standby_peer(position: u64) -> Peer {
-    Peer::Standby { timeline: Timeline(1), position: Lsn(position), nofailover: false }
+    vote_of(position, Some(TERM))
+}
+
+fn vote_of(position: u64, vote: Option<Term>) -> Peer {
+    Peer::Standby { timeline: Timeline(1), position: Lsn(position), nofailover: false, vote }
 }
 
 fn racing(peers: &[(&str, Peer)]) -> View {
     let mut view = view(Local::Standby(server(true)), Lock::Free);
     view.peers = Some(peers.iter().map(|(n, p)| (name(n), p.clone())).collect());
+    view.asked_at = Some(NOW.minus(Duration::from_millis(20)));
     view
 }
 
@@ -236,7 +248,7 @@ fn nobody_races_without_asking_first() {
 fn the_one_ahead_wins_and_the_one_behind_waits() {
     assert!(claims(&racing(&[("b", standby_peer(1000)), ("c", standby_peer(999))])));
     assert!(!claims(&racing(&[("b", standby_peer(1001)), ("c", Peer::Silent)])));
-    let later = Peer::Standby { timeline: Timeline(2), position: Lsn(1), nofailover: false };
+    let later = Peer::Standby { timeline: Timeline(2), position: Lsn(1), nofailover: false, vote: None };
     assert!(!claims(&racing(&[("b", later), ("c", Peer::Silent)])));
 }
 
@@ -251,6 +263,76 @@ fn a_candidate_needs_the_votes_of_the_quorum() {
     assert!(claims(&view(standby_peer(1000))));
     assert_eq!(decide(&view(Peer::Silent)).reason, Reason::TooFewVotes { votes: 0, needed: 1 });
     assert!(!claims(&view(standby_peer(1001))));
+}
+
+/// `a` with everybody's answer, where `c` voted under `vote`.
+fn voted_by_c(vote: Option<Term>) -> View {
+    quorum(racing(&[("b", Peer::Silent), ("c", vote_of(1000, vote))]), 1)
+}
+
+#[test]
+fn only_a_fenced_voter_votes_and_it_is_asked_again_soon() {
+    assert!(claims(&voted_by_c(Some(TERM))));
+    let decision = decide(&voted_by_c(None));
+    assert_eq!(decision.reason, Reason::TooFewVotes { votes: 0, needed: 1 });
+    assert!(decision.recheck.unwrap() <= Duration::from_millis(100), "{decision:?}");
+}
+
+#[test]
+fn a_vote_of_another_term_does_not_count() {
+    for stale in [Term(2), Term(4)] {
+        assert_eq!(decide(&voted_by_c(Some(stale))).reason, Reason::TooFewVotes { votes: 0, needed: 1 });
+    }
+}
+
+#[test]
+fn answers_that_are_old_are_asked_for_again() {
+    let mut view = voted_by_c(Some(TERM));
+    view.asked_at = Some(NOW.minus(Duration::from_secs(4)));
+    assert_eq!(decide(&view).actions, [Action::AskPeers(BTreeSet::from([name("b"), name("c")]))]);
+}
+
+#[test]
+fn a_voter_is_fenced_before_it_asks_claims_or_waits_for_others() {
+    let fences = |view: &View| decide(view).actions == [Action::Fence];
+    for vote in [None, Some(Term(2))] {
+        let mut asking = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
+        asking.vote = vote;
+        assert!(fences(&asking), "{vote:?}");
+        let mut claiming = voted_by_c(Some(TERM));
+        claiming.vote = vote;
+        assert!(fences(&claiming), "{vote:?}");
+        let mut behind = quorum(racing(&[("b", Peer::Silent), ("c", standby_peer(2000))]), 1);
+        behind.vote = vote;
+        assert!(fences(&behind), "{vote:?}");
+        asking.nofailover = true;
+        assert!(fences(&asking), "it votes although it may not lead");
+        asking.task = Some(Task::CompareHistories);
+        assert!(fences(&asking), "a comparison with a leader that is gone keeps nobody waiting");
+    }
+}
+
+#[test]
+fn nobody_is_fenced_who_has_no_vote_or_needs_none() {
+    let fences = |view: &View| decide(view).actions.contains(&Action::Fence);
+    let unfenced = |view: View| View { vote: None, ..view };
+    assert!(
+        !fences(&unfenced(racing(&[("b", Peer::Silent), ("c", standby_peer(1))]))),
+        "without synchronous replication there are no votes"
+    );
+    let mut outsider = unfenced(voted_by_c(Some(TERM)));
+    outsider.cluster.sync.voters = BTreeSet::from(["c".to_owned()]);
+    assert!(!fences(&outsider));
+    let mut paused = unfenced(voted_by_c(Some(TERM)));
+    paused.settings.pause = true;
+    assert!(!fences(&paused));
+    let mut clean = unfenced(voted_by_c(Some(TERM)));
+    clean.cluster.status = StatusKey { final_lsn: Some(Lsn(1000)), final_timeline: Some(Timeline(1)), ..StatusKey::default() };
+    assert!(claims(&clean), "a clean end needs no votes");
+    for lock in [other(), Lock::Unknown { until: None }] {
+        let following = unfenced(quorum(view(Local::Standby(server(true)), lock), 1));
+        assert!(!fences(&following));
+    }
 }
 
 #[test]
@@ -306,6 +388,8 @@ fn forgotten(seconds: u64, peers: Option<&[(&str, Peer)]>) -> View {
     view.memory.forgotten_since = Some(NOW.minus(Duration::from_secs(seconds)));
     view.cluster = Snapshot { initialize: Initialize::Done(SYSTEM), ..Snapshot::default() };
     view.peers = peers.map(|p| p.iter().map(|(n, peer)| (name(n), peer.clone())).collect());
+    view.asked_at = Some(NOW);
+    view.vote = Some(view.cluster.term);
     view
 }
 
@@ -320,7 +404,7 @@ fn when_the_dcs_forgot_everything_a_primary_that_still_runs_goes_first() {
 fn when_the_dcs_forgot_everything_the_voters_are_remembered() {
     let alone = forgotten(10, Some(&[("b", Peer::Silent), ("c", Peer::Silent)]));
     assert_eq!(decide(&alone).reason, Reason::TooFewVotes { votes: 0, needed: 1 });
-    assert!(claims(&forgotten(10, Some(&[("b", Peer::Silent), ("c", standby_peer(1000))]))));
+    assert!(claims(&forgotten(10, Some(&[("b", Peer::Silent), ("c", vote_of(1000, Some(Term(0))))]))));
     let mut outsider = forgotten(10, Some(&[("b", Peer::Silent), ("c", standby_peer(1))]));
     outsider.memory.past.sync.voters = BTreeSet::from(["c".to_owned()]);
     assert_eq!(decide(&outsider).reason, Reason::NotAmongVoters);
