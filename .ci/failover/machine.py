@@ -56,13 +56,27 @@ def working_in(directory):
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
-        try:
-            at = os.readlink(f"/proc/{entry}/cwd").removesuffix(" (deleted)")
-        except OSError:
-            continue
-        if at == inside or at.startswith(inside + "/"):
+        if is_in(int(entry), inside):
             found.append(int(entry))
     return sorted(found)
+
+
+def is_in(pid, inside):
+    try:
+        at = os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
+    except PermissionError:
+        # An agent lets nobody but root look into it; that its configuration lies there everybody may see.
+        return f"{inside}/".encode() in read_or_nothing(f"/proc/{pid}/cmdline")
+    except OSError:
+        return False
+    return at == inside or at.startswith(inside + "/")
+
+
+def read_or_nothing(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
 
 
 def program(pid):
@@ -100,14 +114,17 @@ def kill_all_in(directory):
 
 
 def memory(pids):
-    """Resident and proportional size in MB, all of them together."""
-    sums = {"Rss": 0, "Pss": 0}
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name in sums:
-                sums[name] += int(rest.split()[0])
-    return sums["Rss"] / 1024, sums["Pss"] / 1024
+    """Resident size in MB, all of them together: as `ps` adds it up, and with shared pages counted once (None where only root may know)."""
+    resident = sum(kilobytes(f"/proc/{pid}/status", "VmRSS") for pid in pids)
+    try:
+        shared_once = sum(kilobytes(f"/proc/{pid}/smaps_rollup", "Pss") for pid in pids)
+    except PermissionError:
+        return resident / 1024, None
+    return resident / 1024, shared_once / 1024
+
+
+def kilobytes(path, key):
+    return next(int(line.split()[1]) for line in Path(path).read_text().splitlines() if line.startswith(key + ":"))
 
 
 def cpu_seconds(pids):

@@ -72,7 +72,9 @@ def measure_idle(cluster):
         sizes = [memory(all_of) for all_of in pids.values()]
     except OSError as error:
         raise Failed(f"an agent ended while it was watched: {error}") from None
-    return {"rss_mb": round(max(rss for rss, _ in sizes), 1), "pss_mb": round(max(pss for _, pss in sizes), 1), "cpu_percent": round(share, 3)}
+    known = [pss for _, pss in sizes if pss is not None]
+    proportional = {"pss_mb": round(max(known), 1)} if known else {}
+    return {"rss_mb": round(max(rss for rss, _ in sizes), 1), **proportional, "cpu_percent": round(share, 3)}
 
 
 def conditions():

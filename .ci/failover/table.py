@@ -16,7 +16,8 @@ def cell(runs):
     if not judged:
         return unjudged if runs else "-"
     if "rss_mb" in judged[0]:
-        parts = [spread([run[key] for run in judged], unit) for key, unit in (("rss_mb", "MB RSS"), ("pss_mb", "MB PSS"), ("cpu_percent", "% CPU"))]
+        sizes = (("rss_mb", "MB RSS"), ("pss_mb", "MB PSS"), ("cpu_percent", "% CPU"))
+        parts = [spread([run[key] for run in judged], unit) for key, unit in sizes if key in judged[0]]
     else:
         parts = [spread([run["gap_s"] for run in judged], "s")]
     if "lost" in judged[0]:
