@@ -112,6 +112,8 @@ pub enum Action {
     ForgetScheduledRestart,
     /// Leave the DCS and end the process.
     End,
+    /// End the process and its guard, touching nothing: somebody has to change something.
+    RefuseToStart,
 }
 
 impl Decision {

@@ -15,18 +15,16 @@ pub fn load(data_dir: &Path) -> Option<Value> {
     serde_json::from_str(&text).ok().filter(Value::is_object)
 }
 
-/// Keeps `config`, in memory and, where there is a data directory, on disk.
-pub fn keep(last: &mut Option<Value>, config: &Value, data_dir: &Path) {
-    let file = data_dir.join(FILE);
-    if last.as_ref() == Some(config) && file.exists() {
-        return;
+/// Keeps `config`, in memory and in the data directory, if there is one that is known to be of this cluster.
+pub fn keep(last: &mut Option<Value>, config: &Value, data_dir: Option<&Path>) {
+    if last.as_ref() != Some(config) {
+        *last = Some(config.clone());
     }
-    if data_dir.join("PG_VERSION").exists()
-        && let Err(error) = files::replace(&file, config.to_string().as_bytes(), 0o600)
-    {
+    let Some(data_dir) = data_dir.filter(|dir| dir.join("PG_VERSION").exists() && load(dir).as_ref() != Some(config)) else { return };
+    let file = data_dir.join(FILE);
+    if let Err(error) = files::replace(&file, config.to_string().as_bytes(), 0o600) {
         tracing::warn!("the dynamic configuration could not be kept in '{}': {error}", file.display());
     }
-    *last = Some(config.clone());
 }
 
 #[cfg(test)]
@@ -38,11 +36,16 @@ mod tests {
     fn what_was_kept_is_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let mut last = None;
-        keep(&mut last, &json!({"ttl": 10}), dir.path());
+        keep(&mut last, &json!({"ttl": 10}), Some(dir.path()));
         assert_eq!((load(dir.path()), last.clone()), (None, Some(json!({"ttl": 10}))), "there is no data directory yet");
         fs::write(dir.path().join("PG_VERSION"), "17").unwrap();
-        keep(&mut last, &json!({"ttl": 10}), dir.path());
+        keep(&mut last, &json!({"ttl": 10}), None);
+        assert_eq!(load(dir.path()), None, "the directory is somebody else's");
+        keep(&mut last, &json!({"ttl": 10}), Some(dir.path()));
         assert_eq!(load(dir.path()), last);
+        keep(&mut last, &json!({"ttl": 20}), None);
+        keep(&mut last, &json!({"ttl": 20}), Some(dir.path()));
+        assert_eq!(load(dir.path()), Some(json!({"ttl": 20})), "it is known by now whose directory it is");
         fs::write(dir.path().join(FILE), "half of {").unwrap();
         assert_eq!(load(dir.path()), None);
     }

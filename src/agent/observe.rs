@@ -10,7 +10,7 @@ use super::{
     view::{Local, Lock, StoppedData, View},
 };
 use crate::{
-    dcs::{Dcs, DcsError, Renewal},
+    dcs::{Dcs, DcsError, Renewal, snapshot::Initialize},
     model::Term,
     postgres::{bootstrap, clone, conf, control_data, rewind, timelines},
     spec::settings::Settings,
@@ -23,6 +23,7 @@ impl Shell {
         let lock = self.observe_dcs().await;
         let (local, vote) = self.observe_local().await;
         self.remember(&local, &lock);
+        self.keep_configuration(&local);
         self.arm_guard(&local).await;
         let tags = &self.config.tags;
         let tagged = |tag: &str| tags.get(tag).is_some_and(|v| v.as_bool() != Some(false) && !v.is_null());
@@ -54,7 +55,10 @@ impl Shell {
                 self.cluster = snapshot;
                 if let Some(config) = &self.cluster.config {
                     self.settings = Settings::read(config);
-                    dynamic::keep(&mut self.last_config, config, &self.config.installation.data_dir);
+                }
+                if !self.name_is_ours().await {
+                    self.dcs_answers = false;
+                    return Lock::Unknown { until: None };
                 }
                 self.renew().await
             }
@@ -71,6 +75,19 @@ impl Shell {
                 self.complain(&error);
                 Lock::Unknown { until: self.lease_until }
             }
+        }
+    }
+
+    /// Keeps the dynamic configuration with the data that it is for: another cluster's data stays as it is.
+    fn keep_configuration(&mut self, local: &Local) {
+        let system = match local {
+            Local::Stopped(data) => Some(data.control.system_id),
+            Local::Primary(server) | Local::Standby(server) => Some(server.system_id),
+            _ => None,
+        };
+        let ours = system.is_some_and(|id| self.cluster.initialize == Initialize::Done(id));
+        if let Some(config) = &self.cluster.config {
+            dynamic::keep(&mut self.last_config, config, ours.then_some(&self.config.installation.data_dir));
         }
     }
 

@@ -16,6 +16,12 @@ pub async fn ask(client: &reqwest::Client, urls: BTreeMap<MemberName, String>) -
     futures_util::future::join_all(questions).await.into_iter().collect()
 }
 
+/// Whether an agent of this name answers there.
+pub async fn is_called(client: &reqwest::Client, url: &str, name: &MemberName) -> bool {
+    let answer = async { client.get(url).timeout(LIMIT).send().await?.json::<Value>().await };
+    answer.await.is_ok_and(|body| body["patroni"]["name"] == name.as_str())
+}
+
 async fn ask_one(client: &reqwest::Client, url: &str) -> Peer {
     let answer = async { client.get(url).timeout(LIMIT).send().await?.json::<Value>().await };
     answer.await.map_or(Peer::Silent, |body| read(&body))

@@ -176,6 +176,7 @@ impl Shell {
             Action::Reinitialize(leader) => self.reinitialize(leader, view)?,
             Action::Refuse(why) => self.requests.refuse(&why),
             Action::ForgetScheduledRestart => self.requests.scheduled = None,
+            Action::RefuseToStart => self.refuse("this cannot be started here, and waiting does not help"),
             Action::End => {
                 self.ended = true;
                 // Whoever asks who is there should not be told of a member that has left on purpose. A DCS that does not answer forgets it

@@ -40,12 +40,17 @@ impl Shell {
         }
     }
 
+    /// Where others ask this member.
+    pub(super) fn api_url(&self) -> String {
+        format!("http://{}/patroni", self.config.api_address)
+    }
+
     fn member_data(&self, view: &View) -> MemberData {
         let facts = facts_of(view);
         let standby = facts.filter(|f| f.in_recovery);
         MemberData {
             conn_url: format!("postgres://{}/postgres", super::config::joined(&self.config.address)),
-            api_url: format!("http://{}/patroni", self.config.api_address),
+            api_url: self.api_url(),
             state: standing::state(&view.local, self.task.as_ref().map(|t| t.kind), self.server.is_stopping()),
             role: standing::role(view),
             version: PROTOCOL.to_owned(),
@@ -66,7 +71,7 @@ impl Shell {
 
     /// What waits for an operator or was asked for by one.
     fn notices(&self, view: &View) -> Map<String, Value> {
-        let mut notices = Map::new();
+        let mut notices = self.identity.publish();
         if !view.wishes.pending.is_empty() {
             notices.insert("pending_restart".into(), json!(true));
             notices.insert("pending_restart_reason".into(), json!(view.wishes.pending));

@@ -83,7 +83,7 @@ impl fmt::Display for Reason {
             R::TakingOverExisting => write!(f, "the DCS knows no cluster and I have data: recording it"),
             R::DiscardingUnrecorded => write!(f, "another member initialised the cluster: my unused attempt is set aside"),
             R::ForeignData { ours, theirs } => {
-                write!(f, "my data belongs to the system {ours}, the cluster is {theirs}: touching nothing")
+                write!(f, "my data belongs to the system {ours}, the cluster is {theirs}: touching nothing. Is 'scope' the right one?")
             }
             R::Unusable { why } => write!(f, "the data directory cannot be used: {why}"),
             R::StartingPrimary => write!(f, "starting PostgreSQL as primary"),

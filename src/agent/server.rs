@@ -96,6 +96,7 @@ impl Server {
         match message {
             FromGuard::Running { pid } => self.process.set(Process::Running(*pid, Moment::now())),
             FromGuard::Idle => self.forget(),
+            FromGuard::Claimed | FromGuard::Refused { .. } => {}
             FromGuard::NotStarted { why } => {
                 tracing::error!("PostgreSQL was not started: {why}");
                 self.forget();

@@ -14,12 +14,14 @@ use super::{
     configure,
     decide::decide,
     dynamic,
-    guard::{EXIT_FATAL, FromGuard, GuardLink, LinkError},
+    guard::{FromGuard, GuardLink, LinkError},
     memory::{SETTLED, TaskEnd},
+    namesake::Identity,
     publish::{self, PROTOCOL},
     reason::Reason,
     requests::Requests,
     server::{Process, Server},
+    start::{self, Place, Refused},
     tasks::{Running, Tools},
     view::{Memory, Peer, ServerFacts, Task},
 };
@@ -44,6 +46,9 @@ pub enum AgentError {
     /// There is no guard.
     #[error(transparent)]
     Guard(#[from] LinkError),
+    /// The start is refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The store's client could not be set up.
     #[error(transparent)]
     Dcs(#[from] DcsError),
@@ -92,6 +97,10 @@ pub(super) struct Shell {
     pub(super) task: Option<Running>,
     pub(super) stopping: bool,
     pub(super) ended: bool,
+    /// What the process ends with.
+    pub(super) exit_code: u8,
+    /// Who this is, beyond its name.
+    pub(super) identity: Identity,
     pub(super) major_version: Option<String>,
     pub(super) published: Option<MemberData>,
     pub(super) configured: Option<ServerSettings>,
@@ -102,6 +111,8 @@ pub(super) struct Shell {
     pub(super) complaint: Option<String>,
     pub(super) requests: Requests,
     source: (String, Overrides),
+    /// Nobody else works on the data directory while this is kept.
+    _place: Place,
 }
 
 /// What the loop waits for, besides time.
@@ -127,8 +138,14 @@ pub fn run(path: &str, overrides: &Overrides) -> Result<u8, AgentError> {
 
 async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), AgentError> {
     let config = Rc::new(config::load(path, overrides)?);
-    let (guard, messages) = GuardLink::connect()?;
+    let (guard, mut messages) = GuardLink::connect()?;
     make_parent(&config.installation.data_dir)?;
+    let place = start::claim(&guard, &mut messages, &config.installation.data_dir).await?;
+    let major_version = major_version(&config).await;
+    if !place.heard.iter().any(|said| matches!(said, FromGuard::Running { .. })) {
+        start::inspect(&config, major_version.as_deref()).await?;
+    }
+    let identity = Identity::load(&config.installation.data_dir).map_err(process("keep this node's identity"))?;
     clone::recover_interrupted(&config.installation)?;
     let mut roles = vec![&config.superuser, &config.replication];
     roles.extend(&config.rewind);
@@ -144,6 +161,8 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let status = Arc::new(status);
     let wake = Rc::new(Notify::new());
     let server = Rc::new(Server::new(config.clone(), guard));
+    // The guard's first word tells whether there is a server to adopt.
+    place.heard.iter().for_each(|said| server.hear(said));
     let (requests, asked) = mpsc::channel(64);
     let (to_the_loop, for_the_loop) = mpsc::unbounded_channel();
     tokio::spawn(api::serve(listener, published, requests));
@@ -156,7 +175,6 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         interrupt: signal(SignalKind::interrupt()).map_err(process("receive signals"))?,
         reload: signal(SignalKind::hangup()).map_err(process("receive signals"))?,
     };
-    let major_version = major_version(&config).await;
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
     let http = http.map_err(|e| AgentError::Process { action: "set up HTTP", source: std::io::Error::other(e) })?;
     let shell = Shell {
@@ -176,6 +194,8 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         task: None,
         stopping: false,
         ended: false,
+        exit_code: 0,
+        identity,
         major_version,
         published: None,
         configured: None,
@@ -185,6 +205,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         complaint: None,
         requests: Requests::default(),
         source: (path.to_owned(), overrides.clone()),
+        _place: place,
     };
     Ok((shell, events))
 }
@@ -274,17 +295,12 @@ async fn observe_for_peers(server: &Server, session: &mut Option<Session>) -> Op
 
 impl Shell {
     async fn run(mut self, mut events: Events) -> u8 {
-        // The guard's first word tells whether there is a server to adopt.
-        match events.guard.recv().await {
-            Some(message) => self.server.hear(&message),
-            None => return EXIT_FATAL,
-        }
         tracing::info!("agent of '{}' in cluster '{}' started", self.config.name, self.config.dcs.scope);
         memory::give_back_code();
         loop {
             let pause = self.turn().await;
             if self.ended {
-                return 0;
+                return self.exit_code;
             }
             if !self.wait(&mut events, pause).await {
                 return self.without_guard().await;
@@ -296,6 +312,9 @@ impl Shell {
     async fn turn(&mut self) -> Duration {
         loop {
             let view = self.observe().await;
+            if self.ended {
+                return Duration::ZERO;
+            }
             if let Err(error) = self.refresh_configuration(&view).await {
                 tracing::warn!("the configuration could not be brought up to date: {error}");
             }

@@ -1,7 +1,8 @@
-//! The only doors to the machine: the clock, processes, files, memory, priorities.
+//! The only doors to the machine: the clock, processes, files, locks, memory, priorities.
 
 pub mod clock;
 pub mod files;
+pub mod lock;
 pub mod memory;
 pub mod priority;
 pub mod process;

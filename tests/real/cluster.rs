@@ -42,7 +42,7 @@ pub struct Node {
 }
 
 /// The newest PostgreSQL that is installed, where Debian keeps it.
-fn bin_dir() -> Option<PathBuf> {
+pub fn bin_dir() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path().join("bin"));
     versions.filter(|bin| bin.join("initdb").is_file()).max()
 }
@@ -59,7 +59,15 @@ fn other_user() -> Option<(u32, u32)> {
     Some((id("-u"), id("-g")))
 }
 
-fn own(path: &Path) {
+/// Lets a program run as the user whom PostgreSQL runs as.
+pub fn as_other_user(command: &mut Command) -> &mut Command {
+    if let Some((user, group)) = other_user() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+pub fn own(path: &Path) {
     if let Some((user, group)) = other_user() {
         std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
     }
@@ -242,6 +250,43 @@ impl Node {
         command.args(["netns", "exec", namespace, "setpriv", "--clear-groups"]);
         command.args([format!("--reuid={user}"), format!("--regid={group}")]).arg(&self.program);
         command
+    }
+
+    /// Another configuration file for this member's machine, owned by whom the agents run as.
+    pub fn write_config(&self, name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
+        let mut config = serde_json::from_str(&fs::read_to_string(self.path("agent.yml")).unwrap()).unwrap();
+        change(&mut config);
+        let path = self.path(name);
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// Runs a guard and its agent until they end by themselves: exit code and what they printed.
+    pub fn run_to_end(&self, config: &Path) -> (i32, String) {
+        let mut command = Command::new(&self.program);
+        command.arg("agent").arg(config).current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        if let Some((user, group)) = other_user() {
+            command.uid(user).gid(group);
+        }
+        let mut child = command.spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let mut said = child.stderr.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = std::io::Read::read_to_string(&mut said, &mut text);
+            text
+        });
+        let ended = (0..LIMIT.as_millis() / 10).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            child.try_wait().unwrap().is_some()
+        });
+        if !ended {
+            descendants(pid).into_iter().chain([pid]).for_each(|pid| send(pid, Signal::KILL));
+        }
+        let status = child.wait().unwrap();
+        let text = reader.join().unwrap();
+        assert!(ended, "it did not end by itself:\n{text}");
+        (status.code().unwrap_or(-1), text)
     }
 
     pub fn log(&self) -> String {
@@ -447,7 +492,7 @@ fn stat(pid: i32) -> Option<(char, i32)> {
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
-fn is_alive(pid: i32) -> bool {
+pub fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')
 }
 

@@ -10,9 +10,11 @@ mod fault;
 mod fencing;
 mod healing;
 mod inside;
+mod leftovers;
 mod memory;
 mod network;
 mod partitions;
+mod refusals;
 mod rest_api;
 mod soak;
 #[path = "../support/mod.rs"]

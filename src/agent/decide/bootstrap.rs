@@ -51,7 +51,13 @@ pub fn foreign_data(view: &View) -> Option<Decision> {
         return None;
     }
     if !view.memory.unrecorded_bootstrap {
-        return Some(Decision::wait(Reason::ForeignData { ours: ours.to_string(), theirs: theirs.to_string() }));
+        let reason = Reason::ForeignData { ours: ours.to_string(), theirs: theirs.to_string() };
+        // A server that runs stays as it is: it may be the DCS that is wrong.
+        return Some(if matches!(view.local, Local::Stopped(_)) {
+            Decision::act([Action::RefuseToStart], reason)
+        } else {
+            Decision::wait(reason)
+        });
     }
     let actions = match view.local {
         Local::Stopped(_) => vec![Action::SetDataAside],

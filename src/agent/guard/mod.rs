@@ -5,8 +5,10 @@
 mod aftermath;
 #[cfg(test)]
 mod allocations;
+mod claim;
 mod deadline;
 mod endurance;
+mod leftovers;
 mod link;
 mod postmaster;
 mod protocol;
@@ -15,6 +17,7 @@ mod worker;
 
 use std::time::Duration;
 
+pub use claim::take_agents_byte;
 pub use link::{Guard as GuardLink, LinkError};
 pub use protocol::{FromGuard, StopMode, ToGuard};
 use rustix::process::{Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
@@ -57,6 +60,8 @@ struct Guard {
     terminating: bool,
     exit_code: u8,
     processes: ProcessTable,
+    /// The data directory, once the agent has named it.
+    claim: Option<claim::Claim>,
     /// Something that ended may have left processes behind.
     unclean: bool,
     /// How much the kernel's killer spared this process before it was asked to do so more.
@@ -97,6 +102,7 @@ impl Guard {
             terminating: false,
             exit_code: 0,
             processes: ProcessTable::new().map_err(cannot("look at the processes"))?,
+            claim: None,
             unclean: false,
             oom_before: None,
         })
@@ -135,6 +141,7 @@ impl Guard {
     fn take_messages(&mut self) {
         while let Some(message) = self.next_message() {
             match message {
+                ToGuard::Claim { data } => self.claim(data),
                 ToGuard::Start { program, arguments } => self.start_postmaster(&program, &arguments),
                 ToGuard::Stop(mode) => self.stop_postmaster(mode, limit(mode), false),
                 ToGuard::Reload => {

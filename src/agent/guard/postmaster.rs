@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid};
 
 use super::{
-    Guard,
+    Guard, leftovers,
     protocol::{FromGuard, StopMode},
 };
 use crate::sys::{clock::Moment, process_table::signal};
@@ -35,7 +35,7 @@ impl Guard {
         }
         let guard = getpid();
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null());
+        command.args(arguments).stdin(Stdio::null()).env(leftovers::MARK, guard.as_raw_nonzero().to_string());
         if let Some(before) = self.oom_before {
             // PostgreSQL's own way to let its processes be chosen while the postmaster is spared.
             command.env("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj").env("PG_OOM_ADJUST_VALUE", before.to_string());

@@ -1,6 +1,6 @@
 //! What the guard and the agent say to each other: one JSON object a line over a socket pair.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,11 @@ pub enum StopMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToGuard {
+    /// First thing: may this agent work on this data directory?
+    Claim {
+        /// The directory.
+        data: PathBuf,
+    },
     /// Start a postmaster with these arguments, unless one is running.
     Start {
         /// Path of `postgres`.
@@ -53,6 +58,15 @@ pub enum FromGuard {
     },
     /// First thing to every new agent when there is no postmaster.
     Idle,
+    /// The data directory is this agent's, and nothing of an earlier one is left on it.
+    Claimed,
+    /// It is not.
+    Refused {
+        /// Why, and what to do.
+        why: String,
+        /// Waiting does not help.
+        hopeless: bool,
+    },
     /// It could not be started.
     NotStarted {
         /// Why.

@@ -2,7 +2,10 @@
 
 use super::agent::Args;
 use crate::{
-    agent::shell::{self, AgentError},
+    agent::{
+        shell::{self, AgentError},
+        start::Refused,
+    },
     cli::{CommandError, Context, ErrorKind, Exit},
 };
 
@@ -10,7 +13,7 @@ use crate::{
 pub fn run(_context: &Context, args: &Args) -> Result<Exit, CommandError> {
     shell::run(&args.config, &args.overrides()).map(Exit).map_err(|error| {
         let kind = match &error {
-            AgentError::Config(_) | AgentError::Guard(_) => ErrorKind::Usage,
+            AgentError::Config(_) | AgentError::Guard(_) | AgentError::Refused(Refused::Hopeless(_)) => ErrorKind::Usage,
             _ => ErrorKind::Failed,
         };
         CommandError::new(kind, error)
