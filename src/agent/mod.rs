@@ -13,6 +13,7 @@ pub mod memory;
 mod namesake;
 mod observe;
 mod peers;
+mod pending;
 mod perform;
 mod publish;
 pub mod reason;

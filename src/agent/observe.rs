@@ -22,6 +22,7 @@ impl Shell {
     pub(super) async fn observe(&mut self) -> View {
         let lock = self.observe_dcs().await;
         let (local, vote) = self.observe_local().await;
+        self.look_for_waiting_parameters(&local).await;
         self.remember(&local, &lock);
         self.keep_configuration(&local);
         self.arm_guard(&local).await;

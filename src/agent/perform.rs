@@ -238,6 +238,7 @@ impl Shell {
         if self.memory.has_to_wait(Moment::now()) {
             return Ok(());
         }
+        let settings = self.with_limits(settings, standby).await?;
         if let Err(error) = self.server.start(&settings, standby).await {
             // A disk that is full or not ours any more: whoever leads must not go on trying for ever.
             self.memory.start_failed(Moment::now());
@@ -366,7 +367,8 @@ impl Shell {
     /// Settings of this member as neither primary nor standby in particular.
     pub(super) fn base_settings(&self) -> ServerSettings {
         let mut parameters: BTreeMap<String, String> = self.settings.parameters.clone();
-        parameters.extend(self.config.parameters.clone());
+        let own = self.config.parameters.iter().filter(|(name, _)| !conf::is_controlled(name));
+        parameters.extend(own.map(|(name, value)| (name.clone(), value.clone())));
         ServerSettings {
             listen_addresses: self.config.listen_addresses.clone(),
             port: self.config.local.port,

@@ -95,7 +95,8 @@ impl Shell {
             wall_clock: wall_clock(),
             asked: self.requests.waiting.front().map(|(request, _)| request.clone()),
             scheduled: self.requests.scheduled.clone(),
-            pending: std::collections::BTreeMap::new(),
+            pending: self.waiting.parameters.clone(),
+            blocks_replay: self.waiting.blocks_replay,
         }
     }
 

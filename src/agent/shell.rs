@@ -17,6 +17,7 @@ use super::{
     guard::{FromGuard, GuardLink, LinkError},
     memory::{SETTLED, TaskEnd},
     namesake::Identity,
+    pending::{Waiting, warn_of_ignored},
     publish::{self, PROTOCOL},
     reason::Reason,
     requests::Requests,
@@ -110,6 +111,7 @@ pub(super) struct Shell {
     said: Option<Reason>,
     pub(super) complaint: Option<String>,
     pub(super) requests: Requests,
+    pub(super) waiting: Waiting,
     source: (String, Overrides),
     /// Nobody else works on the data directory while this is kept.
     _place: Place,
@@ -138,6 +140,7 @@ pub fn run(path: &str, overrides: &Overrides) -> Result<u8, AgentError> {
 
 async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), AgentError> {
     let config = Rc::new(config::load(path, overrides)?);
+    warn_of_ignored(&config);
     let (guard, mut messages) = GuardLink::connect()?;
     make_parent(&config.installation.data_dir)?;
     let place = start::claim(&guard, &mut messages, &config.installation.data_dir).await?;
@@ -204,6 +207,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         said: None,
         complaint: None,
         requests: Requests::default(),
+        waiting: Waiting::default(),
         source: (path.to_owned(), overrides.clone()),
         _place: place,
     };
@@ -327,7 +331,8 @@ impl Shell {
                 continue;
             }
             let pause = self.memory.pause(decision.recheck, view.settings.loop_wait, Moment::now());
-            return self.requests.until_due().map_or(pause, |due| pause.min(due));
+            let soon = [self.requests.until_due(), self.waiting.until_look(Moment::now())];
+            return soon.into_iter().flatten().fold(pause, Duration::min);
         }
     }
 
@@ -388,6 +393,7 @@ impl Shell {
                 let present =
                     AgentConfig { parameters: config.parameters, pg_hba: config.pg_hba, tags: config.tags, ..(*self.config).clone() };
                 self.config = Rc::new(present);
+                warn_of_ignored(&self.config);
                 tracing::info!("configuration read again");
             }
             Err(error) => tracing::error!("configuration not read again: {error}"),

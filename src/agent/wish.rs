@@ -19,6 +19,8 @@ pub struct Wishes {
     pub scheduled: Option<Scheduled>,
     /// Parameters that wait for a restart.
     pub pending: BTreeMap<String, Pending>,
+    /// This standby does not replay, because it has less of something than its primary: a restart gives it as much.
+    pub blocks_replay: bool,
 }
 
 /// A parameter that waits for a restart.

@@ -51,6 +51,11 @@ const RESERVED: &[&str] = &[
     "synchronous_standby_names",
 ];
 
+/// True for parameters that have to be equal on every member: no member's own configuration counts for them.
+pub fn is_controlled(name: &str) -> bool {
+    CONTROLLED.iter().any(|(controlled, _)| *controlled == name)
+}
+
 /// What a server's configuration is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerSettings {
@@ -73,7 +78,8 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    fn controlled(&self) -> BTreeMap<&str, String> {
+    /// The values that have to be equal on every member or decide whether replication works.
+    pub fn controlled(&self) -> BTreeMap<&str, String> {
         let mut values: BTreeMap<&str, String> = CONTROLLED
             .iter()
             .map(|(name, default)| {

@@ -58,11 +58,16 @@ impl ControlData {
     }
 }
 
-/// Runs `pg_controldata` on the data directory.
-pub async fn read(installation: &Installation) -> Result<ControlData, PostgresError> {
+/// What `pg_controldata` prints of the data directory.
+pub(super) async fn print(installation: &Installation) -> Result<String, PostgresError> {
     let run = Run::new(installation.program("pg_controldata")).arg(installation.data_dir.to_string_lossy());
     // The labels are translated; only the C locale's are known here.
-    let text = run.env("LC_ALL", "C").output().await?;
+    Ok(run.env("LC_ALL", "C").output().await?)
+}
+
+/// Runs `pg_controldata` on the data directory.
+pub async fn read(installation: &Installation) -> Result<ControlData, PostgresError> {
+    let text = print(installation).await?;
     parse(&text).map_err(|what| PostgresError::Unexpected { program: "pg_controldata", what })
 }
 

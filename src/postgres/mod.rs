@@ -8,6 +8,7 @@ pub mod conninfo;
 pub mod control_data;
 mod cut_off;
 pub mod diverged_wal;
+pub mod limits;
 pub mod parameter_check;
 pub mod rewind;
 pub mod sql;

@@ -64,6 +64,19 @@ pub struct ServerFacts {
     pub slots: BTreeSet<String>,
 }
 
+/// A parameter, as far as a restart may change it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingParameter {
+    /// Its name.
+    pub name: String,
+    /// The value in force.
+    pub in_force: String,
+    /// PostgreSQL says that it waits for a restart.
+    pub waits: bool,
+    /// The value after the restart, when it waits: what the file has, else the default.
+    pub in_file: String,
+}
+
 /// A connected standby, from `pg_stat_replication`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandbyFacts {
@@ -158,6 +171,23 @@ impl Session {
     pub async fn observe(&self) -> Result<ServerFacts, PostgresError> {
         let row = bounded(self.client.query_one(OBSERVE, &[])).await?;
         read_facts(&row).map_err(|e| PostgresError::Sql(format!("unexpected answer: {e}")))
+    }
+
+    /// These parameters, and every other one that waits for a restart.
+    pub async fn waiting_parameters(&self, names: &[&str]) -> Result<Vec<WaitingParameter>, PostgresError> {
+        // The server goes on saying that a parameter waits after the line that changed it was removed before any restart.
+        let query =
+            "select name, current_setting(name), pending_restart and (f.setting is not null or s.setting is distinct from boot_val),
+              coalesce(f.setting, boot_val)
+            from pg_settings s left join lateral (select setting from pg_file_settings where pending_restart and name = s.name
+              order by seqno desc limit 1) f on true
+            where pending_restart or name = any($1)";
+        let rows = bounded(self.client.query(query, &[&names])).await?;
+        let read = |row: &tokio_postgres::Row| {
+            let (name, in_force, waits) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            Ok(WaitingParameter { name, in_force, waits, in_file: row.try_get::<_, Option<String>>(3)?.unwrap_or_default() })
+        };
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(sql_error)
     }
 
     /// Runs statements that return nothing and take no time.

@@ -1,9 +1,10 @@
 //! What an operator notices of the REST API, on real agents.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{
-    cluster::{Cluster, LIMIT, Node},
+    cluster::{Cluster, LIMIT, Node, send},
     writer::Writer,
 };
 use crate::support::wait_until;
@@ -181,4 +182,88 @@ fn a_reload_reads_the_local_file_again() {
     assert_eq!(post(replica, "/reload", &json!({})), (202, "reload scheduled".to_owned()));
     wait_until("the new value is in force", LIMIT, || replica.query("show log_min_messages").is_ok_and(|v| v == "debug1"));
     assert_eq!(cluster.leader().unwrap().query("show log_min_messages").unwrap(), "warning");
+}
+
+fn waits(node: &Node) -> Value {
+    node.get("/patroni").1["pending_restart_reason"]["max_connections"].clone()
+}
+
+fn set_max_connections(cluster: &Cluster, value: u32) {
+    let (code, answer) = change(cluster.replica(), &json!({"postgresql": {"parameters": {"max_connections": value}}}));
+    assert_eq!(code, 200, "{answer}");
+}
+
+#[test]
+fn a_higher_limit_is_in_force_everywhere_after_restarts_in_any_order() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    set_max_connections(&cluster, 80);
+    let waiting = json!({"old_value": "50", "new_value": "80"});
+    wait_until("everybody waits for a restart", LIMIT, || cluster.nodes.iter().all(|n| waits(n) == waiting));
+    wait_until("everybody tells", LIMIT, || {
+        let members = cluster.nodes[0].get("/cluster").1["members"].clone();
+        members
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|m| m["pending_restart"] == true && m["pending_restart_reason"]["max_connections"] == waiting)
+    });
+    let leader = cluster.leader().unwrap().name.clone();
+    // The primary first would leave the standbys unable to replay.
+    let (code, text) = post(cluster.node(&leader), "/restart", &json!({}));
+    assert!(code == 503 && text.contains("first") && text.contains("max_connections"), "{code} {text}");
+    // One that crashes comes back with what its standbys can follow.
+    send(cluster.node(&leader).postmaster_pid().unwrap(), Signal::KILL);
+    cluster.wait_healthy();
+    let leader = cluster.leader().unwrap().name.clone();
+    assert!(everywhere(&cluster, "max_connections", "50") || cluster.leader().unwrap().query("show max_connections").unwrap() == "50");
+    for node in cluster.nodes.iter().filter(|n| n.name != leader && waits(n) == waiting) {
+        assert_eq!(post(node, "/restart", &json!({"restart_pending": true})), (200, "restarted successfully".to_owned()), "{}", node.name);
+        cluster.wait_healthy();
+    }
+    wait_until("the leader knows that its standbys are ready", LIMIT, || {
+        let (code, text) = post(cluster.nodes.iter().find(|n| n.name == leader).unwrap(), "/restart", &json!({}));
+        assert!(code == 200 || text.contains("first"), "{code} {text}");
+        code == 200
+    });
+    cluster.wait_healthy();
+    assert!(everywhere(&cluster, "max_connections", "80"));
+    wait_until("nobody waits any more", LIMIT, || cluster.nodes.iter().all(|n| n.get("/patroni").1.get("pending_restart").is_none()));
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_lower_limit_reaches_the_standbys_after_the_primary() {
+    let Some(cluster) = Cluster::start() else { return };
+    set_max_connections(&cluster, 30);
+    wait_until("everybody waits for a restart", LIMIT, || cluster.nodes.iter().all(|n| waits(n)["new_value"] == "30"));
+    let (leader, replica) = (cluster.leader().unwrap(), cluster.replica());
+    assert_eq!(post(replica, "/restart", &json!({})).0, 200);
+    cluster.wait_healthy();
+    assert_eq!(replica.query("show max_connections").unwrap(), "50", "less than its primary has");
+    assert_eq!(waits(replica), json!({"old_value": "50", "new_value": "30"}));
+    assert_eq!(post(leader, "/restart", &json!({})).0, 200);
+    cluster.wait_healthy();
+    assert_eq!(leader.query("show max_connections").unwrap(), "30");
+    let arrived = |node: &Node| post(node, "/restart", &json!({})).0 == 200 && node.query("show max_connections").is_ok_and(|v| v == "30");
+    for node in cluster.nodes.iter().filter(|n| n.name != leader.name) {
+        wait_until("the lower limit has arrived", LIMIT, || arrived(node));
+    }
+    cluster.wait_healthy();
+}
+
+#[test]
+fn a_parameter_that_needs_a_restart_is_shown_with_both_values() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (code, _) =
+        change(cluster.replica(), &json!({"postgresql": {"parameters": {"shared_buffers": "48MB", "max_files_per_process": 900}}}));
+    assert_eq!(code, 200);
+    let expected = json!({"shared_buffers": {"old_value": "128MB", "new_value": "48MB"}, "max_files_per_process": {"old_value": "1000", "new_value": "900"}});
+    wait_until("everybody shows it", LIMIT, || {
+        let shown = |node: &Node| node.get("/patroni").1["pending_restart_reason"] == expected;
+        cluster.nodes.iter().all(shown)
+    });
+    let null = json!({"postgresql": {"parameters": {"shared_buffers": null, "max_files_per_process": null}}});
+    assert_eq!(change(cluster.replica(), &null).0, 200);
+    wait_until("nothing waits", LIMIT, || cluster.nodes.iter().all(|n| n.get("/patroni").1.get("pending_restart").is_none()));
 }

@@ -36,6 +36,9 @@ pub fn asked(view: &View) -> Granted {
             Err(why) => Granted::Along(vec![Action::Refuse(why)]),
         };
     }
+    if may_end_a_blockade(view) {
+        return Granted::Only(vec![Action::Restart { patience: None }]);
+    }
     let (Local::Primary(server) | Local::Standby(server), Some(scheduled)) = (&view.local, &wishes.scheduled) else {
         return Granted::Nothing;
     };
@@ -52,6 +55,13 @@ pub fn asked(view: &View) -> Granted {
         Ok(action) => Granted::Only(vec![Action::ForgetScheduledRestart, action]),
         Err(why) => Granted::Along(vec![Action::ForgetScheduledRestart, Action::Refuse(why)]),
     }
+}
+
+/// A standby that cannot replay for want of a parameter is restarted without being asked: every commit that waits for it would wait for an
+/// operator, and it could not be promoted either.
+fn may_end_a_blockade(view: &View) -> bool {
+    let standby = matches!((&view.local, &view.lock), (Local::Standby(_), Lock::Other(_)));
+    view.wishes.blocks_replay && standby && !view.settings.pause && free_to_act(view, false).is_ok()
 }
 
 fn may_restart(view: &View, restart: &Restart) -> Result<Action, Refusal> {
@@ -241,6 +251,15 @@ mod tests {
         standby.other.insert("pending_restart_reason".into(), json!({"max_connections": {}}));
         raising.wishes.pending.insert("max_connections".into(), Pending { old: "80".into(), new: "50".into() });
         assert_eq!(restart(raising), [Action::Restart { patience: None }]);
+    }
+
+    #[test]
+    fn a_standby_that_has_too_little_to_replay_is_restarted() {
+        let mut blocked = standby();
+        blocked.wishes.blocks_replay = true;
+        assert_eq!(decide(&blocked).actions, [Action::Restart { patience: None }]);
+        blocked.settings.pause = true;
+        assert!(!decide(&blocked).actions.contains(&Action::Restart { patience: None }));
     }
 
     #[test]
