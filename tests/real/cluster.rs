@@ -18,6 +18,9 @@ use crate::support::{available, block, etcd::EtcdServer, free_address, wait_unti
 /// How long a cluster may take for anything that this suite waits for.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a server may take for a question.
+const QUERY_LIMIT: Duration = Duration::from_secs(10);
+
 /// Short, so that the suite does not wait long for leases to end.
 const TTL: u32 = 5;
 
@@ -453,12 +456,15 @@ impl Node {
     }
 
     /// One value from the member's own server.
-    pub fn query(&self, sql: &str) -> Result<String, tokio_postgres::Error> {
-        block(async {
+    pub fn query(&self, sql: &str) -> Result<String, String> {
+        let asked = async {
             let (client, connection) = super::writer::config([self]).connect(tokio_postgres::NoTls).await?;
             tokio::spawn(connection);
-            Ok(client.query_one(sql, &[]).await?.get::<_, String>(0))
-        })
+            Ok::<_, tokio_postgres::Error>(client.query_one(sql, &[]).await?.get::<_, String>(0))
+        };
+        // A server that hangs must not hold up who only asks.
+        let answer = block(async { tokio::time::timeout(QUERY_LIMIT, asked).await });
+        answer.map_err(|_| format!("{} does not answer", self.name))?.map_err(|error| error.to_string())
     }
 }
 

@@ -151,7 +151,7 @@ impl Damage {
             Fault::KillOneOfServer => one_of_server(node, random).into_iter().for_each(|pid| send(pid, Signal::KILL)),
             Fault::StopHost => self.stop(agent.into_iter().chain([guard]).chain(server).collect()),
             Fault::LoseHost => cluster.nodes[index].lose_host(),
-            Fault::LoseHostAndData => return lose_host_and_data(cluster, index),
+            Fault::LoseHostAndData => return self.stopped.is_empty() && lose_host_and_data(cluster, index),
             Fault::EndAndStart => {
                 self.heal_processes();
                 cluster.nodes[index].stop();
