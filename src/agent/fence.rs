@@ -17,6 +17,9 @@ const RELOAD: Duration = Duration::from_secs(1);
 /// How long the end of the receiver is waited for before the loop looks at the rest of the world again.
 const CUT: Duration = Duration::from_millis(500);
 
+/// A reload that has not reached a session by then is not on its way.
+const SOON: Duration = Duration::from_millis(150);
+
 const PAUSE: Duration = Duration::from_millis(3);
 
 /// The promise that a vote rests on. It lives as long as the server process, or until the member follows somebody again.
@@ -52,10 +55,15 @@ impl Shell {
 
     async fn await_emptied_conninfo(&self) -> Result<(), Failure> {
         let session = self.server.session().await?;
-        let deadline = Moment::now() + RELOAD;
+        let begun = Moment::now();
+        let mut enforced = false;
         while !session.primary_conninfo().await?.is_empty() {
-            if Moment::now() >= deadline {
+            let waited = Moment::now().since(begun);
+            if waited >= RELOAD {
                 return Err("PostgreSQL does not take the emptied primary_conninfo: no vote".into());
+            }
+            if waited >= SOON && !std::mem::replace(&mut enforced, true) {
+                self.server.enforce("primary_conninfo").await?;
             }
             tokio::time::sleep(PAUSE).await;
         }

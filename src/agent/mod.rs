@@ -12,6 +12,7 @@ pub mod lease;
 pub mod memory;
 mod namesake;
 mod observe;
+mod overrides;
 mod peers;
 mod pending;
 mod perform;

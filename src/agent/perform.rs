@@ -216,7 +216,7 @@ impl Shell {
 
     async fn start_primary(&mut self) -> Result<(), PostgresError> {
         // The commits it acknowledges have to meet the voters that the DCS names, from the first one on.
-        let names = names_at_start(&self.cluster.sync, &self.config.name);
+        let names = names_at_start(&self.cluster.sync, &self.config.name, self.settings.synchronous_mode_strict);
         let settings = ServerSettings { synchronous_standby_names: names.render(), ..self.base_settings() };
         self.memory.knows_barrier = false;
         let grace = super::lease::margin(self.settings.ttl) / 2;
@@ -306,21 +306,33 @@ impl Shell {
         self.server.configure(&settings).await?;
         self.configured = Some(settings);
         tracing::info!("commits wait for: {}", if names.names.is_empty() { "nobody".to_owned() } else { names.render() });
-        let session = self.server.session().await?;
-        let deadline = Moment::now() + RELOAD;
-        while session.text("show synchronous_standby_names").await? != names.render() {
-            if Moment::now() >= deadline {
-                return Err("PostgreSQL has not taken the new synchronous_standby_names".into());
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.await_sync_names(&names.render()).await?;
         if matches!(view.local, Local::Primary(_)) {
-            // Everything up to here may have been acknowledged under the old names. A commit of our own makes the standbys report.
+            // Everything up to here may have been acknowledged under the old names. A session that begins only now proves that the postmaster
+            // has told every process of the change; a commit of our own makes the standbys report.
+            let session = self.server.new_session("spilo barrier").await?;
             let barrier = session.text("select pg_current_wal_insert_lsn()::text").await?;
             self.memory.barrier_is(barrier.parse()?);
             session.execute("begin; set local synchronous_commit = local; select pg_current_xact_id(); commit").await?;
         }
         Ok(Flow::LookAgain)
+    }
+
+    async fn await_sync_names(&self, names: &str) -> Result<(), Failure> {
+        let session = self.server.session().await?;
+        let begun = Moment::now();
+        let mut enforced = false;
+        while session.text("show synchronous_standby_names").await? != names {
+            let waited = Moment::now().since(begun);
+            if waited >= RELOAD {
+                return Err("PostgreSQL has not taken the new synchronous_standby_names".into());
+            }
+            if waited >= RELOAD / 5 && !std::mem::replace(&mut enforced, true) {
+                self.server.enforce("synchronous_standby_names").await?;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 
     async fn put_status(&mut self, view: &View) -> Result<(), Failure> {

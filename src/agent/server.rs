@@ -16,7 +16,7 @@ use super::{
     guard::{FromGuard, GuardLink, LinkError, StopMode, ToGuard},
 };
 use crate::{
-    model::Term,
+    model::{Term, timeline_at},
     postgres::{
         Installation, PostgresError,
         conf::{self, ServerSettings},
@@ -146,7 +146,7 @@ impl Server {
     pub async fn observe_through(&self, session: &Session) -> Result<(ServerFacts, Option<Term>), PostgresError> {
         let promised = self.fence.get().filter(|_| self.is_current(session));
         let cut_off = promised.is_some() && session.is_cut_off().await?;
-        let facts = session.observe().await?;
+        let facts = self.placed(session.observe().await?);
         let vote = promised.filter(|promised| cut_off && self.fence.get() == Some(*promised)).map(|fence| fence.term);
         Ok((facts, vote))
     }
@@ -177,6 +177,15 @@ impl Server {
             Err(_) => drop(self.session.replace(None)),
         }
         observed
+    }
+
+    /// A standby's timeline is the one that its position lies on.
+    fn placed(&self, facts: ServerFacts) -> ServerFacts {
+        if !facts.in_recovery {
+            return facts;
+        }
+        let past = timelines::lineage(&self.config.installation.data_dir, facts.timeline).unwrap_or_default();
+        ServerFacts { timeline: timeline_at(&past, facts.timeline, facts.position), ..facts }
     }
 
     /// The facts, if they are of this server and not of another one that has taken its port.
@@ -244,6 +253,16 @@ impl Server {
             self.say(&ToGuard::Reload).await?;
         }
         Ok(changed)
+    }
+
+    /// Takes back what `ALTER SYSTEM` has set over a parameter of ours. Where our value is not in force, nothing that rests on it holds.
+    pub async fn enforce(&self, parameter: &str) -> Result<(), PostgresError> {
+        let session = self.session().await?;
+        if session.is_altered(parameter).await? {
+            tracing::error!("'{parameter}' was changed by ALTER SYSTEM, which would let commits be lost: resetting it");
+            session.execute(&format!("alter system reset {parameter}")).await?;
+        }
+        self.say(&ToGuard::Reload).await
     }
 
     /// Tells the guard until when it may run as a primary.

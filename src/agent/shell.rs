@@ -94,6 +94,8 @@ pub(super) struct Shell {
     pub(super) lease_until: Option<Moment>,
     pub(super) peers: Option<BTreeMap<MemberName, Peer>>,
     pub(super) asked_at: Option<Moment>,
+    /// Since when another `primary_conninfo` is in force than the one that was written.
+    pub(super) deviates_since: Option<Moment>,
     pub(super) memory: Memory,
     pub(super) task: Option<Running>,
     pub(super) stopping: bool,
@@ -193,6 +195,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         lease_until: None,
         peers: None,
         asked_at: None,
+        deviates_since: None,
         memory: Memory::default(),
         task: None,
         stopping: false,
@@ -321,6 +324,9 @@ impl Shell {
             }
             if let Err(error) = self.refresh_configuration(&view).await {
                 tracing::warn!("the configuration could not be brought up to date: {error}");
+            }
+            if let Err(error) = self.enforce_conninfo(&view).await {
+                tracing::warn!("the primary to follow could not be enforced: {error}");
             }
             let decision = decide(&view);
             self.say(&decision.reason);

@@ -16,7 +16,7 @@ pub use super::{
     memory::{Memory, Past},
     wish::{Pending, Refusal, Request, Restart, Scheduled, Wishes},
 };
-pub use crate::postgres::sql::ServerFacts;
+pub use crate::postgres::sql::{ServerFacts, StandbyFacts};
 
 /// One look at the world.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

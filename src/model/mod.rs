@@ -12,4 +12,4 @@ pub use names::{ClusterName, InvalidName, MemberName};
 pub use secret::Secret;
 pub use system_id::SystemId;
 pub use term::Term;
-pub use timeline::{HistoryLine, Timeline, parse_history};
+pub use timeline::{HistoryLine, Timeline, parse_history, timeline_at};

@@ -41,9 +41,24 @@ pub fn parse_history(text: &str) -> Option<Vec<HistoryLine>> {
     Some(lines)
 }
 
+/// The timeline that WAL up to `position` belongs to, for who is on the way to `timeline` with this past. A standby that follows a new
+/// primary names the new timeline before it has all that lies before the fork; taken for one that is past the fork, it would seem to be
+/// ahead of somebody who has more.
+pub fn timeline_at(past: &[HistoryLine], timeline: Timeline, position: Lsn) -> Timeline {
+    past.iter().find(|line| position < line.switch).map_or(timeline, |line| line.timeline)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_before_the_fork_lies_on_the_timeline_before() {
+        let past = parse_history("1\t0/100\tx\n2\t0/200\tx\n").unwrap();
+        let at = |position: u64| timeline_at(&past, Timeline(3), Lsn(position)).0;
+        assert_eq!([at(0x50), at(0xff), at(0x100), at(0x1ff), at(0x200), at(0x300)], [1, 1, 2, 2, 3, 3]);
+        assert_eq!(timeline_at(&[], Timeline(1), Lsn(7)), Timeline(1));
+    }
 
     #[test]
     fn a_history_file_reads_as_its_forks() {

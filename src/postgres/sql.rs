@@ -207,6 +207,13 @@ impl Session {
         row.try_get(0).map_err(sql_error)
     }
 
+    /// True when `ALTER SYSTEM` has set the parameter, whether or not that is in force yet.
+    pub async fn is_altered(&self, parameter: &str) -> Result<bool, PostgresError> {
+        let query = "select count(*) > 0 from pg_file_settings where name = $1 and sourcefile like '%/postgresql.auto.conf'";
+        let row = bounded(self.client.query_one(query, &[&parameter])).await?;
+        row.try_get(0).map_err(sql_error)
+    }
+
     /// Creates the role with `attributes`, or brings its attributes and password up to date.
     pub async fn ensure_role(&self, role: &Credentials, attributes: &str) -> Result<(), PostgresError> {
         let name = ident(&role.username);

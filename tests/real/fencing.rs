@@ -105,3 +105,45 @@ fn a_primary_whose_guard_and_agent_hang_acknowledges_nothing_once_another_leads(
     old.thaw();
     writer.check(&cluster);
 }
+
+#[test]
+fn what_alter_system_says_of_synchronous_standbys_does_not_last() {
+    let Some(cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    let leader = cluster.leader().unwrap();
+    let names = || leader.query("select current_setting('synchronous_standby_names')").unwrap();
+    let before = names();
+    assert!(before.starts_with("ANY 1 ("), "{before}");
+    leader.execute("alter system set synchronous_standby_names = ''");
+    leader.execute("select pg_reload_conf()");
+    wait_until("the names are back", LIMIT, || names() == before);
+    assert!(leader.log().contains("'synchronous_standby_names' was changed by ALTER SYSTEM"), "{}", leader.log());
+    let replica = cluster.replica();
+    replica.execute(&format!("alter system set primary_conninfo = '{}'", "host=127.0.0.1 application_name=elsewhere"));
+    replica.execute("select pg_reload_conf()");
+    wait_until("it streams again as itself", LIMIT, || cluster.is_healthy());
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_leader_that_dies_right_after_its_promotion_leaves_a_cluster_that_goes_on() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    for _ in 0..3 {
+        let first = cluster.leader().unwrap().name.clone();
+        cluster.node(&first).lose_host();
+        let others = || cluster.nodes.iter().filter(|node| node.name != first);
+        // The moment at which it accepts writes, before anybody is known to have what it has.
+        let promoted = |node: &Node| node.query("select pg_is_in_recovery()::text").is_ok_and(|is| is == "false");
+        wait_until("somebody is promoted", LIMIT, || others().any(promoted));
+        let second = others().find(|node| promoted(node)).unwrap().name.clone();
+        cluster.node(&second).lose_host();
+        // The second one stays away. The first one has all that it acknowledged itself, the third what the second did.
+        cluster.node(&first).start();
+        cluster.wait_for_another_leader(&second);
+        writer.wait_for_more();
+        cluster.node(&second).start();
+        cluster.wait_healthy();
+    }
+    writer.check(&cluster);
+}

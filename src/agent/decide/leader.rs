@@ -9,8 +9,7 @@ use crate::{
         reason::Reason,
         view::{ServerFacts, View},
     },
-    dcs::snapshot::{Initialize, SyncState},
-    spec::settings::SyncMode,
+    dcs::snapshot::Initialize,
     sys::clock::Moment,
 };
 
@@ -85,12 +84,9 @@ fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
 /// The leader key is ours and the server is a standby: promote it, in an order that loses nothing at any point.
 pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
     let slots: BTreeSet<_> = view.others().filter(|m| view.settings.use_slots && !server.slots.contains(&m.slot_name())).cloned().collect();
-    if view.settings.synchronous_mode != SyncMode::Off || view.sync_active() {
-        // First the DCS: from here on only this member may lead, until its own voters have what it has.
-        let only_me = SyncState { leader: Some(view.me.to_string()), ..SyncState::default() };
-        if view.cluster.sync != only_me {
-            return Decision::act([Action::PutSync(only_me)], Reason::PreparingPromotion);
-        }
+    // First the DCS: from here on whoever succeeds this member is elected by those who will confirm its commits.
+    if let Some(voters) = sync::voters_before_promotion(view).filter(|voters| view.cluster.sync != *voters) {
+        return Decision::act([Action::PutSync(voters)], Reason::PreparingPromotion);
     }
     // What the last leader left holds no more once this one writes: should it die with its first commits, nobody may take the old end for
     // the present one.

@@ -5,6 +5,7 @@ mod leader;
 mod race;
 mod recovery;
 mod replica;
+mod succession;
 mod switchover;
 mod sync;
 #[cfg(test)]

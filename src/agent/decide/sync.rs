@@ -5,10 +5,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use super::succession::succession;
 use crate::{
     agent::{
         action::{Action, PgSync},
-        view::{ServerFacts, View},
+        view::{ServerFacts, StandbyFacts, View},
     },
     dcs::snapshot::SyncState,
     model::MemberName,
@@ -17,6 +18,9 @@ use crate::{
 
 /// How soon to look again while standbys confirm.
 const SOON: Duration = Duration::from_millis(40);
+
+/// The same while nobody streams and commits wait for as long as it takes.
+const STRICT: Duration = Duration::from_millis(250);
 
 /// The next change on the way to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +88,10 @@ pub fn leader_step(view: &View, server: &ServerFacts) -> (Option<Action>, Option
     if sync.leader.as_deref() != Some(me.as_str()) {
         return (Some(Action::PutSync(SyncState { leader: Some(me), ..SyncState::default() })), Some(SOON));
     }
-    let Some(target) = target(view, server, &pg) else { return (None, Some(SOON)) };
+    let Some(target) = target(view, server, &pg) else {
+        // In strict mode this may last: as long as no standby streams, nothing is to be done.
+        return (None, Some(if view.settings.synchronous_mode_strict { STRICT } else { SOON }));
+    };
     let step = next_step(&pg, is_confirmed(view, server, &pg), &sync.voters, sync.quorum, &target);
     match step {
         Step::Settled => (None, None),
@@ -102,8 +109,12 @@ fn target(view: &View, server: &ServerFacts, pg: &PgSync) -> Option<PgSync> {
     if eligible.is_empty() {
         let grace = view.settings.loop_wait;
         let waited = view.memory.no_standby_since.is_some_and(|since| view.now.since(since) >= grace);
-        let keep = view.settings.synchronous_mode_strict || !waited;
-        return if keep && !pg.names.is_empty() { None } else { Some(PgSync::default()) };
+        return match (view.settings.synchronous_mode_strict, pg.names.is_empty()) {
+            (true, true) => Some(nobody_yet(&view.me)),
+            (true, false) => None,
+            (false, false) if !waited => None,
+            (false, _) => Some(PgSync::default()),
+        };
     }
     if view.settings.synchronous_mode == SyncMode::Quorum {
         return Some(PgSync::any(count, eligible));
@@ -123,35 +134,62 @@ pub fn streaming_members(view: &View, server: &ServerFacts) -> BTreeSet<String> 
     view.others().filter(may_vote).map(ToString::to_string).filter(|n| streams(n)).collect()
 }
 
-/// Enough of the standbys that PostgreSQL waits for have all WAL from before they were chosen.
+/// Enough of the standbys that PostgreSQL waits for have all WAL from before they were chosen, and nobody is acknowledged to by the rule of
+/// before any more. Each WAL sender reads its configuration for itself: one that has passed on what came after the change has read it, and so
+/// has one that knows itself to be out.
 fn is_confirmed(view: &View, server: &ServerFacts, pg: &PgSync) -> bool {
     let Some(barrier) = view.memory.sync_barrier else { return true };
-    let has_it = |name: &&String| {
-        server.standbys.iter().any(|s| {
-            s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name) && s.flush_lsn.is_some_and(|lsn| lsn >= barrier)
-        })
-    };
-    pg.names.iter().filter(has_it).count() >= pg.count as usize
+    let named = |names: &BTreeSet<String>, s: &StandbyFacts| names.iter().any(|n| n.eq_ignore_ascii_case(&s.application_name));
+    let has_it = |s: &StandbyFacts| s.state == "streaming" && s.flush_lsn.is_some_and(|lsn| lsn >= barrier);
+    let is_out = |s: &StandbyFacts| !named(&pg.names, s) && s.sync_priority == 0;
+    let concerned = |s: &&StandbyFacts| named(&pg.names, s) || named(&view.cluster.sync.voters, s);
+    let confirmed = pg.names.iter().filter(|n| server.standbys.iter().any(|s| n.eq_ignore_ascii_case(&s.application_name) && has_it(s)));
+    confirmed.count() >= pg.count as usize && server.standbys.iter().filter(concerned).all(|s| has_it(s) || is_out(s))
 }
 
-/// Whom a primary waits for that is started in place: the commits it acknowledges have to meet the voters that the DCS names, from the first
-/// one on.
-pub fn names_at_start(sync: &SyncState, me: &MemberName) -> PgSync {
+/// Whom a primary waits for that is started in place, or about to be promoted: the commits it acknowledges have to meet the voters that the
+/// DCS names, from the first one on. `strict`: it never acknowledges alone.
+pub fn names_at_start(sync: &SyncState, me: &MemberName, strict: bool) -> PgSync {
     if sync.leader.as_deref() != Some(me.as_str()) {
         return PgSync::default();
+    }
+    if sync.voters.is_empty() && strict {
+        return nobody_yet(me);
     }
     let count = u32::try_from(sync.voters.len()).unwrap_or(u32::MAX).saturating_sub(sync.quorum);
     PgSync::any(count, sync.voters.clone())
 }
 
-/// Whom the first commit after a promotion waits for: everybody who may come.
+/// Commits wait, and there is nobody yet who could confirm them: the leader itself never streams from itself.
+fn nobody_yet(me: &MemberName) -> PgSync {
+    PgSync::any(1, BTreeSet::from([me.to_string()]))
+}
+
+/// What the DCS has to say before a promotion. `None`: there is nothing to say, without synchronous replication.
+pub fn voters_before_promotion(view: &View) -> Option<SyncState> {
+    let me = view.me.to_string();
+    let only_me = SyncState { leader: Some(me.clone()), ..SyncState::default() };
+    match (view.settings.synchronous_mode, view.sync_active()) {
+        (SyncMode::Off, false) => None,
+        // Its commits will be acknowledged without anybody, or nobody has promised anything so far.
+        (SyncMode::Off, true) | (_, false) => Some(only_me),
+        (_, true) => Some(succession(&view.cluster.sync, &me, may_come(view), view.settings.synchronous_node_count)),
+    }
+}
+
+/// Whom the first commit after a promotion waits for: voters where there are some, else everybody who may come.
 pub fn names_before_promotion(view: &View) -> PgSync {
+    let (sync, strict) = (&view.cluster.sync, view.settings.synchronous_mode_strict);
     if view.settings.synchronous_mode == SyncMode::Off {
         return PgSync::default();
     }
+    let expected = PgSync::any(view.settings.synchronous_node_count, may_come(view));
+    if sync.voters.is_empty() && !expected.names.is_empty() { expected } else { names_at_start(sync, &view.me, strict) }
+}
+
+fn may_come(view: &View) -> BTreeSet<String> {
     let may_vote = |name: &&MemberName| view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"));
-    let names = view.others().filter(may_vote).map(ToString::to_string).collect();
-    PgSync::any(view.settings.synchronous_node_count, names)
+    view.others().filter(may_vote).map(ToString::to_string).collect()
 }
 
 #[cfg(test)]
