@@ -1,6 +1,9 @@
 //! What a decision may ask for.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +86,8 @@ pub enum Action {
     SetSyncNames(PgSync),
     /// Write who may succeed the leader.
     PutSync(SyncState),
+    /// Write whose promises the leader needs when the DCS does not answer; empty: nobody's.
+    PutFailsafe(BTreeMap<String, String>),
     /// Write the leader's progress.
     PutStatus,
     /// Take back what the last leader wrote of its clean end.

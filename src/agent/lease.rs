@@ -24,6 +24,31 @@ pub fn deadline(sent: Moment, ttl: Duration) -> Moment {
     sent + ttl.saturating_sub(margin(ttl))
 }
 
+/// When the first round of promises begins whose proof would replace that of `proved`, the last renewal: later than a renewal that is only
+/// a little late, and so early that a second round can follow. An agent that was started again does not know when that was, and asks the
+/// store first.
+pub fn first_round(proved: Option<Moment>, now: Moment, ttl: Duration, loop_wait: Duration) -> Moment {
+    match proved {
+        Some(sent) => sent + loop_wait.min(ttl / 2) + ttl.saturating_sub(loop_wait) / 4,
+        None => now + ttl / 20,
+    }
+}
+
+/// How long after a round has begun that succeeded the next one begins.
+pub fn round_cadence(ttl: Duration) -> Duration {
+    ttl / 4
+}
+
+/// How long a round waits for answers.
+pub fn round_limit(ttl: Duration) -> Duration {
+    ttl / 4
+}
+
+/// How long after a round that failed the next one begins.
+pub fn round_pause(ttl: Duration) -> Duration {
+    ttl / 40
+}
+
 /// What the guard is to be told: `Some(Some(deadline))` to stop the server then, `Some(None)` that there is nothing to stop. `None`: nothing,
 /// because without a lease the guard keeps the deadline it has; only a renewal moves it.
 pub fn guarding(writes: bool, lease_until: Option<Moment>) -> Option<Option<Moment>> {
@@ -44,6 +69,26 @@ mod tests {
         assert_eq!(budget(10 * second, None, now), 10 * second);
         assert_eq!(budget(10 * second, Some(now + 3 * second), now), 3 * second - LEAST_BUDGET);
         assert_eq!(budget(10 * second, Some(now), now), LEAST_BUDGET);
+    }
+
+    #[test]
+    fn a_round_that_fails_leaves_time_for_another() {
+        for (ttl, loop_wait) in [(3, 1), (5, 1), (10, 2), (30, 10), (30, 28)] {
+            let (ttl, loop_wait, sent) = (Duration::from_secs(ttl), Duration::from_secs(loop_wait), Moment(5_000_000_000));
+            let first = first_round(Some(sent), sent, ttl, loop_wait);
+            let second = first + round_limit(ttl) + round_pause(ttl);
+            assert!(second < deadline(sent, ttl), "{ttl:?}");
+            let next = sent + round_cadence(ttl) + round_limit(ttl) + round_pause(ttl);
+            assert!(next + round_limit(ttl) < deadline(sent, ttl), "and two rounds when it is rounds that are renewed, {ttl:?}");
+        }
+    }
+
+    #[test]
+    fn a_renewal_that_is_in_time_needs_no_round() {
+        for (ttl, loop_wait) in [(3, 1), (5, 1), (10, 2), (30, 10)] {
+            let (ttl, loop_wait, sent) = (Duration::from_secs(ttl), Duration::from_secs(loop_wait), Moment(5_000_000_000));
+            assert!(first_round(Some(sent), sent, ttl, loop_wait) >= sent + loop_wait + Duration::from_millis(500), "{ttl:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::view::{Local, Lock, Task};
+use super::{
+    decide::circle,
+    in_doubt::InDoubt,
+    promise::Promise,
+    view::{Local, Lock, Task},
+};
 use crate::{
     dcs::snapshot::{Initialize, MemberData, Snapshot, SyncState},
     model::{Lsn, MemberName, Timeline},
@@ -67,6 +72,18 @@ pub struct Memory {
     pub highest_timeline: u32,
     /// The timeline whose history this agent has written to the DCS.
     pub history_of: Option<Timeline>,
+    /// Who held the leader key when the DCS last knew somebody, since this agent was started.
+    pub last_leader: Option<MemberName>,
+    /// What was promised to another leader, if anything was.
+    pub promise: Option<Promise>,
+    /// Leader: everybody who may take its place, by the names in the DCS; `None`: anybody may, or it is not known.
+    pub circle: Option<BTreeSet<String>>,
+    /// Leader: until when everybody who may take its place has promised not to.
+    pub confirmed_until: Option<Moment>,
+    /// What the sync key may hold besides what was seen.
+    pub sync_in_doubt: InDoubt<SyncState>,
+    /// What the failsafe key may hold besides what was seen.
+    pub failsafe_in_doubt: InDoubt<Option<BTreeMap<String, String>>>,
     /// Since when the DCS has known neither a configuration nor a leader: it has lost its content.
     pub forgotten_since: Option<Moment>,
 }
@@ -78,6 +95,8 @@ pub struct Past {
     pub members: BTreeMap<MemberName, MemberData>,
     /// Who might succeed the leader.
     pub sync: SyncState,
+    /// Who might where there is no synchronous replication, if that was said.
+    pub failsafe: Option<BTreeMap<String, String>>,
 }
 
 /// A server is brought up because somebody asked for it.
@@ -94,6 +113,8 @@ pub struct BringingUp {
 pub struct Look<'a> {
     /// When.
     pub now: Moment,
+    /// This member.
+    pub me: &'a MemberName,
     /// The cluster as the DCS has it; when it is silent, as it last was.
     pub cluster: &'a Snapshot,
     /// The DCS answered.
@@ -135,6 +156,7 @@ impl Memory {
         self.has_old_data = look.has_old_data;
         self.look_at_slots(look);
         self.look_at_cluster(look);
+        self.look_at_circle(look);
         self.unled_since = (*look.lock == Lock::Free).then(|| self.unled_since.unwrap_or(now));
         let no_standby = match look.local {
             Local::Primary(facts) => !facts.standbys.iter().any(|s| s.state == "streaming"),
@@ -178,11 +200,25 @@ impl Memory {
         self.highest_timeline = self.highest_timeline.max(cluster.timelines.reserved);
         match (&cluster.config, cluster.initialize, &cluster.leader) {
             (Some(_), Initialize::Done(_), _) => {
-                self.past = Past { members: cluster.members.clone(), sync: cluster.sync.clone() };
+                self.past = Past { members: cluster.members.clone(), sync: cluster.sync.clone(), failsafe: cluster.failsafe.clone() };
                 self.forgotten_since = None;
             }
             (None, _, None) => drop(self.forgotten_since.get_or_insert(look.now)),
             _ => self.forgotten_since = None,
+        }
+    }
+
+    /// Keeps who may take the leader's place: once the DCS does not answer, it is too late to ask it.
+    fn look_at_circle(&mut self, look: &Look<'_>) {
+        if look.dcs_answers {
+            self.last_leader = look.cluster.leader.clone().or_else(|| self.last_leader.take());
+            self.sync_in_doubt.look(look.cluster.sync_version);
+            self.failsafe_in_doubt.look(look.cluster.failsafe_version);
+        }
+        match look.lock {
+            Lock::Mine { .. } => self.circle = circle(look.me, look.cluster, self),
+            Lock::Other(_) => self.circle = None,
+            Lock::Free | Lock::Unknown { .. } => {}
         }
     }
 

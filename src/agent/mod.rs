@@ -1,13 +1,16 @@
 //! The high-availability agent: a guard, a pure decision, and a shell that observes and performs.
 
 pub mod action;
+mod answers;
 pub mod config;
 mod configure;
 pub mod decide;
 mod discard;
 mod dynamic;
+mod failsafe;
 mod fence;
 pub mod guard;
+pub mod in_doubt;
 pub mod lease;
 pub mod memory;
 mod namesake;
@@ -16,6 +19,9 @@ mod overrides;
 mod peers;
 mod pending;
 mod perform;
+pub mod promise;
+mod promise_book;
+mod proof;
 mod publish;
 pub mod reason;
 pub mod rejoin;

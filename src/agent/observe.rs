@@ -20,11 +20,15 @@ use crate::{
 impl Shell {
     /// Takes one look.
     pub(super) async fn observe(&mut self) -> View {
+        let asked = Moment::now();
         let lock = self.observe_dcs().await;
         let (local, vote) = self.observe_local().await;
         self.look_for_waiting_parameters(&local).await;
+        // Promises may have come in meanwhile.
+        let lock = if matches!(lock, Lock::Unknown { .. }) { Lock::Unknown { until: self.leads_until() } } else { lock };
         self.remember(&local, &lock);
         self.keep_configuration(&local);
+        self.look_at_promises(&local, &lock, asked);
         self.arm_guard(&local).await;
         let tags = &self.config.tags;
         let tagged = |tag: &str| tags.get(tag).is_some_and(|v| v.as_bool() != Some(false) && !v.is_null());
@@ -50,7 +54,7 @@ impl Shell {
 
     /// Reads the cluster and renews what is ours. The order matters for nothing but speed: the lease counts from before the renewal left.
     async fn observe_dcs(&mut self) -> Lock {
-        self.dcs.set_budget(lease::budget(self.settings.retry_timeout, self.lease_until, Moment::now()));
+        self.dcs.set_budget(lease::budget(self.settings.retry_timeout, self.leads_until(), Moment::now()));
         let lock = match self.dcs.snapshot().await {
             Ok(snapshot) => {
                 self.cluster = snapshot;
@@ -74,6 +78,7 @@ impl Shell {
             }
             Err(error) => {
                 self.complain(&error);
+                self.failsafe.hurry();
                 Lock::Unknown { until: self.lease_until }
             }
         }
@@ -97,13 +102,18 @@ impl Shell {
         let sent = Moment::now();
         if self.cluster.leader.as_ref() != Some(me) {
             self.lease_until = None;
-            self.dcs.keep_session(ttl).await?;
-            return Ok(self.cluster.leader.clone().map_or(Lock::Free, Lock::Other));
+            let kept = self.dcs.keep_session(ttl).await;
+            // Whoever leads is known, whatever became of the session.
+            return match self.cluster.leader.clone() {
+                Some(leader) => Ok(Lock::Other(leader)),
+                None => kept.map(|()| Lock::Free),
+            };
         }
         match self.dcs.renew_leader(me, ttl).await? {
             Renewal::Kept => {
                 let until = lease::deadline(sent, ttl);
                 self.lease_until = Some(until);
+                self.failsafe.renewed(sent);
                 Ok(Lock::Mine { until })
             }
             Renewal::Lost { holder } => {
@@ -166,6 +176,7 @@ impl Shell {
     fn remember(&mut self, local: &Local, lock: &Lock) {
         self.memory.look(&Look {
             now: Moment::now(),
+            me: &self.config.name,
             cluster: &self.cluster,
             dcs_answers: self.dcs_answers,
             lock,
@@ -179,7 +190,7 @@ impl Shell {
     /// Passes the lease on to the guard while PostgreSQL accepts writes or is about to.
     async fn arm_guard(&mut self, local: &Local) {
         let writes = matches!(local, Local::Primary(_) | Local::Silent { .. }) || self.promotes();
-        let told = match lease::guarding(writes, self.lease_until) {
+        let told = match lease::guarding(writes, self.leads_until()) {
             Some(until) => self.server.arm(until, lease::margin(self.settings.ttl) / 2).await,
             None => Ok(()),
         };

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     dcs::{
         Dcs,
-        snapshot::{Initialize, StatusKey},
+        snapshot::{Initialize, MemberData, StatusKey},
     },
     model::{MemberName, SystemId},
     postgres::{
@@ -92,7 +92,13 @@ impl Shell {
                 bootstrap::forget_unrecorded(&self.config.installation)?;
                 return Ok(Flow::LookAgain);
             }
-            Action::Fence => return self.fence(view).await,
+            Action::Fence => {
+                // A vote helps somebody to lead.
+                if !self.begin_to_lead() {
+                    return Ok(Flow::LookAgain);
+                }
+                return self.fence(view).await;
+            }
             Action::AskPeers(names) => {
                 let known = |name: &MemberName| self.cluster.members.get(name).or_else(|| self.memory.past.members.get(name));
                 let urls = names.into_iter().filter_map(|n| Some((n.clone(), known(&n)?.api_url.clone())));
@@ -102,11 +108,18 @@ impl Shell {
             }
             Action::ClaimLeader => return self.claim_leader(view).await,
             Action::ReleaseLeader => {
+                self.let_go();
                 self.dcs.release_leader(&me, None).await?;
                 self.lease_until = None;
                 return Ok(Flow::LookAgain);
             }
-            Action::StartPrimary => self.start_primary().await?,
+            Action::StartPrimary => {
+                if !self.begin_to_lead() {
+                    return Ok(Flow::LookAgain);
+                }
+                self.widen_circle()?;
+                self.start_primary().await?;
+            }
             Action::StartStandby(leader) => self.start_standby(leader.as_ref()).await?,
             Action::Follow(leader) => self.follow(leader.as_ref()).await?,
             Action::Clone(leader) => {
@@ -127,6 +140,10 @@ impl Shell {
             Action::RecordTimeline(begun) => self.record_timeline(begun).await?,
             Action::Promote => {
                 let Some(reserved) = self.memory.reserved_timeline else { return Ok(Flow::Enough) };
+                if !self.begin_to_lead() {
+                    return Ok(Flow::LookAgain);
+                }
+                self.widen_circle()?;
                 // The guard first: from the promotion on, somebody has to stop this server in time should the agent hang here.
                 self.server.arm(self.lease_until, super::lease::margin(self.settings.ttl) / 2).await?;
                 let promote = self.tools().promote(reserved);
@@ -140,9 +157,17 @@ impl Shell {
             }
             Action::SetSyncNames(names) => return self.set_sync_names(&names, view).await,
             Action::PutSync(sync) => {
+                self.memory.sync_in_doubt.written(self.cluster.sync_version, sync.clone());
+                self.widen_circle()?;
                 let written = self.dcs.put_sync(&me, &sync, self.cluster.sync_version).await?;
                 tracing::info!("voters in the DCS: {sync:?}{}", if written { "" } else { ": changed by somebody else meanwhile" });
                 return Ok(if written { Flow::LookAgain } else { Flow::Enough });
+            }
+            Action::PutFailsafe(members) => {
+                let value = Some(members.clone()).filter(|members| !members.is_empty());
+                self.memory.failsafe_in_doubt.written(self.cluster.failsafe_version, value);
+                self.widen_circle()?;
+                self.dcs.put_failsafe(&me, &members, self.cluster.failsafe_version).await?;
             }
             Action::PutStatus => self.put_status(view).await?,
             Action::ForgetCleanEnd => {
@@ -203,6 +228,9 @@ impl Shell {
     }
 
     async fn claim_leader(&mut self, view: &View) -> Result<Flow, Failure> {
+        if !self.begin_to_lead() {
+            return Ok(Flow::LookAgain);
+        }
         let sent = Moment::now();
         // A fresh session, so that the lease is known to begin no earlier than `sent`.
         self.dcs.keep_session(self.settings.ttl).await?;
@@ -220,7 +248,7 @@ impl Shell {
         let settings = ServerSettings { synchronous_standby_names: names.render(), ..self.base_settings() };
         self.memory.knows_barrier = false;
         let grace = super::lease::margin(self.settings.ttl) / 2;
-        self.server.arm(self.lease_until, grace).await?;
+        self.server.arm(self.leads_until(), grace).await?;
         self.start(settings, false).await
     }
 
@@ -295,7 +323,9 @@ impl Shell {
             Stop::Immediate => StopMode::Immediate,
         };
         // A task that talks to the server has nothing left to do.
-        self.task = None;
+        if self.task.take().is_some_and(|task| task.kind == Task::HandOver) {
+            self.let_go();
+        }
         self.server.stop(mode).await
     }
 
@@ -364,8 +394,9 @@ impl Shell {
     }
 
     pub(super) fn address_of(&self, member: &MemberName) -> Result<Address, Failure> {
-        let known = self.cluster.members.get(member).and_then(|m| m.postgres_address());
-        let (host, port) = known.ok_or_else(|| format!("the address of '{member}' is not known"))?;
+        let known = self.cluster.members.get(member).and_then(MemberData::postgres_address);
+        let (host, port) =
+            known.or_else(|| self.promised_address(member)).ok_or_else(|| format!("the address of '{member}' is not known"))?;
         Ok(Address { host, port })
     }
 

@@ -48,9 +48,10 @@ impl Shell {
     fn member_data(&self, view: &View) -> MemberData {
         let facts = facts_of(view);
         let standby = facts.filter(|f| f.in_recovery);
+        let (conn_url, api_url) = self.urls();
         MemberData {
-            conn_url: format!("postgres://{}/postgres", super::config::joined(&self.config.address)),
-            api_url: self.api_url(),
+            conn_url,
+            api_url,
             state: standing::state(&view.local, self.task.as_ref().map(|t| t.kind), self.server.is_stopping()),
             role: standing::role(view),
             version: PROTOCOL.to_owned(),
@@ -86,13 +87,13 @@ impl Shell {
 
     fn node_status(&self, view: &View, member: &MemberData) -> NodeStatus {
         let now = Moment::now();
-        let leads = matches!(view.lock, Lock::Mine { .. }) || self.lease_until.is_some();
+        let leads = matches!(view.lock, Lock::Mine { .. }) || self.leads_until().is_some();
         let alive = view.settings.ttl * if matches!(view.local, Local::Primary(_)) { 1 } else { 2 };
         let status = NodeStatus {
             state: member.state,
             role: member.role,
             is_leader: leads && matches!(view.local, Local::Primary(_)),
-            leader_until: self.lease_until,
+            leader_until: self.leads_until(),
             loop_alive_until: now + view.settings.loop_wait + alive,
             dcs_seen: self.dcs_seen.map(|seen| wall_clock().saturating_sub(now.since(seen).as_secs())),
             dcs_fresh_until: self.dcs_seen.map_or(Moment(0), |seen| seen + view.settings.ttl),

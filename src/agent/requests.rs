@@ -85,7 +85,7 @@ impl Shell {
             ApiRequest::Unschedule { answer } => drop(answer.send(self.requests.unschedule())),
             ApiRequest::Reload => self.reload(),
             // Answered beside the loop.
-            ApiRequest::Handover { .. } | ApiRequest::Configure { .. } | ApiRequest::Observe { .. } => {}
+            ApiRequest::Handover { .. } | ApiRequest::Configure { .. } | ApiRequest::Promise { .. } | ApiRequest::Observe { .. } => {}
         }
     }
 

@@ -10,27 +10,29 @@ use tokio::{
 };
 
 use super::{
+    answers::Answers,
     config::{self, AgentConfig, Overrides},
-    configure,
     decide::decide,
     dynamic,
+    failsafe::{Circle, Failsafe},
     guard::{FromGuard, GuardLink, LinkError},
     memory::{SETTLED, TaskEnd},
     namesake::Identity,
     pending::{Waiting, warn_of_ignored},
-    publish::{self, PROTOCOL},
+    promise_book::PromiseBook,
+    publish::PROTOCOL,
     reason::Reason,
     requests::Requests,
     server::{Process, Server},
     start::{self, Place, Refused},
     tasks::{Running, Tools},
-    view::{Memory, Peer, ServerFacts, Task},
+    view::{Memory, Peer, Task},
 };
 use crate::{
     api::{self, ApiRequest, NodeStatus},
     dcs::{Dcs, DcsError, Etcd, snapshot::MemberData, snapshot::Snapshot},
-    model::{MemberName, Term},
-    postgres::{PostgresError, clone, conf::ServerSettings, conninfo, sql::Session},
+    model::MemberName,
+    postgres::{PostgresError, clone, conf::ServerSettings, conninfo},
     spec::settings::Settings,
     sys::{clock::Moment, memory, process::Run},
 };
@@ -92,6 +94,10 @@ pub(super) struct Shell {
     pub(super) dcs_answers: bool,
     pub(super) dcs_seen: Option<Moment>,
     pub(super) lease_until: Option<Moment>,
+    pub(super) failsafe: Rc<Failsafe>,
+    pub(super) promises: Rc<PromiseBook>,
+    /// Everybody who may take this member's place while it leads; `None`: anybody may, or it is not known.
+    pub(super) circle: Option<Circle>,
     pub(super) peers: Option<BTreeMap<MemberName, Peer>>,
     pub(super) asked_at: Option<Moment>,
     /// Since when another `primary_conninfo` is in force than the one that was written.
@@ -171,7 +177,16 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let (requests, asked) = mpsc::channel(64);
     let (to_the_loop, for_the_loop) = mpsc::unbounded_channel();
     tokio::spawn(api::serve(listener, published, requests));
-    tokio::task::spawn_local(answer_requests(asked, to_the_loop, server.clone(), dcs.clone(), status.clone(), wake.clone()));
+    let promises = Rc::new(PromiseBook::open(&config.installation.data_dir, settings.ttl, Moment::now()));
+    let answers = Answers {
+        server: server.clone(),
+        dcs: dcs.clone(),
+        status: status.clone(),
+        promises: promises.clone(),
+        to_the_loop,
+        wake: wake.clone(),
+    };
+    tokio::task::spawn_local(answers.run(asked));
     tokio::task::spawn_local(watch_dcs(dcs.clone(), wake.clone()));
     let events = Events {
         guard: messages,
@@ -182,6 +197,9 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     };
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
     let http = http.map_err(|e| AgentError::Process { action: "set up HTTP", source: std::io::Error::other(e) })?;
+    let failsafe = Failsafe::new(&config.installation.data_dir, http.clone(), server.clone(), status.clone(), wake.clone());
+    let failsafe = Rc::new(failsafe);
+    tokio::task::spawn_local(failsafe.clone().run());
     let shell = Shell {
         config,
         dcs,
@@ -193,6 +211,9 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         dcs_answers: false,
         dcs_seen: None,
         lease_until: None,
+        failsafe,
+        promises,
+        circle: None,
         peers: None,
         asked_at: None,
         deviates_since: None,
@@ -246,62 +267,9 @@ async fn watch_dcs(dcs: Rc<Etcd>, wake: Rc<Notify>) {
     }
 }
 
-/// Carries out what the API asks for, beside the loop: a DCS that does not answer must not delay a peer's question.
-async fn answer_requests(
-    mut asked: mpsc::Receiver<ApiRequest>,
-    to_the_loop: mpsc::UnboundedSender<ApiRequest>,
-    server: Rc<Server>,
-    dcs: Rc<Etcd>,
-    status: Arc<watch::Sender<Arc<NodeStatus>>>,
-    wake: Rc<Notify>,
-) {
-    let mut session: Option<Session> = None;
-    while let Some(request) = asked.recv().await {
-        match request {
-            ApiRequest::Handover { key, answer } => {
-                let written = dcs.put_failover(&key, None).await.map(drop).map_err(|e| e.to_string());
-                wake.notify_one();
-                let _ = answer.send(written);
-            }
-            ApiRequest::Configure { change, answer } => {
-                // Beside everything else: PostgreSQL is asked about every parameter, and peers wait for their answers meanwhile.
-                let (server, dcs, wake) = (server.clone(), dcs.clone(), wake.clone());
-                tokio::task::spawn_local(async move {
-                    let changed = configure::configure(dcs.as_ref(), server.installation(), change).await;
-                    wake.notify_one();
-                    let _ = answer.send(changed);
-                });
-            }
-            for_the_loop @ (ApiRequest::Ask { .. } | ApiRequest::Schedule { .. } | ApiRequest::Unschedule { .. } | ApiRequest::Reload) => {
-                let _ = to_the_loop.send(for_the_loop);
-            }
-            ApiRequest::Observe { answer } => {
-                let observed = observe_for_peers(&server, &mut session).await;
-                let (facts, vote) = observed.map_or((None, None), |(facts, vote)| (Some(facts), vote));
-                let present = NodeStatus { vote, ..status.borrow().as_ref().clone() };
-                let _ = answer.send(Arc::new(publish::with_facts(present, facts.as_ref())));
-            }
-        }
-    }
-}
-
-async fn observe_for_peers(server: &Server, session: &mut Option<Session>) -> Option<(ServerFacts, Option<Term>)> {
-    if server.process() == Process::None {
-        *session = None;
-        return None;
-    }
-    if !session.as_ref().is_some_and(|session| server.is_current(session)) {
-        *session = server.new_session("Patroni restapi").await.ok();
-    }
-    let observed = server.observe_through(session.as_ref()?).await.ok();
-    if observed.is_none() {
-        *session = None;
-    }
-    observed
-}
-
 impl Shell {
     async fn run(mut self, mut events: Events) -> u8 {
+        self.resume_leading();
         tracing::info!("agent of '{}' in cluster '{}' started", self.config.name, self.config.dcs.scope);
         memory::give_back_code();
         loop {
@@ -374,6 +342,9 @@ impl Shell {
 
     fn task_ended(&mut self, end: Result<TaskEnd, PostgresError>) {
         let Some(kind) = self.task.take().map(|t| t.kind) else { return };
+        if kind == Task::HandOver {
+            self.let_go();
+        }
         match end {
             Ok(end) => {
                 if kind == Task::HandOver {

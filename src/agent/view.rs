@@ -14,6 +14,7 @@ use crate::{
 
 pub use super::{
     memory::{Memory, Past},
+    promise::Promise,
     wish::{Pending, Refusal, Request, Restart, Scheduled, Wishes},
 };
 pub use crate::postgres::sql::{ServerFacts, StandbyFacts};

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     NodeStatus,
     documents::{cluster, node},
+    failsafe,
     health::{Query, holds, is_alive, is_ready},
 };
 use crate::sys::clock::Moment;
@@ -40,7 +41,7 @@ impl Answer {
         Answer { code, body: Body::Json(document) }
     }
 
-    fn bare(code: u16) -> Answer {
+    pub(super) fn bare(code: u16) -> Answer {
         Answer { code, body: Body::Empty }
     }
 }
@@ -64,7 +65,7 @@ fn get(path: &str, query: &Query<'_>, status: &NodeStatus, now: Moment) -> Answe
             Some(config) => Answer::json(200, config.clone()),
             None => Answer::bare(502),
         },
-        "failsafe" => Answer::bare(502),
+        "failsafe" => failsafe::members(status),
         "metrics" => Answer::text(501, "metrics are not supported yet"),
         "liveness" => Answer::bare(code_of(is_alive(status, now))),
         "readiness" => Answer::bare(code_of(is_ready(query, status, now))),

@@ -3,6 +3,7 @@
 mod answers;
 pub mod change;
 mod documents;
+pub mod failsafe;
 mod handover;
 mod health;
 mod operate;

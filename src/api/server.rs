@@ -26,7 +26,7 @@ use super::{
     Answer, ApiRequest, Body, HandoverKind, NodeStatus, Outcome,
     answers::answer,
     change::{Change, Changed},
-    check_handover,
+    check_handover, failsafe,
     handover::judge_handover,
     operate,
 };
@@ -92,6 +92,7 @@ fn router(published: Published) -> Router {
         .route("/restart", post(operate::restart).delete(operate::unschedule).fallback(from_status))
         .route("/reload", post(operate::reload).fallback(from_status))
         .route("/reinitialize", post(operate::reinitialize).fallback(from_status))
+        .route("/failsafe", post(failsafe::promise).fallback(from_status))
         .route("/switchover", post(switchover).fallback(from_status))
         .route("/failover", post(failover).fallback(from_status))
         .fallback(from_status)

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     api::{
         change::{Change, Changed},
+        failsafe::PromiseRequest,
         request::{Request, Restart},
     },
     dcs::snapshot::{FailoverKey, MemberRole, PgState, Snapshot},
@@ -61,6 +62,13 @@ pub enum ApiRequest {
     },
     /// Read the local configuration again.
     Reload,
+    /// Promise a leader not to lead in its place. The answer says that it is promised, or why not.
+    Promise {
+        /// Whom, and for how long.
+        request: PromiseRequest,
+        /// Told when the promise is kept safe.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
     /// Observe PostgreSQL now. Members that count each other's positions in a leader race must not count yesterday's.
     Observe {
         /// The status with what PostgreSQL says at this moment.

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     future::Future,
     time::Duration,
 };
@@ -323,6 +324,10 @@ impl Dcs for Etcd {
         self.put_as_leader(me, "sync", json(sync), Some(seen)).await
     }
 
+    async fn put_failsafe(&self, me: &MemberName, members: &BTreeMap<String, String>, seen: Option<i64>) -> Result<bool, DcsError> {
+        self.put_as_leader(me, "failsafe", json(members), Some(seen)).await
+    }
+
     async fn put_failover(&self, request: &FailoverKey, seen: Option<i64>) -> Result<bool, DcsError> {
         let key = self.keys.of("failover");
         let mut txn = Txn::new();
@@ -431,6 +436,10 @@ fn read_snapshot(base: &str, kvs: &[KeyValue]) -> Snapshot {
             "term" => {
                 snapshot.term = parsed::<TermKey>(value).map(|key| key.term).unwrap_or_default();
                 snapshot.term_version = Some(kv.mod_revision());
+            }
+            "failsafe" => {
+                snapshot.failsafe = parsed::<BTreeMap<String, String>>(value).filter(|members| !members.is_empty());
+                snapshot.failsafe_version = Some(kv.mod_revision());
             }
             "failover" => {
                 snapshot.failover = parsed::<FailoverKey>(value).filter(|f| !f.is_empty());

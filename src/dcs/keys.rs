@@ -25,7 +25,7 @@ impl Keys {
         &self.base
     }
 
-    /// A key by its name: `initialize`, `config`, `leader`, `status`, `history`, `sync`, `failover`, and ours: `timeline`, `term`.
+    /// A key by its name: `initialize`, `config`, `leader`, `status`, `history`, `sync`, `failsafe`, `failover`, and ours: `timeline`, `term`.
     pub fn of(&self, name: &str) -> String {
         format!("{}{name}", self.base)
     }

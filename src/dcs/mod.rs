@@ -5,7 +5,7 @@ mod etcd;
 pub mod keys;
 pub mod snapshot;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 pub use config::{DcsConfig, DcsConfigError};
 pub use etcd::Etcd;
@@ -93,6 +93,9 @@ pub trait Dcs {
 
     /// Writes who may succeed the leader, if nobody changed it since `seen`. Guarded.
     async fn put_sync(&self, me: &MemberName, sync: &SyncState, seen: Option<i64>) -> Result<bool, DcsError>;
+
+    /// Writes whose promises the leader needs to go on without the store, if nobody changed it since `seen`. Guarded.
+    async fn put_failsafe(&self, me: &MemberName, members: &BTreeMap<String, String>, seen: Option<i64>) -> Result<bool, DcsError>;
 
     /// Writes a request to hand over. `seen`: only over this version.
     async fn put_failover(&self, request: &FailoverKey, seen: Option<i64>) -> Result<bool, DcsError>;

@@ -30,6 +30,11 @@ pub struct Snapshot {
     pub term: Term,
     /// Version of the term key, `None` while there is none.
     pub term_version: Option<i64>,
+    /// Whose promises the leader needs to go on without the store, with their `api_url`s; without synchronous replication nobody else may
+    /// succeed it. `None`: there is no such key, and anybody may.
+    pub failsafe: Option<BTreeMap<String, String>>,
+    /// Version of the failsafe key, `None` while there is none.
+    pub failsafe_version: Option<i64>,
     /// A request to hand over.
     pub failover: Option<FailoverKey>,
     /// Version of the failover key.

@@ -42,6 +42,8 @@ pub struct Settings {
     pub synchronous_node_count: u32,
     /// Never fall back to acknowledging alone.
     pub synchronous_mode_strict: bool,
+    /// Without synchronous replication too, a leader that the DCS does not answer leads on while every member confirms it.
+    pub failsafe_mode: bool,
     /// Nobody fails over, promotes, starts or stops anything by itself.
     pub pause: bool,
     /// Replicas stream through slots of their own.
@@ -67,6 +69,7 @@ impl Default for Settings {
             synchronous_mode: SyncMode::Off,
             synchronous_node_count: 1,
             synchronous_mode_strict: false,
+            failsafe_mode: false,
             pause: false,
             use_slots: true,
             use_pg_rewind: false,
@@ -99,6 +102,7 @@ impl Settings {
             synchronous_mode: sync_mode(&config["synchronous_mode"]),
             synchronous_node_count: number(&config["synchronous_node_count"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1),
             synchronous_mode_strict: flag(&config["synchronous_mode_strict"]).unwrap_or(false),
+            failsafe_mode: flag(&config["failsafe_mode"]).unwrap_or(false),
             pause: flag(&config["pause"]).unwrap_or(false),
             use_slots: flag(&postgresql["use_slots"]).unwrap_or(true),
             use_pg_rewind: flag(&postgresql["use_pg_rewind"]).unwrap_or(false),

@@ -6,6 +6,7 @@ mod calm;
 mod cluster;
 mod coming_back;
 mod dcs;
+mod dcs_outage;
 mod fault;
 mod fencing;
 mod healing;

@@ -50,6 +50,11 @@ impl Writer {
         self.0.wait_for_more(LIMIT);
     }
 
+    /// How many rows were acknowledged so far.
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+
     /// Numbers of those of the rows that are not on that member.
     pub fn missing_of(&self, acknowledged: &[Row], node: &Node) -> Vec<i64> {
         let present = rows(&config([node])).unwrap();

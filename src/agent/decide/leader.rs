@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{switchover, sync, timelines};
+use super::{failsafe, switchover, sync, timelines};
 use crate::{
     agent::{
         action::{Action, Decision, PgSync, Stop},
@@ -15,9 +15,6 @@ use crate::{
 
 /// How soon the DCS is asked again while it does not answer.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// What an immediate stop is given before the lease ends. The guard waits for the very end.
-const STOP_EARLY: Duration = Duration::from_millis(200);
 
 /// A promotion is begun only with this much of the lease left.
 const PROMOTION: Duration = Duration::from_secs(1);
@@ -32,6 +29,7 @@ pub fn lead(view: &View, server: &ServerFacts) -> Decision {
     let mut actions = records(view, server);
     let (sync_action, soon) = sync::leader_step(view, server);
     actions.extend(sync_action);
+    actions.extend(failsafe::key_to_write(view));
     actions.extend(slots(view, server));
     actions.push(Action::PutStatus);
     if view.memory.checkpoint_due && view.task.is_none() {
@@ -144,12 +142,4 @@ fn record_bootstrap(view: &View, server: &ServerFacts) -> Decision {
 /// A primary whose lease, if there was one, this agent does not know. The guard does.
 pub fn adopted_without_answers() -> Decision {
     Decision::wait_briefly(Reason::DcsSilentWhileLeading, RETRY)
-}
-
-/// The DCS does not answer. The lease that was held lasts until `until`; nobody can have taken over before that.
-pub fn without_answers(view: &View, until: Moment) -> Decision {
-    if view.now + STOP_EARLY >= until {
-        return Decision::act([Action::StopServer(Stop::Immediate)], Reason::LeaseAlmostOver);
-    }
-    Decision::wait_briefly(Reason::DcsSilentWhileLeading, RETRY.min(until.since(view.now + STOP_EARLY)))
 }

@@ -1,6 +1,7 @@
 //! What to do next: one pure function of the view. No clock, no I/O, no randomness, ordered collections only.
 
 mod bootstrap;
+mod failsafe;
 mod leader;
 mod race;
 mod recovery;
@@ -19,6 +20,7 @@ use crate::agent::{
     view::{Local, Lock, Task, View},
 };
 
+pub use failsafe::circle;
 pub use sync::{is_safe, names_at_start};
 
 /// Decides.
@@ -45,6 +47,9 @@ fn rules(view: &View) -> Decision {
     if let Some(refusal) = bootstrap::foreign_data(view) {
         return refusal;
     }
+    if let Some(kept) = failsafe::keep_promise(view) {
+        return kept;
+    }
     match (&view.local, &view.lock) {
         (Local::Unusable { why }, Lock::Mine { .. }) => Decision::act([Action::ReleaseLeader], Reason::Unusable { why: why.clone() }),
         (Local::Unusable { why }, _) => Decision::wait(Reason::Unusable { why: why.clone() }),
@@ -56,10 +61,13 @@ fn rules(view: &View) -> Decision {
 
         (Local::Stopped(data), Lock::Mine { .. }) => recovery::holding_the_lock(view, data),
         (Local::Stopped(data), Lock::Other(leader)) => recovery::behind(view, data, leader),
-        (Local::Stopped(data), Lock::Free | Lock::Unknown { .. }) => recovery::without_leader(view, data),
+        (Local::Stopped(data), Lock::Unknown { until: Some(until) }) => {
+            failsafe::start_in_place(view, data, *until).unwrap_or_else(|| recovery::without_leader(view, data))
+        }
+        (Local::Stopped(data), Lock::Free | Lock::Unknown { until: None }) => recovery::without_leader(view, data),
 
         (Local::Silent { since }, Lock::Mine { .. }) => recovery::silent_leader(view, *since),
-        (Local::Silent { .. }, Lock::Unknown { until: Some(until) }) => leader::without_answers(view, *until),
+        (Local::Silent { .. }, Lock::Unknown { until: Some(until) }) => failsafe::lead_on(view, *until),
         (Local::Silent { .. }, Lock::Other(leader)) => recovery::silent_standby(leader),
         (Local::Silent { .. }, _) => Decision::wait(Reason::WaitingForServer),
 
@@ -68,7 +76,7 @@ fn rules(view: &View) -> Decision {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })
         }
         (Local::Primary(server), Lock::Free) => leader::without_lock(view, server),
-        (Local::Primary(_), Lock::Unknown { until: Some(until) }) => leader::without_answers(view, *until),
+        (Local::Primary(_), Lock::Unknown { until: Some(until) }) => failsafe::lead_on(view, *until),
         // Just initialised, or adopted from an agent that died: then the guard holds the end of the lease that agent last proved.
         (Local::Primary(_), Lock::Unknown { until: None }) => leader::adopted_without_answers(),
 
@@ -103,11 +111,14 @@ fn while_task_runs(view: &View, task: Task) -> Decision {
         (Local::Standby(_), Lock::Other(_) | Lock::Free) if task == Task::Promote => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: None })
         }
+        (Local::Primary(server), Lock::Free) if task == Task::Checkpoint => leader::without_lock(view, server),
         // A checkpoint is no reason to let the cluster's records grow old, nor is a comparison with one who leads no more to keep others
         // waiting for a vote.
         (Local::Primary(server), Lock::Mine { .. }) if task == Task::Checkpoint => leader::lead(view, server),
-        (Local::Standby(server), Lock::Free) if task == Task::CompareHistories => race::race(view, server),
-        (_, Lock::Unknown { until: Some(until) }) if leads => leader::without_answers(view, *until),
+        (Local::Standby(server), Lock::Free) if task == Task::CompareHistories => {
+            failsafe::keep_promise(view).unwrap_or_else(|| race::race(view, server))
+        }
+        (_, Lock::Unknown { until: Some(until) }) if leads => failsafe::lead_on(view, *until),
         _ => Decision::wait(Reason::TaskRunning { task }),
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::switchover;
+use super::{failsafe, switchover};
 use crate::{
     agent::{
         action::{Action, Decision},
@@ -82,6 +82,9 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
         let out = !view.cluster.sync.admits(view.me.as_str()) && !has_clean_end(view, server);
         return out.then(|| Decision::wait_briefly(Reason::NotAmongVoters, RETRY));
     }
+    if !failsafe::may_succeed(view) && !has_clean_end(view, server) {
+        return Some(Decision::wait(Reason::NotInFailsafe));
+    }
     let bytes = view.cluster.status.optime.ahead_of(server.position);
     (bytes > view.settings.maximum_lag_on_failover).then(|| Decision::wait_briefly(Reason::LagsTooMuch { bytes }, RETRY))
 }
@@ -107,6 +110,7 @@ fn after_the_dcs_forgot(view: &View, server: &ServerFacts) -> Decision {
     as_before.cluster.config = Some(serde_json::Value::Null);
     as_before.cluster.initialize = Initialize::Done(server.system_id);
     as_before.cluster.sync = past.sync;
+    as_before.cluster.failsafe = past.failsafe;
     for (name, member) in past.members {
         as_before.cluster.members.entry(name).or_insert(member);
     }

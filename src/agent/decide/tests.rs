@@ -143,7 +143,7 @@ pub(super) fn other() -> Lock {
 }
 
 /// Quorum mode: `b` led, `a` and `c` vote, and `a` is fenced.
-fn quorum(mut view: View, quorum: u32) -> View {
+pub(super) fn quorum(mut view: View, quorum: u32) -> View {
     view.settings.synchronous_mode = crate::spec::settings::SyncMode::Quorum;
     let voters = ["a", "c"].map(str::to_owned).into();
     view.cluster.sync = SyncState { leader: Some("b".into()), quorum, voters };
@@ -152,7 +152,7 @@ fn quorum(mut view: View, quorum: u32) -> View {
     view
 }
 
-fn standby_peer(position: u64) -> Peer {
+pub(super) fn standby_peer(position: u64) -> Peer {
     vote_of(position, Some(TERM))
 }
 
@@ -160,14 +160,14 @@ fn vote_of(position: u64, vote: Option<Term>) -> Peer {
     Peer::Standby { timeline: Timeline(1), position: Lsn(position), nofailover: false, vote }
 }
 
-fn racing(peers: &[(&str, Peer)]) -> View {
+pub(super) fn racing(peers: &[(&str, Peer)]) -> View {
     let mut view = view(Local::Standby(server(true)), Lock::Free);
     view.peers = Some(peers.iter().map(|(n, p)| (name(n), p.clone())).collect());
     view.asked_at = Some(NOW.minus(Duration::from_millis(20)));
     view
 }
 
-fn claims(view: &View) -> bool {
+pub(super) fn claims(view: &View) -> bool {
     decide(view).actions.contains(&Action::ClaimLeader)
 }
 
@@ -384,7 +384,7 @@ fn a_clean_end_is_forgotten_before_the_next_leader_writes() {
 /// `b` led and `a` and `c` voted when the DCS lost everything.
 fn forgotten(seconds: u64, peers: Option<&[(&str, Peer)]>) -> View {
     let mut view = quorum(view(Local::Standby(server(true)), Lock::Free), 1);
-    view.memory.past = Past { members: view.cluster.members.clone(), sync: view.cluster.sync.clone() };
+    view.memory.past = Past { members: view.cluster.members.clone(), sync: view.cluster.sync.clone(), failsafe: None };
     view.memory.forgotten_since = Some(NOW.minus(Duration::from_secs(seconds)));
     view.cluster = Snapshot { initialize: Initialize::Done(SYSTEM), ..Snapshot::default() };
     view.peers = peers.map(|p| p.iter().map(|(n, peer)| (name(n), peer.clone())).collect());

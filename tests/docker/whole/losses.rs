@@ -58,7 +58,7 @@ fn without_the_router(cluster: &Cluster, writer: &Writer) {
     assert_eq!(cluster.leader(), leader, "losing the router changes no leader");
 }
 
-/// Longer than the lease, and the primary stops by design; but that must not lose a row either.
+/// Longer than the lease perhaps: the primary leads on by what its voters promise.
 fn without_etcd_for_a_moment(cluster: &Cluster, writer: &Writer) {
     block(kill(&cluster.container("etcd-1")));
     cluster.apply();
