@@ -33,6 +33,8 @@ class Struck:
     watch: float
     # It is over when another server takes rows; then `watch` is only the longest time to wait.
     until_moved: bool = False
+    # It is not over before the application's rows are acknowledged again, for at most so long, in seconds.
+    until_writes: float = 0
     # Set by a request that a fault consists of.
     error: list = None
 
@@ -48,7 +50,7 @@ def strike(fault, cluster, leader, outage):
     guard, worker = (agent[:1], agent[1:]) if cluster.subject.agent == "spilo" else ([], agent)
     if fault == "postgres-kill":
         kill_at_once(leader.server_pids())
-        return Struck(watch=8)
+        return Struck(watch=8, until_writes=2 * lease + 40)
     if fault == "switchover":
         return ask_for_switchover(cluster, leader)
     if fault == "host-death":
@@ -80,7 +82,8 @@ def ask_for_switchover(cluster, leader):
 
 def wait_out(struck, cluster, writing, leader):
     """Until the dust has settled."""
-    until = time.monotonic() + struck.watch
+    begin = time.monotonic()
+    until = begin + struck.watch
     while time.monotonic() < until:
         time.sleep(0.1)
         cluster.reap()
@@ -89,5 +92,9 @@ def wait_out(struck, cluster, writing, leader):
         if struck.until_moved and any(row.port != leader.postgres_port for row in writing.rows()[-200:]):
             time.sleep(3)
             return
+    while struck.until_writes and not any(row.sent > begin and row.client == "application" for row in writing.rows()[-200:]):
+        if time.monotonic() > begin + struck.until_writes:
+            raise Failed(f"within {struck.until_writes:.0f} s no row was acknowledged again")
+        time.sleep(0.1)
     if struck.until_moved:
         raise Failed(f"within {struck.watch:.0f} s no other server than '{leader.name}' acknowledged a row")
