@@ -1,6 +1,6 @@
 //! The loop: wait for something, look, decide, perform, publish.
 
-use std::{collections::BTreeMap, net::ToSocketAddrs, os::unix::fs::DirBuilderExt, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::ToSocketAddrs, os::unix::fs::DirBuilderExt, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -34,7 +34,7 @@ use crate::{
     model::MemberName,
     postgres::{PostgresError, clone, conf::ServerSettings, conninfo},
     spec::settings::Settings,
-    sys::{clock::Moment, memory, process::Run},
+    sys::{clock::Moment, memory, process::Run, process_table::has_ended},
 };
 
 /// How often a starting server is asked whether it answers yet.
@@ -381,14 +381,13 @@ impl Shell {
     async fn without_guard(&mut self) -> u8 {
         tracing::error!("the guard is gone: PostgreSQL stops, so this agent ends too");
         if let Process::Running(pid, _) = self.server.process() {
-            let proc = PathBuf::from(format!("/proc/{pid}"));
-            for _ in 0..100 {
-                if !proc.exists() {
+            for _ in 0..200 {
+                if has_ended(pid) {
                     break;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            if proc.exists() {
+            if !has_ended(pid) {
                 // The lease runs out by itself; giving it up now could let a second primary write beside this one.
                 return 1;
             }

@@ -130,6 +130,13 @@ pub fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// True when the process runs no more. One that is dead and that nobody has reaped yet (a zombie) has ended: when its parent looks at it is
+/// the parent's affair, and process 1 may take its time.
+pub fn has_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_none_or(|(_, rest)| matches!(rest.trim_start().chars().next(), None | Some('Z' | 'X')))
+}
+
 /// The parent of a process, from the fourth field of its stat line. The second, the name, may hold spaces and parentheses.
 fn parent_of(proc: &OwnedFd, pid: i32) -> Option<i32> {
     let mut path = [0_u8; 32];
@@ -152,11 +159,6 @@ mod tests {
     use super::*;
     use std::{process::Command, time::Duration};
 
-    fn is_dead(pid: i32) -> bool {
-        // A zombie is dead: somebody else has yet to reap it.
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"))
-    }
-
     fn shell(script: &str, children: usize) -> (std::process::Child, i32, Vec<i32>) {
         let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
@@ -169,13 +171,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_dead_has_ended_though_nobody_reaped_it() {
+        let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(!has_ended(pid));
+        drop(child.stdin.take());
+        assert!((0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            has_ended(pid)
+        }));
+        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "it was reaped");
+        child.wait().unwrap();
+        assert!(has_ended(pid));
+    }
+
+    #[test]
     fn a_tree_is_killed_to_its_leaves() {
         let (mut child, pid, leaves) = shell("sleep 60 & sleep 60 & wait", 2);
         ProcessTable::new().unwrap().kill_tree(pid);
         child.wait().unwrap();
         let dead = (0..500).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
-            leaves.iter().all(|leaf| is_dead(*leaf))
+            leaves.iter().all(|leaf| has_ended(*leaf))
         });
         assert!(dead, "{leaves:?}");
     }
@@ -188,7 +205,7 @@ mod tests {
         let below: Vec<i32> = table.children(spared).collect();
         assert_eq!(table.kill_below(pid, &[spared]), 1);
         std::thread::sleep(Duration::from_millis(100));
-        assert!(!is_dead(spared) && below.iter().all(|pid| !is_dead(*pid)), "{spared} {below:?}");
+        assert!(!has_ended(spared) && below.iter().all(|pid| !has_ended(*pid)), "{spared} {below:?}");
         table.kill_tree(pid);
         child.wait().unwrap();
     }
