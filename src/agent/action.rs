@@ -32,6 +32,8 @@ pub enum Stop {
     Fast,
     /// At once.
     Immediate,
+    /// SIGKILL to every process, for what heeds nothing else.
+    Kill,
 }
 
 /// One effect. Each may be repeated: it is named by the state it leads to.

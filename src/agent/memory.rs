@@ -25,9 +25,26 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A server that ran this long was started well.
 pub const SETTLED: Duration = Duration::from_secs(10);
 
+/// What is wrong with the local server although it may still talk to us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// The postmaster takes no connections any more, for long enough to be sure.
+    PostmasterHangs,
+    /// The disk of the data directory takes no writes any more.
+    DiskFails {
+        /// How that shows.
+        why: String,
+    },
+}
+
 /// What has to be remembered between turns.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
+    /// What is wrong with the local server although it may still talk to us.
+    pub trouble: Option<Trouble>,
+    /// Every process of the server has been sent SIGKILL: none of them will run again, even if the kernel still holds one back.
+    pub killed: bool,
     /// Leader: since when no standby has been streaming that could confirm commits.
     pub no_standby_since: Option<Moment>,
     /// Standby: since when it has not been streaming from the leader.

@@ -33,4 +33,5 @@ pub mod start;
 mod tasks;
 mod timelines;
 pub mod view;
+mod vitality;
 pub mod wish;

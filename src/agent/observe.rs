@@ -8,6 +8,7 @@ use super::{
     server::Process,
     shell::Shell,
     view::{Local, Lock, StoppedData, View},
+    vitality,
 };
 use crate::{
     dcs::{Dcs, DcsError, Renewal, snapshot::Initialize},
@@ -22,6 +23,8 @@ impl Shell {
     pub(super) async fn observe(&mut self) -> View {
         let asked = Moment::now();
         let lock = self.observe_dcs().await;
+        self.memory.trouble = vitality::trouble(&self.server, &self.disk);
+        self.memory.killed = self.server.is_killed();
         let (local, vote) = self.observe_local().await;
         self.look_for_waiting_parameters(&local).await;
         // Promises may have come in meanwhile.
@@ -129,6 +132,10 @@ impl Shell {
         let (Process::Launching(since) | Process::Running(_, since)) = self.server.process() else {
             return (self.observe_directory().await, None);
         };
+        if self.memory.trouble.is_some() {
+            // What it says on a session that exists does not count any more.
+            return (Local::Silent { since }, None);
+        }
         match self.server.observe().await {
             Ok((facts, vote)) if facts.in_recovery => (Local::Standby(facts), vote),
             Ok((facts, _)) => (Local::Primary(facts), None),

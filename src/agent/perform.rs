@@ -321,6 +321,7 @@ impl Shell {
         let mode = match how {
             Stop::Fast => StopMode::Fast,
             Stop::Immediate => StopMode::Immediate,
+            Stop::Kill => StopMode::Kill,
         };
         // A task that talks to the server has nothing left to do.
         if self.task.take().is_some_and(|task| task.kind == Task::HandOver) {

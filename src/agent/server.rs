@@ -45,6 +45,8 @@ pub struct Server {
     process: Cell<Process>,
     stopping: Cell<bool>,
     answered: Cell<Option<Moment>>,
+    hanging: Cell<bool>,
+    killed: Cell<bool>,
     fence: Cell<Option<Fence>>,
     session: RefCell<Option<Rc<Session>>>,
     /// Wakes whoever waits for the process to start or end.
@@ -60,6 +62,8 @@ impl Server {
             process: Cell::new(Process::None),
             stopping: Cell::new(false),
             answered: Cell::new(None),
+            hanging: Cell::new(false),
+            killed: Cell::new(false),
             fence: Cell::new(None),
             session: RefCell::new(None),
             changed: Notify::new(),
@@ -96,6 +100,7 @@ impl Server {
         match message {
             FromGuard::Running { pid } => self.process.set(Process::Running(*pid, Moment::now())),
             FromGuard::Idle => self.forget(),
+            FromGuard::Killed => self.killed.set(true),
             FromGuard::Claimed | FromGuard::Refused { .. } => {}
             FromGuard::NotStarted { why } => {
                 tracing::error!("PostgreSQL was not started: {why}");
@@ -118,7 +123,24 @@ impl Server {
         self.stopping.set(false);
         self.answered.set(None);
         self.fence.set(None);
+        self.hanging.set(false);
+        self.killed.set(false);
         self.session.replace(None);
+    }
+
+    /// Notes whether it has stopped taking connections.
+    pub fn set_hanging(&self, hanging: bool) {
+        self.hanging.set(hanging);
+    }
+
+    /// It takes no new connections, whatever its sessions say.
+    pub fn is_hanging(&self) -> bool {
+        self.hanging.get()
+    }
+
+    /// All of it was sent SIGKILL.
+    pub fn is_killed(&self) -> bool {
+        self.killed.get()
     }
 
     /// The promise that holds at this moment.

@@ -27,6 +27,7 @@ use super::{
     start::{self, Place, Refused},
     tasks::{Running, Tools},
     view::{Memory, Peer, Task},
+    vitality::{self, Disk},
 };
 use crate::{
     api::{self, ApiRequest, NodeStatus},
@@ -121,6 +122,7 @@ pub(super) struct Shell {
     pub(super) requests: Requests,
     pub(super) waiting: Waiting,
     source: (String, Overrides),
+    pub(super) disk: Arc<Disk>,
     /// Nobody else works on the data directory while this is kept.
     _place: Place,
 }
@@ -170,6 +172,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let first = NodeStatus::unknown(config.name.clone(), &config.dcs.scope, PROTOCOL, Moment::now() + settings.ttl);
     let (status, published) = watch::channel(Arc::new(first));
     let status = Arc::new(status);
+    let disk = Disk::watch(config.installation.data_dir.clone()).map_err(process("watch the disk"))?;
     let wake = Rc::new(Notify::new());
     let server = Rc::new(Server::new(config.clone(), guard));
     // The guard's first word tells whether there is a server to adopt.
@@ -187,6 +190,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         wake: wake.clone(),
     };
     tokio::task::spawn_local(answers.run(asked));
+    tokio::task::spawn_local(vitality::watch(server.clone(), disk.clone(), config.local.clone(), wake.clone()));
     tokio::task::spawn_local(watch_dcs(dcs.clone(), wake.clone()));
     let events = Events {
         guard: messages,
@@ -233,6 +237,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         requests: Requests::default(),
         waiting: Waiting::default(),
         source: (path.to_owned(), overrides.clone()),
+        disk,
         _place: place,
     };
     Ok((shell, events))

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub use super::{
-    memory::{Memory, Past},
+    memory::{Memory, Past, Trouble},
     promise::Promise,
     wish::{Pending, Refusal, Request, Restart, Scheduled, Wishes},
 };

@@ -9,6 +9,7 @@ mod dcs;
 mod dcs_outage;
 mod fault;
 mod fencing;
+mod hanging;
 mod healing;
 mod inside;
 mod leftovers;

@@ -12,6 +12,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod timelines;
+mod vitality;
 mod wishes;
 
 use crate::agent::{
@@ -38,6 +39,9 @@ pub fn decide(view: &View) -> Decision {
 
 /// What holds whether or not anybody asks for anything.
 fn rules(view: &View) -> Decision {
+    if let Some(decision) = vitality::trouble(view) {
+        return decision;
+    }
     if view.stopping {
         return ending(view);
     }

@@ -12,7 +12,7 @@ use crate::{
     agent::{
         action::{Action, PgSync, Stop},
         reason::Reason,
-        view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, View, Wishes},
+        view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, Trouble, View, Wishes},
     },
     dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState, TimelineKey},
     model::{Lsn, MemberName, SystemId, Term, Timeline},
@@ -607,6 +607,34 @@ fn an_empty_member_never_initialises_beside_existing_data() {
     assert_eq!(decide(&view).actions, [Action::ClaimInitialize]);
     view.may_initialize = false;
     assert_eq!(decide(&view).actions, [], "this one may only join");
+}
+
+#[test]
+fn a_server_that_takes_no_connections_is_killed_whoever_leads() {
+    for lock in [mine(), other(), Lock::Free, Lock::Unknown { until: None }] {
+        let mut view = view(Local::Silent { since: NOW }, lock);
+        view.memory.trouble = Some(Trouble::PostmasterHangs);
+        let decision = decide(&view);
+        assert_eq!((decision.actions, decision.reason), (vec![Action::StopServer(Stop::Kill)], Reason::PostmasterHangs));
+    }
+}
+
+#[test]
+fn a_leader_on_a_bad_disk_gives_the_key_up_only_when_nothing_of_it_can_run_any_more() {
+    let mut view = view(Local::Silent { since: NOW }, mine());
+    view.memory.trouble = Some(Trouble::DiskFails { why: "it hangs".to_owned() });
+    assert_eq!(decide(&view).actions, [Action::StopServer(Stop::Kill)]);
+    view.memory.killed = true;
+    assert_eq!(decide(&view).actions, [Action::ReleaseLeader]);
+    view.local = stopped(ClusterState::InProduction, false);
+    assert_eq!(decide(&view).actions, [Action::ReleaseLeader], "nothing is started from it either");
+}
+
+#[test]
+fn nobody_races_with_a_bad_disk() {
+    let mut view = view(Local::Standby(server(true)), Lock::Free);
+    view.memory.trouble = Some(Trouble::DiskFails { why: "it hangs".to_owned() });
+    assert_eq!(decide(&view).actions, []);
 }
 
 #[test]

@@ -74,6 +74,9 @@ impl Guard {
         }
         let kill_at = Moment::now() + limit;
         postmaster.kill_at = Some(postmaster.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
+        if mode == StopMode::Kill {
+            self.tell(&FromGuard::Killed);
+        }
     }
 }
 

@@ -72,6 +72,8 @@ pub enum FromGuard {
         /// Why.
         why: String,
     },
+    /// Every process of it was sent SIGKILL, so that none of them will run again. One that the kernel holds back may be there still.
+    Killed,
     /// It ended, and every process of it is gone.
     Ended {
         /// Its exit status in words.
