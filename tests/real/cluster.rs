@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::network::Network;
-use crate::support::{available, block, etcd::EtcdServer, free_address, wait_until};
+use crate::support::{available, block, etcd::EtcdServer, free_address, slow::SlowPath, wait_until};
 
 /// How long a cluster may take for anything that this suite waits for.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -28,6 +28,8 @@ const TTL: u32 = 5;
 pub struct Cluster {
     pub etcd: EtcdServer,
     pub nodes: Vec<Node>,
+    /// The members' way to etcd, if not the straight one.
+    way_to_etcd: Option<SlowPath>,
     network: Option<Network>,
     dir: tempfile::TempDir,
 }
@@ -84,15 +86,20 @@ impl Cluster {
 
     /// The same with other dynamic settings.
     pub fn start_with(settings: &Value) -> Option<Cluster> {
-        Cluster::start_where(None, settings)
+        Cluster::start_where(None, false, settings)
     }
 
     /// The same, each member on a host of its own.
     pub fn start_on_hosts(settings: &Value) -> Option<Cluster> {
-        Cluster::start_where(Some(Network::start()?), settings)
+        Cluster::start_where(Some(Network::start()?), false, settings)
     }
 
-    fn start_where(mut network: Option<Network>, settings: &Value) -> Option<Cluster> {
+    /// The same, with a way to etcd that can be made slow.
+    pub fn start_on_a_slow_path(settings: &Value) -> Option<Cluster> {
+        Cluster::start_where(None, true, settings)
+    }
+
+    fn start_where(mut network: Option<Network>, slow: bool, settings: &Value) -> Option<Cluster> {
         if !available("etcd") {
             return None;
         }
@@ -102,6 +109,7 @@ impl Cluster {
             return None;
         };
         let etcd = network.as_ref().map_or_else(EtcdServer::start, |network| EtcdServer::start_at(network.store()));
+        let way_to_etcd = slow.then(|| SlowPath::to(etcd.address()));
         let dir = tempfile::tempdir().unwrap();
         own(dir.path());
         // The other user may not be able to look into the build's directory.
@@ -109,7 +117,7 @@ impl Cluster {
         fs::copy(env!("CARGO_BIN_EXE_spilo"), &program).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let hosts: Vec<Option<Ipv4Addr>> = (1..=3).map(|number| network.as_mut().map(|network| network.add(number))).collect();
-        let mut cluster = Cluster { etcd, nodes: Vec::new(), network, dir };
+        let mut cluster = Cluster { etcd, nodes: Vec::new(), way_to_etcd, network, dir };
         for (number, host) in (1..).zip(hosts) {
             let node = cluster.prepare_node(number, host, &bin_dir, &program, settings);
             cluster.nodes.push(node);
@@ -135,10 +143,11 @@ impl Cluster {
             "postgresql": {"use_pg_rewind": true, "parameters": {"max_connections": 50}}
         });
         dcs.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let store = self.way_to_etcd.as_ref().map_or(self.etcd.address(), SlowPath::address);
         let config = json!({
             "scope": "real", "name": name,
             "restapi": {"listen": api},
-            "etcd3": {"host": self.etcd.address().to_string()},
+            "etcd3": {"host": store.to_string()},
             "bootstrap": {"dcs": dcs, "initdb": [{"encoding": "UTF8"}, "data-checksums"],
                 "pg_hba": ["host replication replicator samenet scram-sha-256", "host all all samenet scram-sha-256"]},
             "postgresql": {
@@ -158,6 +167,11 @@ impl Cluster {
     /// The member that answers as primary.
     pub fn leader(&self) -> Option<&Node> {
         self.nodes.iter().find(|n| n.get("/primary").0 == 200)
+    }
+
+    /// From now on etcd's answers arrive this late.
+    pub fn delay_etcd(&self, by: Duration) {
+        self.way_to_etcd.as_ref().expect("the members go a way that can be made slow").delay(by);
     }
 
     /// The network between the members' hosts.

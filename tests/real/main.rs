@@ -18,6 +18,7 @@ mod network;
 mod partitions;
 mod refusals;
 mod rest_api;
+mod slow_store;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;

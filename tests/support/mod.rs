@@ -3,6 +3,7 @@
 
 pub mod etcd;
 pub mod run;
+pub mod slow;
 pub mod writer;
 
 use std::{
