@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::{ApiRequest, NodeStatus, failsafe::PromiseRequest},
-    dcs::{Dcs, Etcd},
+    dcs::{Dcs, Etcd, snapshot::FailoverKey},
     model::Term,
     postgres::sql::Session,
 };
@@ -50,6 +50,11 @@ impl Answers {
                     let written = me.dcs.put_failover(&key, None).await.map(drop).map_err(|e| e.to_string());
                     me.wake.notify_one();
                     let _ = answer.send(written);
+                })),
+                ApiRequest::Withdraw { seen, answer } => drop(tokio::task::spawn_local(async move {
+                    let withdrawn = me.dcs.put_failover(&FailoverKey::default(), Some(seen)).await.map_err(|e| e.to_string());
+                    me.wake.notify_one();
+                    let _ = answer.send(withdrawn);
                 })),
                 ApiRequest::Configure { change, answer } => drop(tokio::task::spawn_local(async move {
                     let changed = configure::configure(me.dcs.as_ref(), me.server.installation(), change).await;

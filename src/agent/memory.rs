@@ -261,12 +261,14 @@ impl Memory {
         }
         match (kind, end) {
             (_, TaskEnd::ReadyToFollow(leader)) => {
+                self.bringing_up.get_or_insert_default();
                 self.diverged = false;
                 self.ready_behind = Some(leader);
             }
             (_, TaskEnd::Copied(leader)) => {
                 *self = Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, ..std::mem::take(self) };
                 self.ready_behind = Some(leader);
+                self.bringing_up.get_or_insert_default();
             }
             (_, TaskEnd::Diverged) => self.diverged = true,
             (_, TaskEnd::WalGone) => self.wal_gone = true,
@@ -295,6 +297,11 @@ impl Memory {
         if kind == Task::Rejoin && source_answered {
             self.failed_rejoins += 1;
         }
+    }
+
+    /// The server is stopped by this agent or its guard, so it is this agent's to start again, in a paused cluster too.
+    pub fn stopped_by_us(&mut self, before: Option<String>) {
+        self.bringing_up.get_or_insert(BringingUp { before, patience: None });
     }
 
     /// The server could not be started, or ended a moment after; the next attempt comes a little later.

@@ -152,6 +152,7 @@ impl Shell {
             Action::GiveUpStarting => self.memory.failed_starts = u32::MAX,
             Action::StopServer(how) => self.stop_server(how).await?,
             Action::HandOver => {
+                self.memory.stopped_by_us(self.server_start());
                 let hand_over = self.tools().hand_over();
                 self.begin(Task::HandOver, hand_over);
             }
@@ -327,6 +328,7 @@ impl Shell {
         if self.task.take().is_some_and(|task| task.kind == Task::HandOver) {
             self.let_go();
         }
+        self.memory.stopped_by_us(self.server_start());
         self.server.stop(mode).await
     }
 

@@ -78,15 +78,24 @@ impl Shell {
         match request {
             ApiRequest::Ask { request, answer } => self.requests.waiting.push_back((request, answer)),
             ApiRequest::Schedule { at, restart, body, answer } => {
-                let started = self.status.borrow().postmaster_start_time.clone();
+                let started = self.server_start();
                 let scheduled = started.map(|postmaster_start_time| Scheduled { at, restart, body, postmaster_start_time });
                 let _ = answer.send(self.requests.schedule(scheduled));
             }
             ApiRequest::Unschedule { answer } => drop(answer.send(self.requests.unschedule())),
             ApiRequest::Reload => self.reload(),
             // Answered beside the loop.
-            ApiRequest::Handover { .. } | ApiRequest::Configure { .. } | ApiRequest::Promise { .. } | ApiRequest::Observe { .. } => {}
+            ApiRequest::Handover { .. }
+            | ApiRequest::Withdraw { .. }
+            | ApiRequest::Configure { .. }
+            | ApiRequest::Promise { .. }
+            | ApiRequest::Observe { .. } => {}
         }
+    }
+
+    /// When the present server started, as last seen.
+    pub(super) fn server_start(&self) -> Option<String> {
+        self.status.borrow().postmaster_start_time.clone()
     }
 
     /// What operators wish, for the view.

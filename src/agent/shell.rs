@@ -340,6 +340,9 @@ impl Shell {
             if self.server.age() < SETTLED && !self.server.is_stopping() && !fenced {
                 self.memory.start_failed(Moment::now());
             }
+            if fenced {
+                self.memory.stopped_by_us(self.server_start());
+            }
             self.configured = None;
         }
         self.server.hear(message);

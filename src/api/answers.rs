@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_says_so() {
-        for (method, path) in [("POST", "/sigterm"), ("DELETE", "/switchover")] {
+        for (method, path) in [("POST", "/sigterm"), ("DELETE", "/failover")] {
             let got = ask(method, path);
             assert!(matches!(&got.body, Body::Text(text) if got.code == 501 && text.contains(path)), "{got:?}");
         }

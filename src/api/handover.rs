@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::NodeStatus;
+use super::{NodeStatus, request::parse_moment};
 use crate::{
     dcs::snapshot::{FailoverKey, PgState, Snapshot},
     model::MemberName,
@@ -48,7 +48,12 @@ impl HandoverKind {
 }
 
 /// Checks a request in Patroni's order and with Patroni's words. `Ok`: what to write. A failover that names the leader is a switchover.
-pub fn check_handover(kind: HandoverKind, body: &Value, status: &NodeStatus) -> Result<(HandoverKind, FailoverKey), (u16, String)> {
+pub fn check_handover(
+    kind: HandoverKind,
+    body: &Value,
+    status: &NodeStatus,
+    now: i64,
+) -> Result<(HandoverKind, FailoverKey), (u16, String)> {
     let refuse = |code: u16, text: String| Err((code, text));
     let text = |key: &str| body[key].as_str().filter(|t| !t.is_empty()).map(str::to_owned);
     let (leader, candidate) = (text("leader"), text("candidate").or_else(|| text("member")));
@@ -59,17 +64,15 @@ pub fn check_handover(kind: HandoverKind, body: &Value, status: &NodeStatus) -> 
         HandoverKind::Switchover if leader.is_none() => {
             return refuse(400, "Switchover could be performed only from a specific leader".into());
         }
-        HandoverKind::Failover if leader.is_none() => {
-            return refuse(501, "failover without a healthy leader is not supported yet: name the leader for a switchover".into());
-        }
         _ => {}
     }
-    if text("scheduled_at").is_some() {
-        return match kind {
-            HandoverKind::Failover => refuse(400, "Failover can't be scheduled".into()),
-            HandoverKind::Switchover if status.pause => refuse(400, "Can't schedule switchover in the paused state".into()),
-            HandoverKind::Switchover => refuse(501, "scheduled switchovers are not supported yet: leave out 'scheduled_at'".into()),
-        };
+    let scheduled_at = text("scheduled_at");
+    if scheduled_at.is_some() {
+        match kind {
+            HandoverKind::Failover => return refuse(400, "Failover can't be scheduled".into()),
+            HandoverKind::Switchover if status.pause => return refuse(400, "Can't schedule switchover in the paused state".into()),
+            HandoverKind::Switchover => drop(parse_moment(&body["scheduled_at"], "switchover", now)?),
+        }
     }
     if status.pause && candidate.is_none() {
         return refuse(400, format!("{} is possible only to a specific candidate in a paused state", kind.title()));
@@ -77,7 +80,11 @@ pub fn check_handover(kind: HandoverKind, body: &Value, status: &NodeStatus) -> 
     if leader == candidate {
         return refuse(400, format!("{} target and source are the same", kind.title()));
     }
-    let kind = HandoverKind::Switchover;
+    let kind = if leader.is_some() { HandoverKind::Switchover } else { kind };
+    if scheduled_at.is_some() {
+        // Who may take over is judged in its time.
+        return Ok((kind, FailoverKey { leader, member: candidate, scheduled_at }));
+    }
     match obstacle(kind, leader.as_deref(), candidate.as_deref(), status) {
         Some(text) => refuse(412, text),
         None => Ok((kind, FailoverKey { leader, member: candidate, scheduled_at: None })),
@@ -135,7 +142,7 @@ mod tests {
     fn check(kind: HandoverKind, body: &Value, change: impl Fn(&mut NodeStatus)) -> Result<FailoverKey, (u16, String)> {
         let mut status = seen_by("orders-1");
         change(&mut status);
-        check_handover(kind, body, &status).map(|(_, key)| key)
+        check_handover(kind, body, &status, 1_700_000_000_000).map(|(_, key)| key)
     }
 
     fn refusal(kind: HandoverKind, body: &Value, change: impl Fn(&mut NodeStatus)) -> String {
@@ -163,8 +170,17 @@ mod tests {
         let scheduled = json!({"leader": "orders-1", "candidate": "orders-2", "scheduled_at": "2030-01-01T00:00Z"});
         assert_eq!(refusal(Failover, &scheduled, none), "400 Failover can't be scheduled");
         assert_eq!(refusal(Switchover, &scheduled, pause), "400 Can't schedule switchover in the paused state");
-        assert!(refusal(Switchover, &scheduled, none).starts_with("501 scheduled"));
-        assert!(refusal(Failover, &json!({"candidate": "orders-2"}), none).starts_with("501 failover"));
+        let passed = json!({"leader": "orders-1", "scheduled_at": "2020-01-01T00:00Z"});
+        assert_eq!(refusal(Switchover, &passed, none), "422 Cannot schedule switchover in the past");
+        assert_eq!(
+            refusal(Switchover, &json!({"leader": "orders-1", "scheduled_at": "2030-01-01T00:00"}), none).split_once(' ').unwrap().0,
+            "400"
+        );
+        assert_eq!(check(Switchover, &scheduled, none).unwrap().scheduled_at.as_deref(), Some("2030-01-01T00:00Z"));
+        let key = check(Failover, &json!({"candidate": "orders-2"}), none).unwrap();
+        assert_eq!(serde_json::to_string(&key).unwrap(), r#"{"member":"orders-2"}"#);
+        assert_eq!(refusal(Failover, &json!({"candidate": "orders-9"}), none), "412 candidate does not exists");
+        assert_eq!(refusal(Failover, &json!({"candidate": "orders-1"}), none), "412 candidate does not exists");
         let to_any = json!({"leader": "orders-1"});
         assert_eq!(refusal(Switchover, &to_any, pause), "400 Switchover is possible only to a specific candidate in a paused state");
         let to_itself = json!({"leader": "orders-1", "candidate": "orders-1"});

@@ -93,7 +93,7 @@ fn router(published: Published) -> Router {
         .route("/reload", post(operate::reload).fallback(from_status))
         .route("/reinitialize", post(operate::reinitialize).fallback(from_status))
         .route("/failsafe", post(failsafe::promise).fallback(from_status))
-        .route("/switchover", post(switchover).fallback(from_status))
+        .route("/switchover", post(switchover).delete(withdraw).fallback(from_status))
         .route("/failover", post(failover).fallback(from_status))
         .fallback(from_status)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
@@ -154,11 +154,11 @@ async fn hand_over(published: Published, kind: HandoverKind, request: Request) -
     if !status.sees_dcs(Moment::now()) {
         return Answer::text(503, "the DCS has not been read recently: try again, or ask another member");
     }
-    let (kind, key) = match check_handover(kind, &body, &status) {
+    let (kind, key) = match check_handover(kind, &body, &status, jiff::Timestamp::now().as_millisecond()) {
         Ok(checked) => checked,
         Err((code, text)) => return Answer::text(code, text),
     };
-    let candidate = key.member.clone();
+    let (candidate, scheduled) = (key.member.clone(), key.scheduled_at.is_some());
     let (answer, written) = oneshot::channel();
     let sent = published.requests.send(ApiRequest::Handover { key, answer }).await;
     match timeout(ANSWER_LIMIT, written).await {
@@ -168,6 +168,9 @@ async fn hand_over(published: Published, kind: HandoverKind, request: Request) -
             return Answer::text(503, "failed to write failover key into DCS");
         }
         _ => return Answer::text(503, "failed to write failover key into DCS"),
+    }
+    if scheduled {
+        return Answer::text(202, "Switchover scheduled");
     }
     let outcome = timeout(handover_limit(&status), new_leader(published.status, &status.cluster)).await.unwrap_or(Outcome::Pending);
     told(kind, &outcome, candidate.as_deref())
@@ -187,6 +190,22 @@ pub(super) async fn read_body(request: Request, optional: bool) -> Result<Value,
     match serde_json::from_slice(&bytes) {
         Ok(body @ Value::Object(_)) => Ok(body),
         _ => Err(Answer::text(400, "the body is not a JSON object")),
+    }
+}
+
+/// `DELETE /switchover`
+async fn withdraw(State(published): State<Published>) -> Answer {
+    let cluster = &published.status.borrow().cluster.clone();
+    let scheduled = cluster.failover.as_ref().is_some_and(|request| request.scheduled_at.is_some());
+    let (true, Some(seen)) = (scheduled, cluster.failover_version) else {
+        return Answer::text(404, "no switchover is scheduled");
+    };
+    let (answer, withdrawn) = oneshot::channel();
+    let sent = published.requests.send(ApiRequest::Withdraw { seen, answer }).await;
+    match timeout(ANSWER_LIMIT, withdrawn).await {
+        Ok(Ok(Ok(true))) if sent.is_ok() => Answer::text(200, "scheduled switchover deleted"),
+        Ok(Ok(Ok(false))) => Answer::text(409, "failed to delete scheduled switchover: it was changed meanwhile"),
+        _ => Answer::text(503, "failed to write failover key into DCS"),
     }
 }
 

@@ -30,6 +30,13 @@ pub enum ApiRequest {
         /// Told when the key is written.
         answer: oneshot::Sender<Result<(), String>>,
     },
+    /// Take back the request to hand over that was seen in this version.
+    Withdraw {
+        /// The version.
+        seen: i64,
+        /// Told whether it was taken back; `false`: it had changed meanwhile.
+        answer: oneshot::Sender<Result<bool, String>>,
+    },
     /// Change the dynamic configuration, unless the change has a mistake.
     Configure {
         /// What to change.

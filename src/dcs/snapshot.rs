@@ -299,6 +299,12 @@ impl FailoverKey {
         let blank = |field: &Option<String>| field.as_deref().unwrap_or_default().is_empty();
         blank(&self.leader) && blank(&self.member)
     }
+
+    /// When it is to be carried out, in milliseconds since 1970; `None`: at once. `Err`: nobody can tell.
+    pub fn due(&self) -> Option<Result<i64, jiff::Error>> {
+        let text = self.scheduled_at.as_deref().filter(|text| !text.is_empty())?;
+        Some(text.parse::<jiff::Timestamp>().map(|moment| moment.as_millisecond()))
+    }
 }
 
 /// The `timeline` key, which is ours and unknown to Patroni: which numbers are taken. Two promotions that took one number would be two

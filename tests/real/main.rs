@@ -15,6 +15,7 @@ mod inside;
 mod leftovers;
 mod memory;
 mod network;
+mod operations;
 mod partitions;
 mod refusals;
 mod rest_api;

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{failsafe, switchover, sync, timelines};
+use super::{
+    failsafe,
+    switchover::{self, Timing},
+    sync, timelines,
+};
 use crate::{
     agent::{
         action::{Action, Decision, PgSync, Stop},
@@ -21,10 +25,15 @@ const PROMOTION: Duration = Duration::from_secs(1);
 
 /// The leader leads.
 pub fn lead(view: &View, server: &ServerFacts) -> Decision {
+    let mut until_hand_over = None;
     if let Some(request) = &view.cluster.failover
         && view.task.is_none()
     {
-        return switchover::asked_to_hand_over(view, server, request);
+        match switchover::timing(view, request) {
+            Timing::Now => return switchover::asked_to_hand_over(view, server, request),
+            Timing::Over(why) => return switchover::withdraw(why),
+            Timing::Later(wait) => until_hand_over = wait,
+        }
     }
     let mut actions = records(view, server);
     let (sync_action, soon) = sync::leader_step(view, server);
@@ -38,7 +47,8 @@ pub fn lead(view: &View, server: &ServerFacts) -> Decision {
     if view.memory.has_old_data {
         actions.push(Action::DropOldData);
     }
-    Decision { actions, reason: Reason::Leading, recheck: soon }
+    let recheck = [soon, until_hand_over].into_iter().flatten().min();
+    Decision { actions, reason: Reason::Leading, recheck }
 }
 
 /// What the DCS should hold of a cluster that has a leader.

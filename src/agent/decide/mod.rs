@@ -3,6 +3,7 @@
 mod bootstrap;
 mod failsafe;
 mod leader;
+mod pause;
 mod race;
 mod recovery;
 mod replica;
@@ -50,6 +51,9 @@ fn rules(view: &View) -> Decision {
     }
     if let Some(refusal) = bootstrap::foreign_data(view) {
         return refusal;
+    }
+    if let Some(held_back) = pause::holds_back(view) {
+        return held_back;
     }
     if let Some(kept) = failsafe::keep_promise(view) {
         return kept;

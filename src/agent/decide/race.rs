@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{failsafe, switchover};
+use super::{failsafe, pause, switchover};
 use crate::{
     agent::{
         action::{Action, Decision},
@@ -27,8 +27,10 @@ const FRESH: Duration = Duration::from_secs(3);
 
 /// The race for the leader key. Positions are compared by timeline first: what a later timeline has forked off is not a lead.
 pub fn race(view: &View, server: &ServerFacts) -> Decision {
-    if view.settings.pause {
-        return Decision::wait(Reason::Paused);
+    if view.settings.pause && !pause::lets_race(view) {
+        // Whom an operator has named needs the votes of the others.
+        let votes = pause::named_candidate(view).is_some() && lacks_its_fence(view);
+        return if votes { Decision::act([Action::Fence], Reason::Fencing) } else { Decision::wait(Reason::Paused) };
     }
     if let Some(memory_lost) = dcs_without_memory(view, server) {
         return memory_lost;

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Follow the leader; when that does not work although the leader is there, find out why.
 pub fn follow(view: &View, server: &ServerFacts, leader: &MemberName) -> Decision {
-    if view.memory.diverged || view.memory.wal_gone {
+    if (view.memory.diverged || view.memory.wal_gone) && !view.settings.pause {
         // The server has WAL that the leader does not, or needs some that it has not any more: rejoining needs it stopped.
         return Decision::act([Action::StopServer(Stop::Fast)], Reason::Rejoining { leader: leader.clone() });
     }

@@ -18,12 +18,43 @@ const RETRY: Duration = Duration::from_millis(300);
 /// How long whoever should go first is waited for without asking whether it is alive: on a busy machine a single question may go unanswered.
 const HEAD_START: Duration = Duration::from_secs(2);
 
+/// How late a scheduled hand-over may begin at the least, whatever `loop_wait` is.
+const LATEST: Duration = Duration::from_secs(5);
+
+/// When a request is to be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Timing {
+    /// Now.
+    Now,
+    /// Later: look again after this, or when something changes.
+    Later(Option<Duration>),
+    /// Never any more.
+    Over(String),
+}
+
+/// When the request is to be carried out. A moment that nobody could act upon is over: who planned for the night does not want it at noon.
+pub fn timing(view: &View, request: &FailoverKey) -> Timing {
+    let Some(due) = request.due() else { return Timing::Now };
+    let Ok(due) = due else { return Timing::Over(format!("'{}' is no moment", request.scheduled_at.as_deref().unwrap_or_default())) };
+    let now = view.wishes.wall_clock;
+    if now < due {
+        return Timing::Later(u64::try_from(due.saturating_sub(now)).ok().map(Duration::from_millis));
+    }
+    let late = Duration::from_millis(u64::try_from(now.saturating_sub(due)).unwrap_or(u64::MAX));
+    if late > LATEST.max(view.settings.loop_wait * 3 / 2) {
+        return Timing::Over("its time has passed".to_owned());
+    }
+    if view.settings.pause { Timing::Later(None) } else { Timing::Now }
+}
+
+/// Takes a request back.
+pub fn withdraw(why: String) -> Decision {
+    Decision::act([Action::ClearFailover], Reason::BadHandOver { why })
+}
+
 /// The leader is asked to hand over: to somebody who streams and, under synchronous replication, may succeed it.
 pub fn asked_to_hand_over(view: &View, server: &ServerFacts, request: &FailoverKey) -> Decision {
-    let refuse = |why: String| Decision::act([Action::ClearFailover], Reason::BadHandOver { why });
-    if request.scheduled_at.is_some() {
-        return refuse("scheduled requests are not supported yet".to_owned());
-    }
+    let refuse = withdraw;
     if let Some(leader) = request.leader.as_deref().filter(|l| !l.is_empty() && *l != view.me.as_str()) {
         return refuse(format!("the request names '{leader}' as leader"));
     }
@@ -50,6 +81,9 @@ pub fn asked_to_hand_over(view: &View, server: &ServerFacts, request: &FailoverK
 
 /// The leader has handed over and nobody leads yet. `None`: the request does not change the race.
 pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey) -> Option<Decision> {
+    if timing(view, request) != Timing::Now {
+        return None;
+    }
     let candidate = request.member.as_deref().filter(|m| !m.is_empty());
     let was_leader = request.leader.as_deref() == Some(view.me.as_str());
     if candidate == Some(view.me.as_str()) {

@@ -56,7 +56,7 @@ pub(super) fn server(in_recovery: bool) -> ServerFacts {
     }
 }
 
-fn streaming(names: &[&str], flushed: u64) -> Vec<StandbyFacts> {
+pub(super) fn streaming(names: &[&str], flushed: u64) -> Vec<StandbyFacts> {
     let standby = |name: &&str| StandbyFacts {
         application_name: (*name).to_owned(),
         usename: "replicator".into(),
