@@ -209,6 +209,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let replication = reader.role("postgresql.authentication.replication", "replicator");
     let has_rewind = reader.at("postgresql.authentication.rewind").is_object();
     let rewind = has_rewind.then(|| reader.role("postgresql.authentication.rewind", "rewinder"));
+    refuse_foreign_copies(&mut reader);
     let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
     let tags = published_tags(reader.at("tags"));
     let pg_hba = settings::lines(reader.at("postgresql.pg_hba"));
@@ -231,6 +232,16 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             tags,
         }),
         (_, _, mistakes) => Err(mistakes),
+    }
+}
+
+/// A copy is made by pg_basebackup. Whoever wants another way should not find out when the disk is gone.
+fn refuse_foreign_copies(reader: &mut Reader<'_>) {
+    let value = reader.at("postgresql.create_replica_methods");
+    let methods = settings::lines(value).unwrap_or_else(|| value.as_str().map(str::to_owned).into_iter().collect());
+    for method in methods.iter().filter(|method| *method != "basebackup") {
+        let why = "is not supported: replicas are copied with 'basebackup'; remove it";
+        reader.mistakes.push(format!("'postgresql.create_replica_methods' has '{method}', which {why}"));
     }
 }
 
@@ -377,6 +388,16 @@ mod tests {
         for part in ["'name' is missing", "'scope'", "restapi.listen", "'postgresql.listen' is 'x'", "data_dir", "'pwfile'"] {
             assert!(mistakes.contains(part), "{part} not in\n{mistakes}");
         }
+    }
+
+    #[test]
+    fn another_way_of_making_copies_is_refused() {
+        let mut file = minimal();
+        file["postgresql"]["create_replica_methods"] = json!(["pgbackrest", "basebackup"]);
+        let mistakes = check(&file, &Overrides::default()).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].contains("'pgbackrest', which is not supported"), "{mistakes:?}");
+        file["postgresql"]["create_replica_methods"] = json!(["basebackup"]);
+        assert!(check(&file, &Overrides::default()).is_ok());
     }
 
     #[test]

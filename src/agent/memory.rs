@@ -22,6 +22,15 @@ use crate::{
 /// Pause after a task or a start that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// The longest pause after a start that failed, in units of [`RETRY`].
+const SLOWEST: u32 = 10;
+
+/// With fewer free bytes than this, a segment and a little, the disk is full: PostgreSQL ends when it cannot make its next segment.
+const DISK_FULL: u64 = 24 << 20;
+
+/// With more free bytes than this it is not full any more.
+const ROOM_AGAIN: u64 = 64 << 20;
+
 /// A server that ran this long was started well.
 pub const SETTLED: Duration = Duration::from_secs(10);
 
@@ -101,6 +110,12 @@ pub struct Memory {
     pub sync_in_doubt: InDoubt<SyncState>,
     /// What the failsafe key may hold besides what was seen.
     pub failsafe_in_doubt: InDoubt<Option<BTreeMap<String, String>>>,
+    /// The disk under the data directory is full, or was a moment ago.
+    pub disk_full: bool,
+    /// Why the server does not start, where its data are not to blame.
+    pub start_fault: Option<String>,
+    /// The number of failed starts for which that was looked into.
+    pub looked_into: u32,
     /// Since when the DCS has known neither a configuration nor a leader: it has lost its content.
     pub forgotten_since: Option<Moment>,
 }
@@ -184,6 +199,9 @@ impl Memory {
         self.not_streaming_since = not_streaming.then(|| self.not_streaming_since.unwrap_or(now));
         if matches!(look.local, Local::Primary(_) | Local::Standby(_)) && look.server_age > SETTLED {
             self.failed_starts = 0;
+        }
+        if matches!(look.local, Local::Primary(_) | Local::Standby(_)) {
+            self.start_fault = None;
         }
         self.look_at_server(look.local);
     }
@@ -308,7 +326,46 @@ impl Memory {
     pub fn start_failed(&mut self, now: Moment) {
         self.failed_starts = self.failed_starts.saturating_add(1);
         self.ready_behind = None;
-        self.retry_at = Some(now + RETRY);
+        // What fails again and again is tried less often.
+        self.retry_at = Some(now + RETRY * self.failed_starts.saturating_sub(1).clamp(1, SLOWEST));
+    }
+
+    /// Takes in how much room there is on the disk. Having been full, it has to be more than not quite full.
+    pub fn room_is(&mut self, free: u64) {
+        let was_full = self.disk_full;
+        self.disk_full = free < if was_full { ROOM_AGAIN } else { DISK_FULL };
+        if was_full && !self.disk_full {
+            self.trouble_is_over();
+        }
+    }
+
+    /// True when a failed start has not been looked into yet.
+    pub fn has_to_look_into_start(&self) -> bool {
+        self.failed_starts > 0 && self.looked_into != self.failed_starts
+    }
+
+    /// A failed start was looked into.
+    pub fn start_looked_into(&mut self, fault: Option<String>) {
+        let was_wrong = self.start_fault.is_some() && fault.is_none();
+        self.looked_into = self.failed_starts;
+        self.start_fault = fault;
+        if was_wrong {
+            self.trouble_is_over();
+        }
+    }
+
+    /// Starts that failed for another reason say nothing of the data.
+    fn trouble_is_over(&mut self) {
+        self.failed_starts = 0;
+        self.looked_into = 0;
+    }
+
+    /// What an operator has to see to, in words.
+    pub fn trouble(&self) -> Option<String> {
+        if self.disk_full {
+            return Some("disk full".to_owned());
+        }
+        self.start_fault.clone()
     }
 
     /// How long to sleep when nothing happens: not past `recheck`, `loop_wait`, or the moment at which what failed may be begun again.

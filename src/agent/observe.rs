@@ -33,6 +33,7 @@ impl Shell {
         self.keep_configuration(&local);
         self.look_at_promises(&local, &lock, asked);
         self.arm_guard(&local).await;
+        self.look_for_trouble(&local).await;
         let tags = &self.config.tags;
         let tagged = |tag: &str| tags.get(tag).is_some_and(|v| v.as_bool() != Some(false) && !v.is_null());
         View {

@@ -306,6 +306,7 @@ impl Shell {
         let archives = parameters.get("archive_mode").is_some_and(|mode| mode != "off");
         let how = Rejoin {
             archive_command: command("archive_command").filter(|_| archives),
+            disk_full: self.memory.disk_full,
             may_restore: command("restore_command").is_some(),
             may_rewind: self.settings.use_pg_rewind,
             slots: self.settings.use_slots,

@@ -73,6 +73,9 @@ impl Shell {
     /// What waits for an operator or was asked for by one.
     fn notices(&self, view: &View) -> Map<String, Value> {
         let mut notices = self.identity.publish();
+        if self.memory.disk_full {
+            notices.insert("disk_full".into(), json!(true));
+        }
         if !view.wishes.pending.is_empty() {
             notices.insert("pending_restart".into(), json!(true));
             notices.insert("pending_restart_reason".into(), json!(view.wishes.pending));
@@ -98,6 +101,7 @@ impl Shell {
             dcs_seen: self.dcs_seen.map(|seen| wall_clock().saturating_sub(now.since(seen).as_secs())),
             dcs_fresh_until: self.dcs_seen.map_or(Moment(0), |seen| seen + view.settings.ttl),
             tags: self.config.tags.clone(),
+            trouble: self.memory.trouble(),
             pause: view.settings.pause,
             pending_restart: view.wishes.pending.iter().map(|(name, change)| (name.clone(), json!(change))).collect(),
             scheduled_restart: view.wishes.scheduled.as_ref().map(|scheduled| scheduled.body.clone()),

@@ -34,6 +34,7 @@ pub enum Reason {
     DiscardingUnrecorded,
     ForeignData { ours: String, theirs: String },
     Unusable { why: String },
+    DiskFull,
     StartingPrimary,
     StartingStandby,
     PrimaryWillNotStart,
@@ -96,6 +97,7 @@ impl fmt::Display for Reason {
             R::ForeignData { ours, theirs } => {
                 write!(f, "my data belongs to the system {ours}, the cluster is {theirs}: touching nothing. Is 'scope' the right one?")
             }
+            R::DiskFull => write!(f, "the disk under the data directory is full: make room"),
             R::Unusable { why } => write!(f, "the data directory cannot be used: {why}"),
             R::StartingPrimary => write!(f, "starting PostgreSQL as primary"),
             R::StartingStandby => write!(f, "starting PostgreSQL as standby"),

@@ -17,6 +17,8 @@ pub struct Rejoin {
     pub known_diverged: bool,
     /// Attempts so far.
     pub failures: u32,
+    /// The disk is full: a rewind would end half-way.
+    pub disk_full: bool,
     /// `archive_command`, where WAL is archived.
     pub archive_command: Option<String>,
     /// There is a `restore_command`: pg_rewind may fetch WAL with it that is no longer here.
@@ -34,6 +36,8 @@ pub enum Way {
     Rewind,
     /// It is replaced by a copy.
     Copy,
+    /// It would have to be changed, and there is no room for that.
+    NoRoom,
 }
 
 /// Chooses the way.
@@ -42,6 +46,9 @@ pub fn way(data: &StoppedData, origin: &Origin, how: &Rejoin) -> Way {
         Relation::Foreign => return Way::Refuse,
         Relation::Ancestor if !data.half_rewound && !how.known_diverged => return Way::AsItIs,
         _ => {}
+    }
+    if how.disk_full {
+        return Way::NoRoom;
     }
     // Two histories of one timeline: pg_rewind compares its number, and would find nothing to do.
     let same_timeline = data.control.timeline() == origin.timeline;

@@ -301,6 +301,7 @@ impl Shell {
             if let Err(error) = self.enforce_conninfo(&view).await {
                 tracing::warn!("the primary to follow could not be enforced: {error}");
             }
+            self.keep_read_only(&view);
             let decision = decide(&view);
             self.say(&decision.reason);
             let again = self.perform(decision.actions, &view).await;
@@ -400,6 +401,7 @@ impl Shell {
                 return 1;
             }
         }
+        self.mark_read_only();
         if self.lease_until.is_some() {
             let _ = self.dcs.release_leader(&self.config.name, None).await;
         }

@@ -80,6 +80,9 @@ impl Tools {
                 let (ours, theirs) = (data.control.system_id, origin.system_id);
                 Err(PostgresError::Sql(format!("my data belongs to the system {ours}, '{leader}' serves {theirs}")))
             }
+            Way::NoRoom => {
+                Err(PostgresError::NotYet("what is here has diverged, and there is no room to change that: make some".to_owned()))
+            }
             Way::AsItIs => Ok(TaskEnd::ReadyToFollow(leader)),
             Way::Rewind => {
                 rewind::ensure_ready_source(installation, &source, self.config.rewinder(), origin.timeline).await?;
@@ -136,6 +139,8 @@ impl Tools {
     /// Stops the primary cleanly, so that its standbys have everything, and gives the leader key up with its last position.
     pub async fn hand_over(self) -> Result<TaskEnd, PostgresError> {
         self.stop_cleanly().await?;
+        // From here on somebody else may lead: started by hand, this server must not accept writes.
+        conf::set_standby_signal(&self.config.installation.data_dir, true)?;
         let control = control_data::read(&self.config.installation).await?;
         let clean = control.state == control_data::ClusterState::ShutDown;
         let status = clean.then(|| StatusKey {

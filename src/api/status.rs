@@ -131,6 +131,8 @@ pub struct NodeStatus {
     pub pending_restart: Map<String, Value>,
     /// The body of the request for a restart that is to come.
     pub scheduled_restart: Option<Map<String, Value>>,
+    /// What an operator has to see to, such as `disk full`.
+    pub trouble: Option<String>,
     /// Whether the cluster is paused.
     pub pause: bool,
     /// Whether and how commits wait for replicas.
@@ -204,6 +206,7 @@ impl NodeStatus {
             tags: Map::new(),
             pending_restart: Map::new(),
             scheduled_restart: None,
+            trouble: None,
             pause: false,
             sync_mode: SyncMode::Off,
             cluster: Snapshot::default(),

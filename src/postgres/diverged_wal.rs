@@ -49,7 +49,8 @@ pub fn keep(installation: &Installation, parting: Parting, story: &str) -> Resul
     let place = place(installation);
     let needs: u64 = segments.iter().map(|segment| segment.bytes).sum();
     prune(&place, SETS - 1).map_err(PostgresError::file("clear up", &place))?;
-    let free = free_space(&installation.data_dir).map_err(PostgresError::file("ask for the free space of", &installation.data_dir))?;
+    let free =
+        files::free_space(&installation.data_dir).map_err(PostgresError::file("ask for the free space of", &installation.data_dir))?;
     if free < needs.saturating_mul(2) {
         return Ok(Kept::NoRoom { needs, free });
     }
@@ -144,11 +145,6 @@ fn prune(place: &Path, keep: usize) -> io::Result<()> {
 fn age_rank(path: &Path) -> u64 {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.ends_with(".new") { 0 } else { name.split('-').next().and_then(|n| n.parse().ok()).unwrap_or_default() }
-}
-
-fn free_space(path: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 #[cfg(test)]

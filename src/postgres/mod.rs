@@ -12,6 +12,7 @@ pub mod limits;
 pub mod parameter_check;
 pub mod rewind;
 pub mod sql;
+pub mod start_check;
 pub mod timelines;
 
 use std::path::PathBuf;

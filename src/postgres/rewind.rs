@@ -210,6 +210,8 @@ pub async fn rewind(installation: &Installation, source: &Address, user: &str, r
     let target = conninfo(source, user, &installation.passfile, &[("dbname", "postgres"), ("connect_timeout", "3")]);
     let path = mark(installation);
     files::replace(&path, b"", 0o600).map_err(PostgresError::file("write", &path))?;
+    // The single-user server that pg_rewind recovers a crashed directory with refuses to be a standby.
+    super::conf::set_standby_signal(&installation.data_dir, false)?;
     let run = Run::new(installation.program("pg_rewind"))
         .arg(format!("--target-pgdata={}", installation.data_dir.display()))
         .arg(format!("--source-server={target}"))

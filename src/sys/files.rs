@@ -55,6 +55,12 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Bytes that whoever asks may still write to the file system that `path` lies on.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// True when there is no such directory or nothing in it.
 pub fn is_empty_dir(path: &Path) -> io::Result<bool> {
     match fs::read_dir(path) {

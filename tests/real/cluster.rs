@@ -426,6 +426,28 @@ impl Node {
         fs::write(path, config.to_string()).unwrap();
     }
 
+    /// Puts its data on a disk of `megabytes`, which ends with what is returned; the agent must not run. `None`, with a visible line, where
+    /// nothing can be mounted.
+    pub fn move_to_small_disk(&self, megabytes: u32) -> Option<SmallDisk> {
+        assert!(self.guard.is_none(), "{} runs", self.name);
+        let mount = self.dir.join("disk");
+        fs::create_dir(&mount).unwrap();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&mount).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            assert!(std::env::var_os("CI").is_none(), "nothing can be mounted, and in CI no test may be skipped");
+            eprintln!("SKIPPED: nothing can be mounted");
+            return None;
+        }
+        let disk = SmallDisk(mount.clone());
+        own(&mount);
+        let moved = Command::new("cp").arg("-a").arg(self.dir.join("data")).arg(&mount).status();
+        assert!(moved.is_ok_and(|status| status.success()));
+        fs::remove_dir_all(self.dir.join("data")).unwrap();
+        std::os::unix::fs::symlink(mount.join("data"), self.dir.join("data")).unwrap();
+        Some(disk)
+    }
+
     /// A file or directory of the member.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -479,6 +501,29 @@ impl Node {
         // A server that hangs must not hold up who only asks.
         let answer = block(async { tokio::time::timeout(QUERY_LIMIT, asked).await });
         answer.map_err(|_| format!("{} does not answer", self.name))?.map_err(|error| error.to_string())
+    }
+}
+
+/// A file system of its own.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Takes all of its room.
+    pub fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filler")).unwrap();
+        let block = vec![0_u8; 1 << 16];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    }
+
+    /// Gives it back.
+    pub fn clear(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

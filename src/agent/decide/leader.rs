@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    failsafe,
+    failsafe, space,
     switchover::{self, Timing},
     sync, timelines,
 };
@@ -34,6 +34,9 @@ pub fn lead(view: &View, server: &ServerFacts) -> Decision {
             Timing::Over(why) => return switchover::withdraw(why),
             Timing::Later(wait) => until_hand_over = wait,
         }
+    }
+    if let Some(decision) = space::hand_over(view, server) {
+        return decision;
     }
     let mut actions = records(view, server);
     let (sync_action, soon) = sync::leader_step(view, server);

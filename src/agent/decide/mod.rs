@@ -7,6 +7,7 @@ mod pause;
 mod race;
 mod recovery;
 mod replica;
+mod space;
 mod succession;
 mod switchover;
 mod sync;

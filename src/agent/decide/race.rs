@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{failsafe, pause, switchover};
+use super::{failsafe, pause, space, switchover};
 use crate::{
     agent::{
         action::{Action, Decision},
@@ -80,6 +80,9 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
     if view.nofailover {
         return Some(Decision::wait(Reason::NotAllowedToLead));
     }
+    if let Some(wait) = space::wait(view) {
+        return Some(wait);
+    }
     if view.sync_active() {
         let out = !view.cluster.sync.admits(view.me.as_str()) && !has_clean_end(view, server);
         return out.then(|| Decision::wait_briefly(Reason::NotAmongVoters, RETRY));
@@ -140,8 +143,10 @@ fn judge(view: &View, mine: (Timeline, Lsn), peers: &BTreeMap<MemberName, Peer>)
             Peer::Primary => return Decision::wait_briefly(Reason::PrimaryAlive { peer: name.clone() }, RETRY),
             Peer::Standby { timeline, position, nofailover, vote } => {
                 let ahead = (*timeline, *position) > mine;
-                // What the former leader has beyond its voters was never acknowledged.
-                if ahead && !nofailover && !(view.sync_active() && former_leader(name)) {
+                // What the former leader has beyond its voters was never acknowledged. Without voters, one whose disk is full is not waited for:
+                // it will not lead.
+                let passed = if view.sync_active() { former_leader(name) } else { !space::has_room(view, name) };
+                if ahead && !nofailover && !passed {
                     return Decision::wait_briefly(Reason::PeerAhead { peer: name.clone() }, RETRY);
                 }
                 let may_vote = sync.votes(name.as_str());

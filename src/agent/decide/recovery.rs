@@ -1,6 +1,6 @@
 //! Data without a server: start it, as what, and behind whom.
 
-use super::timelines;
+use super::{space, timelines};
 use crate::{
     agent::{
         action::{Action, Decision, Stop},
@@ -20,6 +20,9 @@ const STANDBY_STARTS: u32 = 3;
 
 /// The leader key is ours and PostgreSQL is down: nobody else can have promoted, so it is restarted in place.
 pub fn holding_the_lock(view: &View, data: &StoppedData) -> Decision {
+    if let Some(decision) = space::give_up(view) {
+        return decision;
+    }
     if data.half_rewound || view.memory.failed_starts > STARTS_IN_PLACE {
         return Decision::act([Action::ReleaseLeader], Reason::PrimaryWillNotStart);
     }
@@ -64,14 +67,19 @@ pub fn behind(view: &View, data: &StoppedData, leader: &MemberName) -> Decision 
         return Decision::wait(Reason::NoLeaderToClone);
     }
     if lost {
+        if let Some(wait) = space::wait(view) {
+            return wait;
+        }
         return Decision::act([Action::Clone(leader.clone())], Reason::CopyingAnew { leader: leader.clone() });
     }
     Decision::act([Action::Rejoin(leader.clone())], Reason::Rejoining { leader: leader.clone() })
 }
 
-/// It does not start, however often it is tried. A copy that does not start either says that it is not the data.
+/// It does not start, however often it is tried, and nothing but the data can be to blame. A copy that does not start either says that it
+/// is not the data.
 fn is_broken(view: &View) -> bool {
-    view.memory.failed_starts >= STANDBY_STARTS && !view.memory.copied
+    let memory = &view.memory;
+    memory.failed_starts >= STANDBY_STARTS && !memory.copied && memory.start_fault.is_none() && !memory.disk_full
 }
 
 /// Nobody leads, or nobody knows who. Starting as a standby replays what is there, without adding anything, so that positions can be

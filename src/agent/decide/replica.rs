@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use super::space;
 use crate::{
     agent::view::View,
     agent::{
@@ -19,6 +20,10 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// Follow the leader; when that does not work although the leader is there, find out why.
 pub fn follow(view: &View, server: &ServerFacts, leader: &MemberName) -> Decision {
     if (view.memory.diverged || view.memory.wal_gone) && !view.settings.pause {
+        // It cannot come back without room: until there is some it goes on serving reads.
+        if let Some(wait) = space::wait(view) {
+            return wait;
+        }
         // The server has WAL that the leader does not, or needs some that it has not any more: rejoining needs it stopped.
         return Decision::act([Action::StopServer(Stop::Fast)], Reason::Rejoining { leader: leader.clone() });
     }

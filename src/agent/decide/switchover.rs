@@ -58,13 +58,7 @@ pub fn asked_to_hand_over(view: &View, server: &ServerFacts, request: &FailoverK
     if let Some(leader) = request.leader.as_deref().filter(|l| !l.is_empty() && *l != view.me.as_str()) {
         return refuse(format!("the request names '{leader}' as leader"));
     }
-    let streams = |name: &MemberName| {
-        server.standbys.iter().any(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name.as_str()))
-    };
-    let may_succeed = |name: &MemberName| {
-        let tagged = view.cluster.members.get(name).is_none_or(|m| m.has_tag("nofailover"));
-        !tagged && streams(name) && (!view.sync_active() || view.cluster.sync.votes(name.as_str()))
-    };
+    let may_succeed = |name: &MemberName| may_succeed(view, server, name);
     match request.member.as_deref().filter(|m| !m.is_empty()) {
         Some(name) if name == view.me.as_str() => refuse("the candidate leads already".to_owned()),
         Some(name) => match view.others().find(|m| m.as_str() == name) {
@@ -77,6 +71,13 @@ pub fn asked_to_hand_over(view: &View, server: &ServerFacts, request: &FailoverK
         None if view.others().any(may_succeed) => Decision::act([Action::HandOver], Reason::HandingOver { candidate: None }),
         None => refuse("there is no standby that could take over without loss".to_owned()),
     }
+}
+
+/// It streams and, under synchronous replication, has what was acknowledged.
+pub fn may_succeed(view: &View, server: &ServerFacts, name: &MemberName) -> bool {
+    let tagged = view.cluster.members.get(name).is_none_or(|m| m.has_tag("nofailover"));
+    let streams = server.standbys.iter().any(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name.as_str()));
+    !tagged && streams && (!view.sync_active() || view.cluster.sync.votes(name.as_str()))
 }
 
 /// The leader has handed over and nobody leads yet. `None`: the request does not change the race.

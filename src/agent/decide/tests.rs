@@ -24,6 +24,7 @@ use crate::{
     sys::clock::Moment,
 };
 
+mod space;
 mod timelines;
 
 const SYSTEM: SystemId = SystemId(7_000_000_001);
