@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{reason::Reason, wish::Refusal};
 use crate::{
     dcs::snapshot::SyncState,
-    model::{MemberName, SystemId, Timeline},
+    model::{Lsn, MemberName, SystemId, Timeline},
 };
 
 /// What to do and why.
@@ -100,6 +100,8 @@ pub enum Action {
     ClearFailover,
     /// Make sure that these members have slots.
     EnsureSlots(BTreeSet<MemberName>),
+    /// Let these slots, which nobody streams through, release the WAL before these positions.
+    AdvanceSlots(BTreeMap<String, Lsn>),
     /// Drop slots of members that have been away too long.
     DropSlots(BTreeSet<String>),
     /// Write a checkpoint, so that the control file names the new timeline.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde_json::{Map, Value};
 
 use crate::{
-    dcs::DcsConfig,
+    dcs::{DcsConfig, tags},
     model::{MemberName, Secret},
     postgres::{
         Address, Credentials, Installation,
@@ -211,7 +211,9 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let rewind = has_rewind.then(|| reader.role("postgresql.authentication.rewind", "rewinder"));
     refuse_foreign_copies(&mut reader);
     let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
-    let tags = published_tags(reader.at("tags"));
+    let wrong_tags = tags::mistakes(reader.at("tags"), name.as_ref());
+    reader.mistakes.extend(wrong_tags);
+    let tags = reader.at("tags").as_object().map(tags::published).unwrap_or_default();
     let pg_hba = settings::lines(reader.at("postgresql.pg_hba"));
     match (name, dcs, reader.mistakes) {
         (Some(name), Some(dcs), mistakes) if mistakes.is_empty() => Ok(AgentConfig {
@@ -336,14 +338,6 @@ fn init_options(value: &Value) -> Vec<String> {
     }
 }
 
-/// Patroni publishes its five well-known flags only when they are set.
-fn published_tags(value: &Value) -> Map<String, Value> {
-    const FLAGS: &[&str] = &["clonefrom", "nofailover", "noloadbalance", "nosync", "nostream"];
-    let Some(map) = value.as_object() else { return Map::new() };
-    let unset = |v: &Value| v.is_null() || settings::flag(v) == Some(false);
-    map.iter().filter(|(k, v)| !(FLAGS.contains(&k.as_str()) && unset(v))).map(|(k, v)| (k.clone(), v.clone())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,11 +408,5 @@ mod tests {
         file["postgresql"]["authentication"]["superuser"]["password"] = json!(123_456_789);
         let mistakes = check(&file, &Overrides::default()).unwrap_err();
         assert!(mistakes[0].contains("in quotes") && !mistakes[0].contains("123456789"), "{mistakes:?}");
-    }
-
-    #[test]
-    fn flags_that_are_off_are_not_published() {
-        let tags = published_tags(&json!({"nofailover": false, "nosync": true, "zone": "a"}));
-        assert_eq!(Value::Object(tags), json!({"nosync": true, "zone": "a"}));
     }
 }

@@ -66,6 +66,8 @@ pub struct Memory {
     pub copied: bool,
     /// Stopped data was made fit to follow this member.
     pub ready_behind: Option<MemberName>,
+    /// Copies that failed since the last one that did not.
+    pub failed_copies: u32,
     /// Attempts to come back that failed since the last success.
     pub failed_rejoins: u32,
     /// Starts that failed, or were followed by an end within seconds, since the server last ran well.
@@ -262,8 +264,8 @@ impl Memory {
         let (Local::Primary(facts) | Local::Standby(facts)) = look.local else { return };
         let claimed: BTreeSet<String> = look.cluster.members.keys().map(MemberName::slot_name).collect();
         let known = std::mem::take(&mut self.unclaimed_slots);
-        let unclaimed = facts.slots.difference(&claimed).map(|slot| (slot.clone(), known.get(slot).copied().unwrap_or(look.now)));
-        self.unclaimed_slots = unclaimed.collect();
+        let unclaimed = facts.slots.keys().filter(|slot| !claimed.contains(*slot));
+        self.unclaimed_slots = unclaimed.map(|slot| (slot.clone(), known.get(slot).copied().unwrap_or(look.now))).collect();
     }
 
     /// The new synchronous standbys have to confirm this position before the DCS may rely on them.
@@ -284,7 +286,8 @@ impl Memory {
                 self.ready_behind = Some(leader);
             }
             (_, TaskEnd::Copied(leader)) => {
-                *self = Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, ..std::mem::take(self) };
+                *self =
+                    Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, failed_copies: 0, ..std::mem::take(self) };
                 self.ready_behind = Some(leader);
                 self.bringing_up.get_or_insert_default();
             }
@@ -311,6 +314,9 @@ impl Memory {
         }
         if kind == Task::Initialize {
             self.holds_initialize = false;
+        }
+        if kind == Task::Clone {
+            self.failed_copies = self.failed_copies.saturating_add(1);
         }
         if kind == Task::Rejoin && source_answered {
             self.failed_rejoins += 1;

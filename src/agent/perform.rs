@@ -17,6 +17,7 @@ use crate::{
     dcs::{
         Dcs,
         snapshot::{Initialize, MemberData, StatusKey},
+        tags,
     },
     model::{MemberName, SystemId},
     postgres::{
@@ -124,7 +125,9 @@ impl Shell {
             Action::Follow(leader) => self.follow(leader.as_ref()).await?,
             Action::Clone(leader) => {
                 let source = self.address_of(&leader)?;
-                let copy = self.tools().copy(leader, source, self.cluster_system(), self.settings.use_slots);
+                // Only the leader has a slot for who is not there yet; it keeps what comes after the copy of anybody else too.
+                let slots = self.slot().is_some() && view.cluster.leader.as_ref() == Some(&leader);
+                let copy = self.tools().copy(leader, source, self.cluster_system(), slots);
                 self.begin(Task::Clone, copy);
             }
             Action::Rejoin(leader) => self.rejoin(leader, view)?,
@@ -185,6 +188,12 @@ impl Shell {
                 let session = self.server.session().await?;
                 for member in members {
                     session.ensure_slot(&member.slot_name()).await?;
+                }
+            }
+            Action::AdvanceSlots(slots) => {
+                let session = self.server.session().await?;
+                for (slot, position) in slots {
+                    session.advance_slot(&slot, position).await?;
                 }
             }
             Action::DropSlots(slots) => {
@@ -309,7 +318,7 @@ impl Shell {
             disk_full: self.memory.disk_full,
             may_restore: command("restore_command").is_some(),
             may_rewind: self.settings.use_pg_rewind,
-            slots: self.settings.use_slots,
+            slots: self.slot().is_some(),
             known_diverged: self.memory.diverged,
             failures: self.memory.failed_rejoins,
         };
@@ -394,7 +403,8 @@ impl Shell {
     }
 
     fn slot(&self) -> Option<String> {
-        self.settings.use_slots.then(|| self.config.name.slot_name())
+        let streams = self.settings.use_slots && !tags::nostream(&self.config.tags);
+        streams.then(|| self.config.name.slot_name())
     }
 
     pub(super) fn address_of(&self, member: &MemberName) -> Result<Address, Failure> {

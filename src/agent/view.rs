@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dcs::snapshot::Snapshot,
+    dcs::{snapshot::Snapshot, tags::Tags},
     model::{HistoryLine, Lsn, MemberName, Term, Timeline},
     postgres::control_data::ControlData,
     spec::settings::Settings,
@@ -28,8 +28,8 @@ pub struct View {
     pub me: MemberName,
     /// The dynamic configuration in force.
     pub settings: Settings,
-    /// This member must not become leader.
-    pub nofailover: bool,
+    /// This member's tags.
+    pub tags: Tags,
     /// This member may initialise a new cluster.
     pub may_initialize: bool,
     /// The agent was told to end.

@@ -32,6 +32,8 @@ pub struct Settings {
     pub retry_timeout: Duration,
     /// Bytes that a candidate may lack of the leader's last known position.
     pub maximum_lag_on_failover: u64,
+    /// Bytes that a synchronous standby may be behind the furthest one before commits wait for others; `None`: any number.
+    pub maximum_lag_on_syncnode: Option<u64>,
     /// How long a crashed primary may take to come back before somebody else takes over.
     pub primary_start_timeout: Duration,
     /// How long the slot of an absent member is kept.
@@ -64,6 +66,7 @@ impl Default for Settings {
             loop_wait: Duration::from_secs(10),
             retry_timeout: Duration::from_secs(10),
             maximum_lag_on_failover: 1 << 20,
+            maximum_lag_on_syncnode: None,
             primary_start_timeout: Duration::from_secs(300),
             member_slots_ttl: Duration::from_secs(1800),
             synchronous_mode: SyncMode::Off,
@@ -93,6 +96,7 @@ impl Settings {
             loop_wait: seconds("loop_wait", default.loop_wait, 1),
             retry_timeout: seconds("retry_timeout", default.retry_timeout, 1),
             maximum_lag_on_failover: number(&config["maximum_lag_on_failover"]).unwrap_or(default.maximum_lag_on_failover),
+            maximum_lag_on_syncnode: number(&config["maximum_lag_on_syncnode"]).filter(|bytes| *bytes > 0),
             primary_start_timeout: seconds(
                 if config["primary_start_timeout"].is_null() { "master_start_timeout" } else { "primary_start_timeout" },
                 default.primary_start_timeout,

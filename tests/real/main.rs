@@ -23,4 +23,5 @@ mod slow_store;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
+mod tags;
 mod writer;

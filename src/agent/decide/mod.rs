@@ -1,6 +1,7 @@
 //! What to do next: one pure function of the view. No clock, no I/O, no randomness, ordered collections only.
 
 mod bootstrap;
+mod cascade;
 mod failsafe;
 mod leader;
 mod pause;
@@ -77,7 +78,7 @@ fn rules(view: &View) -> Decision {
 
         (Local::Silent { since }, Lock::Mine { .. }) => recovery::silent_leader(view, *since),
         (Local::Silent { .. }, Lock::Unknown { until: Some(until) }) => failsafe::lead_on(view, *until),
-        (Local::Silent { .. }, Lock::Other(leader)) => recovery::silent_standby(leader),
+        (Local::Silent { .. }, Lock::Other(leader)) => recovery::silent_standby(view, leader),
         (Local::Silent { .. }, _) => Decision::wait(Reason::WaitingForServer),
 
         (Local::Primary(server), Lock::Mine { .. }) => leader::lead(view, server),

@@ -8,7 +8,7 @@ use crate::{
         reason::Reason,
         view::{Peer, ServerFacts, View},
     },
-    dcs::snapshot::FailoverKey,
+    dcs::{snapshot::FailoverKey, tags},
     model::{Lsn, MemberName, Timeline},
 };
 
@@ -75,7 +75,7 @@ pub fn asked_to_hand_over(view: &View, server: &ServerFacts, request: &FailoverK
 
 /// It streams and, under synchronous replication, has what was acknowledged.
 pub fn may_succeed(view: &View, server: &ServerFacts, name: &MemberName) -> bool {
-    let tagged = view.cluster.members.get(name).is_none_or(|m| m.has_tag("nofailover"));
+    let tagged = view.cluster.members.get(name).is_none_or(|m| tags::nofailover(&m.tags));
     let streams = server.standbys.iter().any(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name.as_str()));
     !tagged && streams && (!view.sync_active() || view.cluster.sync.votes(name.as_str()))
 }

@@ -14,17 +14,21 @@ use crate::{
         reason::Reason,
         view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, Trouble, View, Wishes},
     },
-    dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState, TimelineKey},
+    dcs::{
+        snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState, TimelineKey},
+        tags::Tags,
+    },
     model::{Lsn, MemberName, SystemId, Term, Timeline},
     postgres::{
         control_data::{ClusterState, ControlData},
-        sql::StandbyFacts,
+        sql::{SlotFacts, StandbyFacts},
     },
     spec::settings::Settings,
     sys::clock::Moment,
 };
 
 mod space;
+mod tags;
 mod timelines;
 
 const SYSTEM: SystemId = SystemId(7_000_000_001);
@@ -53,8 +57,13 @@ pub(super) fn server(in_recovery: bool) -> ServerFacts {
         primary_conninfo: String::new(),
         synchronous_standby_names: String::new(),
         standbys: Vec::new(),
-        slots: if in_recovery { BTreeSet::new() } else { ["b", "c"].map(str::to_owned).into() },
+        slots: if in_recovery { BTreeMap::new() } else { slots(&["b", "c"]) },
+        has_archive: false,
     }
+}
+
+fn slots(names: &[&str]) -> BTreeMap<String, SlotFacts> {
+    names.iter().map(|n| ((*n).to_owned(), SlotFacts { active: true, restart_lsn: Some(Lsn(900)) })).collect()
 }
 
 pub(super) fn streaming(names: &[&str], flushed: u64) -> Vec<StandbyFacts> {
@@ -119,7 +128,7 @@ pub(super) fn view(local: Local, lock: Lock) -> View {
         now: NOW,
         me: name("a"),
         settings,
-        nofailover: false,
+        tags: Tags::new(),
         may_initialize: true,
         stopping: false,
         cluster,
@@ -306,7 +315,7 @@ fn a_voter_is_fenced_before_it_asks_claims_or_waits_for_others() {
         let mut behind = quorum(racing(&[("b", Peer::Silent), ("c", standby_peer(2000))]), 1);
         behind.vote = vote;
         assert!(fences(&behind), "{vote:?}");
-        asking.nofailover = true;
+        asking.tags.insert("nofailover".into(), json!(true));
         assert!(fences(&asking), "it votes although it may not lead");
         asking.task = Some(Task::CompareHistories);
         assert!(fences(&asking), "a comparison with a leader that is gone keeps nobody waiting");
@@ -700,7 +709,7 @@ fn a_leader_that_ends_hands_over_first() {
 fn slots_that_nobody_claims_are_dropped_in_time() {
     let mut view = leading(&["b", "c"], 1000);
     let Local::Primary(facts) = &mut view.local else { unreachable!() };
-    facts.slots.insert("gone".into());
+    facts.slots.extend(slots(&["gone"]));
     let drop = Action::DropSlots(BTreeSet::from(["gone".to_owned()]));
     view.memory.unclaimed_slots = BTreeMap::from([("gone".to_owned(), NOW.minus(Duration::from_secs(1799)))]);
     assert!(!decide(&view).actions.contains(&drop), "its member may come back");
@@ -710,7 +719,7 @@ fn slots_that_nobody_claims_are_dropped_in_time() {
 
 #[test]
 fn a_former_leader_keeps_no_slots_for_others() {
-    let facts = ServerFacts { slots: ["b", "c", "mine"].map(str::to_owned).into(), ..server(true) };
+    let facts = ServerFacts { slots: slots(&["b", "c", "mine"]), ..server(true) };
     let drop = Action::DropSlots(["b", "c"].map(str::to_owned).into());
     assert_eq!(decide(&view(Local::Standby(facts), other())).actions, [Action::Follow(Some(name("b"))), drop]);
 }
