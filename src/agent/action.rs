@@ -76,6 +76,10 @@ pub enum Action {
     ReserveTimeline(Timeline),
     /// Note in the DCS that the leader writes this timeline.
     RecordTimeline(Timeline),
+    /// Ask the user's program whether this member may be promoted.
+    RunPrePromote,
+    /// Give up the work that runs.
+    CancelTask,
     /// Make the standby a primary, on the timeline that was reserved.
     Promote,
     /// Do not start PostgreSQL in place again: it has had its time.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::hooks::Hooks;
 use crate::{
     dcs::{DcsConfig, tags},
     model::{MemberName, Secret},
@@ -56,6 +57,8 @@ pub struct AgentConfig {
     pub pg_hba: Option<Vec<String>>,
     /// The first dynamic configuration; `None`: this member never initialises a cluster.
     pub bootstrap: Option<Bootstrap>,
+    /// Programs of the user's to run at turning points.
+    pub hooks: Hooks,
     /// Tags, as published.
     pub tags: Map<String, Value>,
 }
@@ -211,8 +214,9 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let rewind = has_rewind.then(|| reader.role("postgresql.authentication.rewind", "rewinder"));
     refuse_foreign_copies(&mut reader);
     let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
-    let wrong_tags = tags::mistakes(reader.at("tags"), name.as_ref());
-    reader.mistakes.extend(wrong_tags);
+    let mut wrong = tags::mistakes(reader.at("tags"), name.as_ref());
+    let hooks = Hooks::read(reader.at("postgresql"), &mut wrong);
+    reader.mistakes.extend(wrong);
     let tags = reader.at("tags").as_object().map(tags::published).unwrap_or_default();
     let pg_hba = settings::lines(reader.at("postgresql.pg_hba"));
     match (name, dcs, reader.mistakes) {
@@ -231,6 +235,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             parameters,
             pg_hba,
             bootstrap,
+            hooks,
             tags,
         }),
         (_, _, mistakes) => Err(mistakes),

@@ -86,6 +86,10 @@ pub struct Memory {
     pub unclaimed_slots: BTreeMap<String, Moment>,
     /// A replaced data directory is still there.
     pub has_old_data: bool,
+    /// `pre_promote` has succeeded since this member took the leader key.
+    pub pre_promote_passed: bool,
+    /// `pre_promote` has failed: the leader key is left to others until then.
+    pub stays_back_until: Option<Moment>,
     /// Nothing that failed is begun again before this.
     pub retry_at: Option<Moment>,
     /// A server is brought up because somebody asked for it; over as soon as one answers that is not the former.
@@ -178,6 +182,13 @@ pub enum TaskEnd {
     WalGone,
     /// The standby has WAL that its leader does not have.
     Diverged,
+    /// The user's program has nothing against a promotion.
+    MayPromote,
+    /// The user's program does not want this member promoted: not for so long.
+    MustNotPromote {
+        /// How long somebody else has the chance.
+        back_off: Duration,
+    },
     /// The server accepts writes from this position on.
     Promoted(Lsn),
 }
@@ -205,6 +216,9 @@ impl Memory {
         if matches!(look.local, Local::Primary(_) | Local::Standby(_)) {
             self.start_fault = None;
         }
+        // Whoever gets the key again asks again.
+        self.pre_promote_passed &=
+            matches!(look.lock, Lock::Mine { .. } | Lock::Unknown { .. }) && !matches!(look.local, Local::Primary(_));
         self.look_at_server(look.local);
     }
 
@@ -291,6 +305,8 @@ impl Memory {
                 self.ready_behind = Some(leader);
                 self.bringing_up.get_or_insert_default();
             }
+            (_, TaskEnd::MayPromote) => self.pre_promote_passed = true,
+            (_, TaskEnd::MustNotPromote { back_off }) => self.stays_back_until = Some(now + back_off),
             (_, TaskEnd::Diverged) => self.diverged = true,
             (_, TaskEnd::WalGone) => self.wal_gone = true,
             // Nothing is wrong, and it does not stream: looking again at once would find the same.

@@ -39,6 +39,7 @@ impl Shell {
             me: self.config.name.clone(),
             settings: self.settings.clone(),
             tags: self.config.tags.clone(),
+            pre_promote: self.config.hooks.pre_promote.is_some(),
             may_initialize: self.config.bootstrap.is_some(),
             stopping: self.stopping,
             cluster: self.cluster.clone(),

@@ -139,6 +139,14 @@ impl Shell {
                     self.begin(Task::CompareHistories, compare);
                 }
             }
+            Action::RunPrePromote => {
+                let ask = self.tools().pre_promote(self.settings.ttl);
+                self.begin(Task::PrePromote, ask);
+            }
+            Action::CancelTask => {
+                self.task = None;
+                return Ok(Flow::LookAgain);
+            }
             Action::ReserveTimeline(least) => return self.reserve_timeline(least, view).await,
             Action::RecordTimeline(begun) => self.record_timeline(begun).await?,
             Action::Promote => {
@@ -153,7 +161,7 @@ impl Shell {
                 self.begin(Task::Promote, promote);
             }
             Action::GiveUpStarting => self.memory.failed_starts = u32::MAX,
-            Action::StopServer(how) => self.stop_server(how).await?,
+            Action::StopServer(how) => self.stop_server(how, view).await?,
             Action::HandOver => {
                 self.memory.stopped_by_us(self.server_start());
                 let hand_over = self.tools().hand_over();
@@ -328,7 +336,7 @@ impl Shell {
         Ok(())
     }
 
-    async fn stop_server(&mut self, how: Stop) -> Result<(), PostgresError> {
+    async fn stop_server(&mut self, how: Stop, view: &View) -> Result<(), PostgresError> {
         let mode = match how {
             Stop::Fast => StopMode::Fast,
             Stop::Immediate => StopMode::Immediate,
@@ -339,6 +347,12 @@ impl Shell {
             self.let_go();
         }
         self.memory.stopped_by_us(self.server_start());
+        // Only where time does no harm: a primary that has lost its lease is stopped at once.
+        let in_good_order = how == Stop::Fast && matches!(view.local, Local::Standby(_)) && !self.server.is_stopping();
+        if in_good_order && self.config.hooks.before_stop.is_some() {
+            self.task = Some(Running { kind: Task::Stop, handle: tokio::task::spawn_local(self.tools().stop_standby()) });
+            return Ok(());
+        }
         self.server.stop(mode).await
     }
 
@@ -449,7 +463,9 @@ impl Shell {
         let base = self.base_settings();
         let wanted = ServerSettings { parameters: base.parameters, hba: base.hba, ..present };
         if self.configured.as_ref() != Some(&wanted) {
-            self.server.configure(&wanted).await?;
+            if self.server.configure(&wanted).await? {
+                self.tell_of_reload();
+            }
             self.configured = Some(wanted);
         }
         Ok(())

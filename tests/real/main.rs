@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on panics, and one that is skipped says so")]
 
 mod agents;
+mod callbacks;
 mod calm;
 mod cluster;
 mod coming_back;

@@ -98,6 +98,15 @@ pub fn missing_slots(members: BTreeSet<MemberName>, server: &ServerFacts) -> Opt
 
 /// The leader key is ours and the server is a standby: promote it, in an order that loses nothing at any point.
 pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
+    // Before anything is changed for the promotion: after a no, somebody else may lead at once.
+    if view.stays_back() {
+        // Whoever was wanted is not, and nobody should wait for it.
+        let action = if view.cluster.failover.is_some() { Action::ClearFailover } else { Action::ReleaseLeader };
+        return Decision::act([action], Reason::PrePromoteFailed);
+    }
+    if view.pre_promote && !view.memory.pre_promote_passed {
+        return Decision::act([Action::RunPrePromote], Reason::PreparingPromotion);
+    }
     // First the DCS: from here on whoever succeeds this member is elected by those who will confirm its commits.
     if let Some(voters) = sync::voters_before_promotion(view).filter(|voters| view.cluster.sync != *voters) {
         return Decision::act([Action::PutSync(voters)], Reason::PreparingPromotion);

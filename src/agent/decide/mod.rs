@@ -4,6 +4,7 @@ mod bootstrap;
 mod cascade;
 mod failsafe;
 mod leader;
+pub mod notices;
 mod pause;
 mod race;
 mod recovery;
@@ -117,6 +118,9 @@ fn while_task_runs(view: &View, task: Task) -> Decision {
     match (&view.local, &view.lock) {
         (Local::Primary(_) | Local::Silent { .. }, Lock::Other(holder)) if leads => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })
+        }
+        (_, Lock::Other(_) | Lock::Free) if task == Task::PrePromote => {
+            Decision::act([Action::CancelTask], Reason::LostTheLock { holder: None })
         }
         (Local::Standby(_), Lock::Other(_) | Lock::Free) if task == Task::Promote => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: None })

@@ -79,6 +79,9 @@ fn lacks_its_fence(view: &View) -> bool {
 
 /// What keeps this member out whatever the others say.
 fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
+    if view.stays_back() {
+        return Some(Decision::wait_briefly(Reason::PrePromoteFailed, RETRY));
+    }
     if tags::nofailover(&view.tags) {
         return Some(Decision::wait(Reason::NotAllowedToLead));
     }

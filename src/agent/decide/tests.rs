@@ -27,6 +27,7 @@ use crate::{
     sys::clock::Moment,
 };
 
+mod notices;
 mod space;
 mod tags;
 mod timelines;
@@ -129,6 +130,7 @@ pub(super) fn view(local: Local, lock: Lock) -> View {
         me: name("a"),
         settings,
         tags: Tags::new(),
+        pre_promote: false,
         may_initialize: true,
         stopping: false,
         cluster,
