@@ -104,6 +104,8 @@ pub enum Action {
     ClearFailover,
     /// Make sure that these members have slots.
     EnsureSlots(BTreeSet<MemberName>),
+    /// Make sure that these slots, which are nobody's in particular, exist.
+    EnsureKeptSlots(BTreeSet<String>),
     /// Let these slots, which nobody streams through, release the WAL before these positions.
     AdvanceSlots(BTreeMap<String, Lsn>),
     /// Drop slots of members that have been away too long.

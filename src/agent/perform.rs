@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     action::{Action, PgSync, Stop},
-    decide::names_at_start,
+    decide::{leader_status, names_at_start},
     guard::StopMode,
     memory::TaskEnd,
     peers,
@@ -196,6 +196,12 @@ impl Shell {
                 let session = self.server.session().await?;
                 for member in members {
                     session.ensure_slot(&member.slot_name()).await?;
+                }
+            }
+            Action::EnsureKeptSlots(slots) => {
+                let session = self.server.session().await?;
+                for slot in slots {
+                    session.ensure_slot(&slot).await?;
                 }
             }
             Action::AdvanceSlots(slots) => {
@@ -394,7 +400,7 @@ impl Shell {
 
     async fn put_status(&mut self, view: &View) -> Result<(), Failure> {
         let Local::Primary(facts) = &view.local else { return Ok(()) };
-        let status = StatusKey { optime: facts.position, ..StatusKey::default() };
+        let status = leader_status(view, facts);
         if self.cluster.status != status {
             self.dcs.put_status(&self.config.name, &status).await?;
         }

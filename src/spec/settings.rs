@@ -1,9 +1,14 @@
 //! The dynamic configuration kept in the DCS (Patroni's `/config`), with defaults for what is absent.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::slots::{self, IgnoredSlot};
 
 /// A century: nothing that is longer can be meant, and sums of such times still fit.
 const LONGEST: u64 = 100 * 365 * 24 * 3600;
@@ -38,6 +43,10 @@ pub struct Settings {
     pub primary_start_timeout: Duration,
     /// How long the slot of an absent member is kept.
     pub member_slots_ttl: Duration,
+    /// Physical slots that outlive whoever leads.
+    pub permanent_slots: BTreeSet<String>,
+    /// Slots that are left alone.
+    pub ignore_slots: Vec<IgnoredSlot>,
     /// See [`SyncMode`].
     pub synchronous_mode: SyncMode,
     /// How many standbys have to confirm a commit.
@@ -69,6 +78,8 @@ impl Default for Settings {
             maximum_lag_on_syncnode: None,
             primary_start_timeout: Duration::from_secs(300),
             member_slots_ttl: Duration::from_secs(1800),
+            permanent_slots: BTreeSet::new(),
+            ignore_slots: Vec::new(),
             synchronous_mode: SyncMode::Off,
             synchronous_node_count: 1,
             synchronous_mode_strict: false,
@@ -103,6 +114,8 @@ impl Settings {
                 0,
             ),
             member_slots_ttl: seconds("member_slots_ttl", default.member_slots_ttl, 0),
+            permanent_slots: slots::permanent(config),
+            ignore_slots: slots::ignored(config),
             synchronous_mode: sync_mode(&config["synchronous_mode"]),
             synchronous_node_count: number(&config["synchronous_node_count"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1),
             synchronous_mode_strict: flag(&config["synchronous_mode_strict"]).unwrap_or(false),

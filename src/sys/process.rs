@@ -122,7 +122,9 @@ impl Run {
         command.args(&self.arguments);
         if let Some(prefix) = self.withheld {
             let ours = std::env::vars_os().map(|(name, _)| name);
-            ours.filter(|name| name.to_string_lossy().starts_with(prefix)).for_each(|name| drop(command.env_remove(name)));
+            ours.filter(|name| name.to_string_lossy().starts_with(prefix)).for_each(|name| {
+                command.env_remove(name);
+            });
         }
         command.envs(self.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         if let Some(directory) = &self.directory {

@@ -12,20 +12,20 @@ use crate::support::wait_until;
 
 /// A program beside the member's data, and the file it writes to.
 fn program(node: &Node, name: &str, body: &str) -> PathBuf {
-    let path = node.place(name);
+    let path = node.path(name);
     fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
 
 fn recording(node: &Node) -> serde_json::Value {
-    let command = program(node, "told.sh", &format!("echo \"$@ ${{PATRONI_X:-}}\" >> {0}; echo told $1", node.place("told").display()));
+    let command = program(node, "told.sh", &format!("echo \"$@ ${{PATRONI_X:-}}\" >> {0}; echo told $1", node.path("told").display()));
     let callbacks = ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"].map(|event| (event.to_owned(), json!(command)));
     json!({"postgresql": {"callbacks": serde_json::Map::from_iter(callbacks)}})
 }
 
 fn told(node: &Node) -> Vec<String> {
-    let text = fs::read_to_string(node.place("told")).unwrap_or_default();
+    let text = fs::read_to_string(node.path("told")).unwrap_or_default();
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
 

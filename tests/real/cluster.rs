@@ -329,11 +329,6 @@ impl Node {
         }
     }
 
-    /// A place beside the member's data.
-    pub fn place(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }

@@ -18,6 +18,7 @@ mod memory;
 mod network;
 mod operations;
 mod partitions;
+mod permanent_slots;
 mod refusals;
 mod rest_api;
 mod slow_store;

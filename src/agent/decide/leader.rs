@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    cascade, failsafe, space,
+    cascade, failsafe, kept_slots, space,
     switchover::{self, Timing},
     sync, timelines,
 };
@@ -81,9 +81,9 @@ fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
     if !advances.is_empty() {
         actions.push(Action::AdvanceSlots(advances));
     }
-    let unclaimed = view.memory.unclaimed_slots.iter().filter(|(_, since)| view.now.since(**since) > view.settings.member_slots_ttl);
+    actions.extend(kept_slots::missing(view, server));
     let unused = cascade::never_streaming(view).map(MemberName::slot_name).filter(|slot| server.slots.contains_key(slot));
-    let stale: BTreeSet<String> = unclaimed.map(|(slot, _)| slot.clone()).chain(unused).collect();
+    let stale: BTreeSet<String> = kept_slots::stale(view).into_iter().chain(unused).collect();
     if !stale.is_empty() {
         actions.push(Action::DropSlots(stale));
     }
@@ -129,7 +129,8 @@ pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
     }
     // Slots first, so that nobody who re-connects finds its WAL recycled.
     let slots = missing_slots(cascade::slots_of_leader(view), server).filter(|_| view.settings.use_slots);
-    Decision::act(slots.into_iter().chain([Action::Promote]), Reason::Promoting)
+    let kept = kept_slots::missing(view, server);
+    Decision::act(slots.into_iter().chain(kept).chain([Action::Promote]), Reason::Promoting)
 }
 
 /// A primary while nobody holds the leader key: at the end of a bootstrap, after the DCS lost its content, or after the key expired.

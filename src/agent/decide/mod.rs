@@ -3,6 +3,7 @@
 mod bootstrap;
 mod cascade;
 mod failsafe;
+mod kept_slots;
 mod leader;
 pub mod notices;
 mod pause;
@@ -26,6 +27,7 @@ use crate::agent::{
 };
 
 pub use failsafe::circle;
+pub use kept_slots::status as leader_status;
 pub use sync::{is_safe, names_at_start};
 
 /// Decides.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{cascade, leader::missing_slots, space};
+use super::{cascade, kept_slots, leader::missing_slots, space};
 use crate::{
     agent::view::View,
     agent::{
@@ -54,8 +54,13 @@ fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
     }
     let behind = cascade::slots_of_standby(view);
     let left: BTreeSet<String> = view.others().filter(|name| !behind.contains(*name)).map(MemberName::slot_name).collect();
-    let left: BTreeSet<String> = left.into_iter().filter(|slot| server.slots.contains_key(slot)).collect();
-    let mut actions: Vec<Action> = missing_slots(behind, server).into_iter().collect();
+    let unused = left.into_iter().filter(|slot| server.slots.contains_key(slot) && !view.settings.permanent_slots.contains(slot));
+    let left: BTreeSet<String> = unused.chain(kept_slots::stale(view)).collect();
+    let mut actions: Vec<Action> = missing_slots(behind, server).into_iter().chain(kept_slots::missing(view, server)).collect();
+    let advances = kept_slots::advances(view, server);
+    if !advances.is_empty() {
+        actions.push(Action::AdvanceSlots(advances));
+    }
     if !left.is_empty() {
         actions.push(Action::DropSlots(left));
     }

@@ -27,6 +27,7 @@ use crate::{
     sys::clock::Moment,
 };
 
+mod kept_slots;
 mod notices;
 mod space;
 mod tags;
