@@ -39,6 +39,8 @@ pub struct Settings {
     pub maximum_lag_on_failover: u64,
     /// Bytes that a synchronous standby may be behind the furthest one before commits wait for others; `None`: any number.
     pub maximum_lag_on_syncnode: Option<u64>,
+    /// How many past timelines the DCS keeps; 0: all.
+    pub max_timelines_history: usize,
     /// How long a crashed primary may take to come back before somebody else takes over.
     pub primary_start_timeout: Duration,
     /// How long the slot of an absent member is kept.
@@ -76,6 +78,7 @@ impl Default for Settings {
             retry_timeout: Duration::from_secs(10),
             maximum_lag_on_failover: 1 << 20,
             maximum_lag_on_syncnode: None,
+            max_timelines_history: 0,
             primary_start_timeout: Duration::from_secs(300),
             member_slots_ttl: Duration::from_secs(1800),
             permanent_slots: BTreeSet::new(),
@@ -107,6 +110,7 @@ impl Settings {
             loop_wait: seconds("loop_wait", default.loop_wait, 1),
             retry_timeout: seconds("retry_timeout", default.retry_timeout, 1),
             maximum_lag_on_failover: number(&config["maximum_lag_on_failover"]).unwrap_or(default.maximum_lag_on_failover),
+            max_timelines_history: number(&config["max_timelines_history"]).and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
             maximum_lag_on_syncnode: number(&config["maximum_lag_on_syncnode"]).filter(|bytes| *bytes > 0),
             primary_start_timeout: seconds(
                 if config["primary_start_timeout"].is_null() { "master_start_timeout" } else { "primary_start_timeout" },

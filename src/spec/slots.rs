@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn physical_slots_are_kept_and_the_rest_is_a_mistake() {
         let slots = json!({"backup": {"type": "physical"}, "plain": null, "other": {}, "Odd": {}, "feed": {"type": "logical", "database": "d", "plugin": "p"}});
-        let config = json!({ "slots": slots.clone() });
+        let config = json!({ "slots": slots });
         assert_eq!(permanent(&config), ["backup", "other", "plain"].map(str::to_owned).into());
-        let mistakes = mistakes("slots", &slots);
+        let mistakes = mistakes("slots", &config["slots"]);
         assert_eq!(mistakes.iter().map(|m| m.path.as_str()).collect::<Vec<_>>(), ["slots.Odd", "slots.feed"]);
         assert!(mistakes[1].problem.contains("PostgreSQL 17"), "{mistakes:?}");
     }
