@@ -2,7 +2,6 @@
 
 pub mod action;
 mod answers;
-mod callbacks;
 pub mod config;
 mod configure;
 pub mod decide;
@@ -11,7 +10,6 @@ mod dynamic;
 mod failsafe;
 mod fence;
 pub mod guard;
-pub mod hooks;
 pub mod in_doubt;
 pub mod lease;
 pub mod memory;

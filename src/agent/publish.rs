@@ -157,11 +157,7 @@ fn facts_of(view: &View) -> Option<&ServerFacts> {
 }
 
 fn replication_state(facts: &ServerFacts) -> Option<String> {
-    match (facts.in_recovery, facts.streaming, facts.has_archive) {
-        (true, true, _) => Some("streaming".to_owned()),
-        (true, false, true) => Some("in archive recovery".to_owned()),
-        _ => None,
-    }
+    (facts.in_recovery && facts.streaming).then(|| "streaming".to_owned())
 }
 
 fn wall_clock() -> u64 {

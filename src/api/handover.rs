@@ -4,10 +4,7 @@ use serde_json::Value;
 
 use super::{NodeStatus, request::parse_moment};
 use crate::{
-    dcs::{
-        snapshot::{FailoverKey, PgState, Snapshot},
-        tags,
-    },
+    dcs::snapshot::{FailoverKey, PgState, Snapshot},
     model::MemberName,
     spec::settings::SyncMode,
 };
@@ -123,7 +120,7 @@ fn obstacle(kind: HandoverKind, leader: Option<&str>, candidate: Option<&str>, s
 }
 
 fn may_lead(cluster: &Snapshot, name: &MemberName) -> bool {
-    cluster.members.get(name).is_some_and(|data| data.state == PgState::Running && !tags::nofailover(&data.tags))
+    cluster.members.get(name).is_some_and(|data| data.state == PgState::Running && !data.has_tag("nofailover"))
 }
 
 /// What became of a request, judged by the cluster `before` it was written and `now`.

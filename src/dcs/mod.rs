@@ -4,7 +4,6 @@ mod config;
 mod etcd;
 pub mod keys;
 pub mod snapshot;
-pub mod tags;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -10,10 +10,7 @@ use crate::{
         reason::Reason,
         view::{ServerFacts, View},
     },
-    dcs::{
-        snapshot::{MemberRole, PgState},
-        tags,
-    },
+    dcs::snapshot::{MemberRole, PgState},
     model::MemberName,
 };
 
@@ -33,7 +30,7 @@ pub fn give_up(view: &View) -> Option<Decision> {
         view.cluster
             .members
             .get(name)
-            .is_some_and(|m| m.state == PgState::Running && m.role == MemberRole::Replica && !tags::nofailover(&m.tags))
+            .is_some_and(|m| m.state == PgState::Running && m.role == MemberRole::Replica && !m.has_tag("nofailover"))
     };
     let admitted = |name: &MemberName| !view.sync_active() || view.cluster.sync.votes(name.as_str());
     let somebody = view.memory.disk_full && view.others().any(|name| runs(name) && admitted(name) && has_room(view, name));
