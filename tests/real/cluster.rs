@@ -306,6 +306,29 @@ impl Node {
         (status.code().unwrap_or(-1), text)
     }
 
+    /// Changes the configuration file, mapping by mapping, and lets a running agent read it again.
+    pub fn reconfigure(&self, patch: &Value) {
+        fn merge(into: &mut Value, patch: &Value) {
+            let Value::Object(changes) = patch else {
+                *into = patch.clone();
+                return;
+            };
+            if !into.is_object() {
+                *into = json!({});
+            }
+            for (key, change) in changes {
+                merge(&mut into[key], change);
+            }
+        }
+        let path = self.dir.join("agent.yml");
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        merge(&mut config, patch);
+        fs::write(path, config.to_string()).unwrap();
+        if self.guard.is_some() {
+            send(self.agent_pid(), Signal::HUP);
+        }
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on panics, and one that is skipped says so")]
 
 mod agents;
+mod callbacks;
 mod calm;
 mod cluster;
 mod coming_back;
@@ -17,10 +18,12 @@ mod memory;
 mod network;
 mod operations;
 mod partitions;
+mod permanent_slots;
 mod refusals;
 mod rest_api;
 mod slow_store;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
+mod tags;
 mod writer;
