@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{reason::Reason, wish::Refusal};
 use crate::{
     dcs::snapshot::SyncState,
-    model::{MemberName, SystemId, Timeline},
+    model::{Lsn, MemberName, SystemId, Timeline},
 };
 
 /// What to do and why.
@@ -76,6 +76,10 @@ pub enum Action {
     ReserveTimeline(Timeline),
     /// Note in the DCS that the leader writes this timeline.
     RecordTimeline(Timeline),
+    /// Ask the user's program whether this member may be promoted.
+    RunPrePromote,
+    /// Give up the work that runs.
+    CancelTask,
     /// Make the standby a primary, on the timeline that was reserved.
     Promote,
     /// Do not start PostgreSQL in place again: it has had its time.
@@ -100,6 +104,10 @@ pub enum Action {
     ClearFailover,
     /// Make sure that these members have slots.
     EnsureSlots(BTreeSet<MemberName>),
+    /// Make sure that these slots, which are nobody's in particular, exist.
+    EnsureKeptSlots(BTreeSet<String>),
+    /// Let these slots, which nobody streams through, release the WAL before these positions.
+    AdvanceSlots(BTreeMap<String, Lsn>),
     /// Drop slots of members that have been away too long.
     DropSlots(BTreeSet<String>),
     /// Write a checkpoint, so that the control file names the new timeline.

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::hooks::Hooks;
 use crate::{
-    dcs::DcsConfig,
+    dcs::{DcsConfig, tags},
     model::{MemberName, Secret},
     postgres::{
         Address, Credentials, Installation,
@@ -56,6 +57,8 @@ pub struct AgentConfig {
     pub pg_hba: Option<Vec<String>>,
     /// The first dynamic configuration; `None`: this member never initialises a cluster.
     pub bootstrap: Option<Bootstrap>,
+    /// Programs of the user's to run at turning points.
+    pub hooks: Hooks,
     /// Tags, as published.
     pub tags: Map<String, Value>,
 }
@@ -211,7 +214,10 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let rewind = has_rewind.then(|| reader.role("postgresql.authentication.rewind", "rewinder"));
     refuse_foreign_copies(&mut reader);
     let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
-    let tags = published_tags(reader.at("tags"));
+    let mut wrong = tags::mistakes(reader.at("tags"), name.as_ref());
+    let hooks = Hooks::read(reader.at("postgresql"), &mut wrong);
+    reader.mistakes.extend(wrong);
+    let tags = reader.at("tags").as_object().map(tags::published).unwrap_or_default();
     let pg_hba = settings::lines(reader.at("postgresql.pg_hba"));
     match (name, dcs, reader.mistakes) {
         (Some(name), Some(dcs), mistakes) if mistakes.is_empty() => Ok(AgentConfig {
@@ -229,6 +235,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             parameters,
             pg_hba,
             bootstrap,
+            hooks,
             tags,
         }),
         (_, _, mistakes) => Err(mistakes),
@@ -336,14 +343,6 @@ fn init_options(value: &Value) -> Vec<String> {
     }
 }
 
-/// Patroni publishes its five well-known flags only when they are set.
-fn published_tags(value: &Value) -> Map<String, Value> {
-    const FLAGS: &[&str] = &["clonefrom", "nofailover", "noloadbalance", "nosync", "nostream"];
-    let Some(map) = value.as_object() else { return Map::new() };
-    let unset = |v: &Value| v.is_null() || settings::flag(v) == Some(false);
-    map.iter().filter(|(k, v)| !(FLAGS.contains(&k.as_str()) && unset(v))).map(|(k, v)| (k.clone(), v.clone())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,11 +413,5 @@ mod tests {
         file["postgresql"]["authentication"]["superuser"]["password"] = json!(123_456_789);
         let mistakes = check(&file, &Overrides::default()).unwrap_err();
         assert!(mistakes[0].contains("in quotes") && !mistakes[0].contains("123456789"), "{mistakes:?}");
-    }
-
-    #[test]
-    fn flags_that_are_off_are_not_published() {
-        let tags = published_tags(&json!({"nofailover": false, "nosync": true, "zone": "a"}));
-        assert_eq!(Value::Object(tags), json!({"nosync": true, "zone": "a"}));
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::sys::files;
+use crate::{spec::slots, sys::files};
 
 /// The file's name in the data directory.
 const FILE: &str = "patroni.dynamic.json";
@@ -18,6 +18,8 @@ pub fn load(data_dir: &Path) -> Option<Value> {
 /// Keeps `config`, in memory and in the data directory, if there is one that is known to be of this cluster.
 pub fn keep(last: &mut Option<Value>, config: &Value, data_dir: Option<&Path>) {
     if last.as_ref() != Some(config) {
+        // Whoever wrote it past the REST API was not told.
+        slots::mistakes_in(config).iter().for_each(|mistake| tracing::warn!("this slot is not kept: {mistake}"));
         *last = Some(config.clone());
     }
     let Some(data_dir) = data_dir.filter(|dir| dir.join("PG_VERSION").exists() && load(dir).as_ref() != Some(config)) else { return };

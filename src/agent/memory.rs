@@ -66,11 +66,13 @@ pub struct Memory {
     pub copied: bool,
     /// Stopped data was made fit to follow this member.
     pub ready_behind: Option<MemberName>,
+    /// Copies that failed since the last one that did not.
+    pub failed_copies: u32,
     /// Attempts to come back that failed since the last success.
     pub failed_rejoins: u32,
     /// Starts that failed, or were followed by an end within seconds, since the server last ran well.
     pub failed_starts: u32,
-    /// The synchronous standbys of the server that runs are what this agent has set and seen in force, and `sync_barrier` belongs to them.
+    /// `sync_barrier` is what this agent itself has set for the primary that runs.
     pub knows_barrier: bool,
     /// Leader: after a change of the synchronous standbys, the position that the new ones have to confirm before the DCS may rely on them.
     pub sync_barrier: Option<Lsn>,
@@ -84,6 +86,10 @@ pub struct Memory {
     pub unclaimed_slots: BTreeMap<String, Moment>,
     /// A replaced data directory is still there.
     pub has_old_data: bool,
+    /// `pre_promote` has succeeded since this member took the leader key.
+    pub pre_promote_passed: bool,
+    /// `pre_promote` has failed: the leader key is left to others until then.
+    pub stays_back_until: Option<Moment>,
     /// Nothing that failed is begun again before this.
     pub retry_at: Option<Moment>,
     /// A server is brought up because somebody asked for it; over as soon as one answers that is not the former.
@@ -176,6 +182,13 @@ pub enum TaskEnd {
     WalGone,
     /// The standby has WAL that its leader does not have.
     Diverged,
+    /// The user's program has nothing against a promotion.
+    MayPromote,
+    /// The user's program does not want this member promoted: not for so long.
+    MustNotPromote {
+        /// How long somebody else has the chance.
+        back_off: Duration,
+    },
     /// The server accepts writes from this position on.
     Promoted(Lsn),
 }
@@ -203,6 +216,9 @@ impl Memory {
         if matches!(look.local, Local::Primary(_) | Local::Standby(_)) {
             self.start_fault = None;
         }
+        // Whoever gets the key again asks again.
+        self.pre_promote_passed &=
+            matches!(look.lock, Lock::Mine { .. } | Lock::Unknown { .. }) && !matches!(look.local, Local::Primary(_));
         self.look_at_server(look.local);
     }
 
@@ -211,6 +227,8 @@ impl Memory {
             self.bringing_up.take_if(|start| start.before.as_ref() != Some(&facts.started));
         }
         match local {
+            // A primary that this agent found running: whom it waits for now may not have had time to confirm the past.
+            Local::Primary(facts) if !self.knows_barrier => self.barrier_is(facts.position),
             Local::Standby(facts) if facts.streaming => {
                 self.failed_rejoins = 0;
                 self.copied = false;
@@ -260,13 +278,8 @@ impl Memory {
         let (Local::Primary(facts) | Local::Standby(facts)) = look.local else { return };
         let claimed: BTreeSet<String> = look.cluster.members.keys().map(MemberName::slot_name).collect();
         let known = std::mem::take(&mut self.unclaimed_slots);
-        let unclaimed = facts.slots.difference(&claimed).map(|slot| (slot.clone(), known.get(slot).copied().unwrap_or(look.now)));
-        self.unclaimed_slots = unclaimed.collect();
-    }
-
-    /// Whom the server waits for is being changed: until that is known to be in force, nothing rests on it.
-    pub fn names_change(&mut self) {
-        self.knows_barrier = false;
+        let unclaimed = facts.slots.keys().filter(|slot| !claimed.contains(*slot));
+        self.unclaimed_slots = unclaimed.map(|slot| (slot.clone(), known.get(slot).copied().unwrap_or(look.now))).collect();
     }
 
     /// The new synchronous standbys have to confirm this position before the DCS may rely on them.
@@ -287,10 +300,13 @@ impl Memory {
                 self.ready_behind = Some(leader);
             }
             (_, TaskEnd::Copied(leader)) => {
-                *self = Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, ..std::mem::take(self) };
+                *self =
+                    Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, failed_copies: 0, ..std::mem::take(self) };
                 self.ready_behind = Some(leader);
                 self.bringing_up.get_or_insert_default();
             }
+            (_, TaskEnd::MayPromote) => self.pre_promote_passed = true,
+            (_, TaskEnd::MustNotPromote { back_off }) => self.stays_back_until = Some(now + back_off),
             (_, TaskEnd::Diverged) => self.diverged = true,
             (_, TaskEnd::WalGone) => self.wal_gone = true,
             // Nothing is wrong, and it does not stream: looking again at once would find the same.
@@ -298,8 +314,6 @@ impl Memory {
             (_, TaskEnd::Promoted(position)) => {
                 // The standbys that commits wait for have to have all that was here at the promotion before they may vote.
                 self.barrier_is(position);
-                // Nor before it is certain that commits wait for them.
-                self.names_change();
                 self.checkpoint_due = true;
             }
             (Task::Checkpoint, TaskEnd::Done) => self.checkpoint_due = false,
@@ -316,6 +330,9 @@ impl Memory {
         }
         if kind == Task::Initialize {
             self.holds_initialize = false;
+        }
+        if kind == Task::Clone {
+            self.failed_copies = self.failed_copies.saturating_add(1);
         }
         if kind == Task::Rejoin && source_answered {
             self.failed_rejoins += 1;

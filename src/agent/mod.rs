@@ -2,6 +2,7 @@
 
 pub mod action;
 mod answers;
+mod callbacks;
 pub mod config;
 mod configure;
 pub mod decide;
@@ -10,6 +11,7 @@ mod dynamic;
 mod failsafe;
 mod fence;
 pub mod guard;
+pub mod hooks;
 pub mod in_doubt;
 pub mod lease;
 pub mod memory;

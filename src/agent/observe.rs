@@ -34,13 +34,12 @@ impl Shell {
         self.look_at_promises(&local, &lock, asked);
         self.arm_guard(&local).await;
         self.look_for_trouble(&local).await;
-        let tags = &self.config.tags;
-        let tagged = |tag: &str| tags.get(tag).is_some_and(|v| v.as_bool() != Some(false) && !v.is_null());
         View {
             now: Moment::now(),
             me: self.config.name.clone(),
             settings: self.settings.clone(),
-            nofailover: tagged("nofailover"),
+            tags: self.config.tags.clone(),
+            pre_promote: self.config.hooks.pre_promote.is_some(),
             may_initialize: self.config.bootstrap.is_some(),
             stopping: self.stopping,
             cluster: self.cluster.clone(),

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use super::view::Peer;
-use crate::model::{Lsn, MemberName, Term, Timeline};
+use crate::{
+    dcs::tags,
+    model::{Lsn, MemberName, Term, Timeline},
+};
 
 /// Time for one member's answer: a dead one must not hold up the race.
 const LIMIT: Duration = Duration::from_millis(1500);
@@ -39,7 +42,7 @@ fn read(body: &Value) -> Peer {
     let timeline = body["timeline"].as_u64().and_then(|t| u32::try_from(t).ok()).map(Timeline);
     match timeline {
         Some(timeline) if position > Lsn(0) => {
-            Peer::Standby { timeline, position, nofailover: is_set(&body["tags"]["nofailover"]), vote: vote(body) }
+            Peer::Standby { timeline, position, nofailover: must_not_lead(&body["tags"]), vote: vote(body) }
         }
         _ => Peer::Silent,
     }
@@ -50,8 +53,8 @@ fn vote(body: &Value) -> Option<Term> {
     (body["fenced"] == true).then(|| body["term"].as_u64().map(Term)).flatten()
 }
 
-fn is_set(tag: &Value) -> bool {
-    !tag.is_null() && tag.as_bool() != Some(false)
+fn must_not_lead(tags: &Value) -> bool {
+    tags.as_object().is_some_and(tags::nofailover)
 }
 
 #[cfg(test)]

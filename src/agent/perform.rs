@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     action::{Action, PgSync, Stop},
-    decide::names_at_start,
+    decide::{leader_status, names_at_start},
     guard::StopMode,
     memory::TaskEnd,
     peers,
@@ -17,41 +17,19 @@ use crate::{
     dcs::{
         Dcs,
         snapshot::{Initialize, MemberData, StatusKey},
+        tags,
     },
     model::{MemberName, SystemId},
     postgres::{
         Address, PostgresError, bootstrap, clone,
         conf::{self, ServerSettings},
         conninfo::conninfo,
-        sql::Session,
     },
     sys::{clock::Moment, files},
 };
 
 /// How long a reload may take to reach a session.
 const RELOAD: Duration = Duration::from_secs(1);
-
-/// Whether commits wait at all is told to them by the checkpointer, which reads its configuration only between its steps: while it syncs
-/// files, commits go on as before, for seconds. Where it waits in its main loop, or between two writes, it has read what it was told of.
-const CHECKPOINTER_READS: &str = "select (exists (select from pg_stat_activity where backend_type = 'checkpointer'
-    and wait_event in ('CheckpointerMain', 'CheckpointWriteDelay')))::text";
-
-/// Between two looks at the checkpointer: one that was told a moment ago is on its way.
-const CHECKPOINTER_WAKES: Duration = Duration::from_millis(10);
-
-/// Waits until the checkpointer has read its configuration.
-async fn await_checkpointer(session: &Session) -> Result<(), Failure> {
-    let deadline = Moment::now() + RELOAD;
-    let mut seen = 0;
-    while seen < 2 {
-        if Moment::now() >= deadline {
-            return Err("the checkpointer is busy: commits may not heed the new synchronous_standby_names yet".into());
-        }
-        seen = if session.text(CHECKPOINTER_READS).await? == "true" { seen + 1 } else { 0 };
-        tokio::time::sleep(CHECKPOINTER_WAKES).await;
-    }
-    Ok(())
-}
 
 /// How an action ended the turn, or did not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +125,9 @@ impl Shell {
             Action::Follow(leader) => self.follow(leader.as_ref()).await?,
             Action::Clone(leader) => {
                 let source = self.address_of(&leader)?;
-                let copy = self.tools().copy(leader, source, self.cluster_system(), self.settings.use_slots);
+                // Only the leader has a slot for who is not there yet; it keeps what comes after the copy of anybody else too.
+                let slots = self.slot().is_some() && view.cluster.leader.as_ref() == Some(&leader);
+                let copy = self.tools().copy(leader, source, self.cluster_system(), slots);
                 self.begin(Task::Clone, copy);
             }
             Action::Rejoin(leader) => self.rejoin(leader, view)?,
@@ -158,6 +138,14 @@ impl Shell {
                     let compare = self.tools().compare(facts.timeline, facts.position, source, archive);
                     self.begin(Task::CompareHistories, compare);
                 }
+            }
+            Action::RunPrePromote => {
+                let ask = self.tools().pre_promote(self.settings.ttl);
+                self.begin(Task::PrePromote, ask);
+            }
+            Action::CancelTask => {
+                self.task = None;
+                return Ok(Flow::LookAgain);
             }
             Action::ReserveTimeline(least) => return self.reserve_timeline(least, view).await,
             Action::RecordTimeline(begun) => self.record_timeline(begun).await?,
@@ -173,7 +161,7 @@ impl Shell {
                 self.begin(Task::Promote, promote);
             }
             Action::GiveUpStarting => self.memory.failed_starts = u32::MAX,
-            Action::StopServer(how) => self.stop_server(how).await?,
+            Action::StopServer(how) => self.stop_server(how, view).await?,
             Action::HandOver => {
                 self.memory.stopped_by_us(self.server_start());
                 let hand_over = self.tools().hand_over();
@@ -208,6 +196,18 @@ impl Shell {
                 let session = self.server.session().await?;
                 for member in members {
                     session.ensure_slot(&member.slot_name()).await?;
+                }
+            }
+            Action::EnsureKeptSlots(slots) => {
+                let session = self.server.session().await?;
+                for slot in slots {
+                    session.ensure_slot(&slot).await?;
+                }
+            }
+            Action::AdvanceSlots(slots) => {
+                let session = self.server.session().await?;
+                for (slot, position) in slots {
+                    session.advance_slot(&slot, position).await?;
                 }
             }
             Action::DropSlots(slots) => {
@@ -332,7 +332,7 @@ impl Shell {
             disk_full: self.memory.disk_full,
             may_restore: command("restore_command").is_some(),
             may_rewind: self.settings.use_pg_rewind,
-            slots: self.settings.use_slots,
+            slots: self.slot().is_some(),
             known_diverged: self.memory.diverged,
             failures: self.memory.failed_rejoins,
         };
@@ -342,7 +342,7 @@ impl Shell {
         Ok(())
     }
 
-    async fn stop_server(&mut self, how: Stop) -> Result<(), PostgresError> {
+    async fn stop_server(&mut self, how: Stop, view: &View) -> Result<(), PostgresError> {
         let mode = match how {
             Stop::Fast => StopMode::Fast,
             Stop::Immediate => StopMode::Immediate,
@@ -353,6 +353,12 @@ impl Shell {
             self.let_go();
         }
         self.memory.stopped_by_us(self.server_start());
+        // Only where time does no harm: a primary that has lost its lease is stopped at once.
+        let in_good_order = how == Stop::Fast && matches!(view.local, Local::Standby(_)) && !self.server.is_stopping();
+        if in_good_order && self.config.hooks.before_stop.is_some() {
+            self.task = Some(Running { kind: Task::Stop, handle: tokio::task::spawn_local(self.tools().stop_standby()) });
+            return Ok(());
+        }
         self.server.stop(mode).await
     }
 
@@ -360,16 +366,14 @@ impl Shell {
     async fn set_sync_names(&mut self, names: &PgSync, view: &View) -> Result<Flow, Failure> {
         let Some(configured) = &self.configured else { return Ok(Flow::Enough) };
         let settings = ServerSettings { synchronous_standby_names: names.render(), ..configured.clone() };
-        self.memory.names_change();
         self.server.configure(&settings).await?;
         self.configured = Some(settings);
         tracing::info!("commits wait for: {}", if names.names.is_empty() { "nobody".to_owned() } else { names.render() });
         self.await_sync_names(&names.render()).await?;
-        // A session that begins only now proves that the postmaster has told every process of the change.
-        let session = self.server.new_session("spilo barrier").await?;
-        await_checkpointer(&session).await?;
         if matches!(view.local, Local::Primary(_)) {
-            // Everything up to here may have been acknowledged under the old names. A commit of our own makes the standbys report.
+            // Everything up to here may have been acknowledged under the old names. A session that begins only now proves that the postmaster
+            // has told every process of the change; a commit of our own makes the standbys report.
+            let session = self.server.new_session("spilo barrier").await?;
             let barrier = session.text("select pg_current_wal_insert_lsn()::text").await?;
             self.memory.barrier_is(barrier.parse()?);
             session.execute("begin; set local synchronous_commit = local; select pg_current_xact_id(); commit").await?;
@@ -396,7 +400,7 @@ impl Shell {
 
     async fn put_status(&mut self, view: &View) -> Result<(), Failure> {
         let Local::Primary(facts) = &view.local else { return Ok(()) };
-        let status = StatusKey { optime: facts.position, ..StatusKey::default() };
+        let status = leader_status(view, facts);
         if self.cluster.status != status {
             self.dcs.put_status(&self.config.name, &status).await?;
         }
@@ -419,7 +423,8 @@ impl Shell {
     }
 
     fn slot(&self) -> Option<String> {
-        self.settings.use_slots.then(|| self.config.name.slot_name())
+        let streams = self.settings.use_slots && !tags::nostream(&self.config.tags);
+        streams.then(|| self.config.name.slot_name())
     }
 
     pub(super) fn address_of(&self, member: &MemberName) -> Result<Address, Failure> {
@@ -464,7 +469,9 @@ impl Shell {
         let base = self.base_settings();
         let wanted = ServerSettings { parameters: base.parameters, hba: base.hba, ..present };
         if self.configured.as_ref() != Some(&wanted) {
-            self.server.configure(&wanted).await?;
+            if self.server.configure(&wanted).await? {
+                self.tell_of_reload();
+            }
             self.configured = Some(wanted);
         }
         Ok(())

@@ -157,7 +157,11 @@ fn facts_of(view: &View) -> Option<&ServerFacts> {
 }
 
 fn replication_state(facts: &ServerFacts) -> Option<String> {
-    (facts.in_recovery && facts.streaming).then(|| "streaming".to_owned())
+    match (facts.in_recovery, facts.streaming, facts.has_archive) {
+        (true, true, _) => Some("streaming".to_owned()),
+        (true, false, true) => Some("in archive recovery".to_owned()),
+        _ => None,
+    }
 }
 
 fn wall_clock() -> u64 {

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     answers::Answers,
+    callbacks::Callbacks,
     config::{self, AgentConfig, Overrides},
     decide::decide,
     dynamic,
@@ -121,6 +122,7 @@ pub(super) struct Shell {
     pub(super) complaint: Option<String>,
     pub(super) requests: Requests,
     pub(super) waiting: Waiting,
+    pub(super) callbacks: Callbacks,
     source: (String, Overrides),
     pub(super) disk: Arc<Disk>,
     /// Nobody else works on the data directory while this is kept.
@@ -236,6 +238,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         complaint: None,
         requests: Requests::default(),
         waiting: Waiting::default(),
+        callbacks: Callbacks::default(),
         source: (path.to_owned(), overrides.clone()),
         disk,
         _place: place,
@@ -280,6 +283,7 @@ impl Shell {
         loop {
             let pause = self.turn().await;
             if self.ended {
+                self.finish_callbacks().await;
                 return self.exit_code;
             }
             if !self.wait(&mut events, pause).await {
@@ -307,6 +311,7 @@ impl Shell {
             let again = self.perform(decision.actions, &view).await;
             self.publish(&view).await;
             self.answer_restart(&view);
+            self.tell_callbacks(&view);
             if again && !self.ended {
                 continue;
             }
@@ -376,8 +381,8 @@ impl Shell {
     pub(super) fn reload(&mut self) {
         match config::load(&self.source.0, &self.source.1) {
             Ok(config) => {
-                let present =
-                    AgentConfig { parameters: config.parameters, pg_hba: config.pg_hba, tags: config.tags, ..(*self.config).clone() };
+                let AgentConfig { parameters, pg_hba, hooks, tags, .. } = config;
+                let present = AgentConfig { parameters, pg_hba, hooks, tags, ..(*self.config).clone() };
                 self.config = Rc::new(present);
                 warn_of_ignored(&self.config);
                 tracing::info!("configuration read again");

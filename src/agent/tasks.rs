@@ -175,6 +175,7 @@ impl Tools {
     }
 
     async fn stop_cleanly(&self) -> Result<(), PostgresError> {
+        self.before_stop().await;
         // What is written now does not have to be written while nobody can write.
         if let Ok(session) = self.server.new_session("spilo checkpoint").await {
             let checkpoint = session.execute_at_length("checkpoint");

@@ -50,11 +50,18 @@ impl Shell {
             let time = modified.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string();
             entries.push(HistoryEntry(line.timeline, line.switch, line.reason, time, self.config.name.to_string()));
         }
+        let entries = latest(entries, self.settings.max_timelines_history);
         if self.dcs.put_history(&self.config.name, &entries).await? {
             self.memory.history_of = Some(facts.timeline);
         }
         Ok(())
     }
+}
+
+/// The last `most` of them; 0: all.
+fn latest(mut entries: Vec<HistoryEntry>, most: usize) -> Vec<HistoryEntry> {
+    let surplus = if most == 0 { 0 } else { entries.len().saturating_sub(most) };
+    entries.split_off(surplus)
 }
 
 /// The line as the DCS has it, with time and name, if it is the same fork.
@@ -67,6 +74,15 @@ fn known_entry(known: &[HistoryEntry], line: HistoryLine) -> HistoryEntry {
 mod tests {
     use super::*;
     use crate::model::Lsn;
+
+    #[test]
+    fn a_history_is_kept_as_long_as_is_wished() {
+        let entry = |timeline| HistoryEntry(Timeline(timeline), Lsn(5), String::new(), String::new(), String::new());
+        let all: Vec<HistoryEntry> = [1, 2, 3].map(entry).into();
+        assert_eq!(latest(all.clone(), 0), all);
+        assert_eq!(latest(all.clone(), 2), all[1..]);
+        assert_eq!(latest(all.clone(), 9), all);
+    }
 
     #[test]
     fn what_another_history_says_of_a_number_is_not_taken_over() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dcs::snapshot::Snapshot,
+    dcs::{snapshot::Snapshot, tags::Tags},
     model::{HistoryLine, Lsn, MemberName, Term, Timeline},
     postgres::control_data::ControlData,
     spec::settings::Settings,
@@ -28,8 +28,10 @@ pub struct View {
     pub me: MemberName,
     /// The dynamic configuration in force.
     pub settings: Settings,
-    /// This member must not become leader.
-    pub nofailover: bool,
+    /// This member's tags.
+    pub tags: Tags,
+    /// A program of the user's has to succeed before a promotion.
+    pub pre_promote: bool,
     /// This member may initialise a new cluster.
     pub may_initialize: bool,
     /// The agent was told to end.
@@ -148,6 +150,8 @@ pub enum Task {
     Rejoin,
     /// Comparing histories with the leader.
     CompareHistories,
+    /// The user's program that has to succeed before a promotion.
+    PrePromote,
     /// pg_promote.
     Promote,
     /// Stopping the primary cleanly and giving the leader key up.
@@ -172,6 +176,7 @@ impl Task {
             Task::Clone => "copying",
             Task::Rejoin => "coming back",
             Task::CompareHistories => "comparing histories",
+            Task::PrePromote => "pre_promote",
             Task::Promote => "promotion",
             Task::HandOver => "handing over",
             Task::Stop => "stopping",
@@ -186,6 +191,11 @@ impl View {
     /// Members other than this one.
     pub fn others(&self) -> impl Iterator<Item = &MemberName> {
         self.cluster.members.keys().filter(|name| **name != self.me)
+    }
+
+    /// True while this member leaves the leader key to others, because its `pre_promote` said no.
+    pub fn stays_back(&self) -> bool {
+        self.memory.stays_back_until.is_some_and(|until| self.now < until)
     }
 
     /// True when synchronous replication decides who may succeed the leader.

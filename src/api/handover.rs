@@ -4,7 +4,10 @@ use serde_json::Value;
 
 use super::{NodeStatus, request::parse_moment};
 use crate::{
-    dcs::snapshot::{FailoverKey, PgState, Snapshot},
+    dcs::{
+        snapshot::{FailoverKey, PgState, Snapshot},
+        tags,
+    },
     model::MemberName,
     spec::settings::SyncMode,
 };
@@ -120,7 +123,7 @@ fn obstacle(kind: HandoverKind, leader: Option<&str>, candidate: Option<&str>, s
 }
 
 fn may_lead(cluster: &Snapshot, name: &MemberName) -> bool {
-    cluster.members.get(name).is_some_and(|data| data.state == PgState::Running && !data.has_tag("nofailover"))
+    cluster.members.get(name).is_some_and(|data| data.state == PgState::Running && !tags::nofailover(&data.tags))
 }
 
 /// What became of a request, judged by the cluster `before` it was written and `now`.

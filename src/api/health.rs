@@ -4,7 +4,10 @@ use serde_json::Value;
 
 use super::{NodeStatus, Xlog};
 use crate::{
-    dcs::snapshot::{MemberRole, PgState},
+    dcs::{
+        snapshot::{MemberRole, PgState},
+        tags,
+    },
     model::Lsn,
     spec::settings::SyncMode,
     sys::clock::Moment,
@@ -93,7 +96,7 @@ fn leads(status: &NodeStatus, now: Moment) -> bool {
 }
 
 fn serves_reads(query: &Query<'_>, status: &NodeStatus) -> bool {
-    let excluded = status.tags.get("noloadbalance").is_some_and(|v| !v.is_null() && v != false);
+    let excluded = tags::noloadbalance(&status.tags);
     status.shown_role() == MemberRole::Replica && status.shown_state() == PgState::Running && !excluded && !lags(query, status)
 }
 

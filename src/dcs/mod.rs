@@ -4,6 +4,7 @@ mod config;
 mod etcd;
 pub mod keys;
 pub mod snapshot;
+pub mod tags;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -195,11 +195,6 @@ pub struct MemberData {
 }
 
 impl MemberData {
-    /// True when the tag is set to something other than false.
-    pub fn has_tag(&self, tag: &str) -> bool {
-        self.tags.get(tag).is_some_and(|v| v.as_bool() != Some(false) && !v.is_null())
-    }
-
     /// True when this parameter of it waits for a restart.
     pub fn waits_for_restart(&self, parameter: &str) -> bool {
         self.other.get("pending_restart_reason").is_some_and(|reasons| reasons.get(parameter).is_some())

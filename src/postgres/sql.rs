@@ -1,6 +1,6 @@
 //! A session with the local server, and the one query that observes it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{Config, NoTls};
@@ -60,8 +60,19 @@ pub struct ServerFacts {
     pub synchronous_standby_names: String,
     /// Connected standbys.
     pub standbys: Vec<StandbyFacts>,
-    /// Names of physical slots.
-    pub slots: BTreeSet<String>,
+    /// Physical slots that hold WAL, by name.
+    pub slots: BTreeMap<String, SlotFacts>,
+    /// Standby: WAL may come from an archive, because `restore_command` is set.
+    pub has_archive: bool,
+}
+
+/// A physical slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotFacts {
+    /// Somebody streams through it.
+    pub active: bool,
+    /// The first position it holds WAL from.
+    pub restart_lsn: Option<Lsn>,
 }
 
 /// A parameter, as far as a restart may change it.
@@ -130,8 +141,9 @@ select r.rec,
       'client_addr', host(client_addr), 'state', state, 'sync_state', sync_state, 'sync_priority', sync_priority,
       'flush_lsn', (flush_lsn - '0/0')::bigint))::text from pg_stat_replication), '[]'),
   current_setting('data_directory'),
-  coalesce((select json_agg(slot_name)::text from pg_replication_slots 
-      where slot_type = 'physical' and not temporary and wal_status is distinct from 'lost'), '[]')
+  coalesce((select json_object_agg(slot_name, json_build_object('active', active, 'restart_lsn', (restart_lsn - '0/0')::bigint))::text
+      from pg_replication_slots where slot_type = 'physical' and not temporary and wal_status is distinct from 'lost'), '{}'),
+  current_setting('restore_command') <> ''
 from (select pg_is_in_recovery() as rec) r
   cross join pg_control_checkpoint() c
   cross join files
@@ -259,6 +271,14 @@ impl Session {
         bounded(self.client.execute("select pg_create_physical_replication_slot($1, true)", &[&slot])).await.map(drop)
     }
 
+    /// Lets a physical slot that nobody uses release the WAL before `position`; never further than this server itself has come.
+    pub async fn advance_slot(&self, slot: &str, position: Lsn) -> Result<(), PostgresError> {
+        let query = "select pg_replication_slot_advance(slot_name, least($2::text::pg_lsn,
+                case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end))
+            from pg_replication_slots where slot_name = $1 and not active and slot_type = 'physical' and restart_lsn < $2::text::pg_lsn";
+        bounded(self.client.execute(query, &[&slot, &position.to_string()])).await.map(drop)
+    }
+
     /// Drops a slot that nobody uses.
     pub async fn drop_slot(&self, slot: &str) -> Result<(), PostgresError> {
         let query = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1 and not active";
@@ -299,6 +319,7 @@ fn read_facts(row: &tokio_postgres::Row) -> Result<ServerFacts, Box<dyn std::err
         standbys: serde_json::from_str(&row.try_get::<_, String>(13)?)?,
         data_directory: row.try_get(14)?,
         slots: serde_json::from_str(&row.try_get::<_, String>(15)?)?,
+        has_archive: row.try_get(16)?,
     })
 }
 

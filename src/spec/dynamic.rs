@@ -7,6 +7,7 @@ use super::{
     parameters::{AT_LEAST, is_parameter_name, parameter_text},
     raw::kind_of,
     settings::{Settings, flag, is_quorum, time},
+    slots,
 };
 
 /// What a setting may hold.
@@ -21,6 +22,8 @@ enum Kind {
     Sync,
     /// A mapping.
     Mapping,
+    /// Permanent slots.
+    Slots,
     /// A list.
     List,
     /// The section of PostgreSQL.
@@ -50,9 +53,9 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("pause", Kind::Flag),
     ("check_timeline", Kind::Flag),
     ("member_slots_ttl", Kind::Time(0)),
-    ("slots", Kind::Mapping),
-    ("permanent_slots", Kind::Mapping),
-    ("permanent_replication_slots", Kind::Mapping),
+    ("slots", Kind::Slots),
+    ("permanent_slots", Kind::Slots),
+    ("permanent_replication_slots", Kind::Slots),
     ("ignore_slots", Kind::List),
     ("standby_cluster", Kind::Standby),
     ("postgresql", Kind::Postgresql),
@@ -185,7 +188,7 @@ fn judge(path: &str, value: &Value, kind: &Kind, found: &mut Vec<Mistake>) {
         }
         Kind::Flag => flag(value).is_none().then(|| "expected true or false".to_owned()),
         Kind::Sync => (flag(value).is_none() && !is_quorum(value)).then(|| "expected off, on or quorum".to_owned()),
-        Kind::Mapping => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
+        Kind::Mapping | Kind::Slots => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
         Kind::List => (!value.is_array()).then(|| format!("it is {}, expected a list", kind_of(value))),
         Kind::Postgresql | Kind::Standby => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
     };
@@ -196,6 +199,7 @@ fn judge(path: &str, value: &Value, kind: &Kind, found: &mut Vec<Mistake>) {
     match (kind, value.as_object()) {
         (Kind::Postgresql, Some(section)) => postgresql(section, found),
         (Kind::Standby, Some(section)) => standby(section, found),
+        (Kind::Slots, Some(_)) => found.extend(slots::mistakes(path, value)),
         _ => {}
     }
 }

@@ -8,6 +8,7 @@ mod mistake;
 mod parameters;
 mod raw;
 pub mod settings;
+pub mod slots;
 
 pub use check::{SpecOverrides, check_first_port, check_spec, nearest, parse_spec};
 pub use cluster::{ClusterSpec, Durability, EtcdCount, HaTimings, NodeCount, OutOfRange, PostgresVersion};

@@ -1,9 +1,14 @@
 //! The dynamic configuration kept in the DCS (Patroni's `/config`), with defaults for what is absent.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::slots::{self, IgnoredSlot};
 
 /// A century: nothing that is longer can be meant, and sums of such times still fit.
 const LONGEST: u64 = 100 * 365 * 24 * 3600;
@@ -32,10 +37,18 @@ pub struct Settings {
     pub retry_timeout: Duration,
     /// Bytes that a candidate may lack of the leader's last known position.
     pub maximum_lag_on_failover: u64,
+    /// Bytes that a synchronous standby may be behind the furthest one before commits wait for others; `None`: any number.
+    pub maximum_lag_on_syncnode: Option<u64>,
+    /// How many past timelines the DCS keeps; 0: all.
+    pub max_timelines_history: usize,
     /// How long a crashed primary may take to come back before somebody else takes over.
     pub primary_start_timeout: Duration,
     /// How long the slot of an absent member is kept.
     pub member_slots_ttl: Duration,
+    /// Physical slots that outlive whoever leads.
+    pub permanent_slots: BTreeSet<String>,
+    /// Slots that are left alone.
+    pub ignore_slots: Vec<IgnoredSlot>,
     /// See [`SyncMode`].
     pub synchronous_mode: SyncMode,
     /// How many standbys have to confirm a commit.
@@ -64,8 +77,12 @@ impl Default for Settings {
             loop_wait: Duration::from_secs(10),
             retry_timeout: Duration::from_secs(10),
             maximum_lag_on_failover: 1 << 20,
+            maximum_lag_on_syncnode: None,
+            max_timelines_history: 0,
             primary_start_timeout: Duration::from_secs(300),
             member_slots_ttl: Duration::from_secs(1800),
+            permanent_slots: BTreeSet::new(),
+            ignore_slots: Vec::new(),
             synchronous_mode: SyncMode::Off,
             synchronous_node_count: 1,
             synchronous_mode_strict: false,
@@ -93,12 +110,16 @@ impl Settings {
             loop_wait: seconds("loop_wait", default.loop_wait, 1),
             retry_timeout: seconds("retry_timeout", default.retry_timeout, 1),
             maximum_lag_on_failover: number(&config["maximum_lag_on_failover"]).unwrap_or(default.maximum_lag_on_failover),
+            max_timelines_history: number(&config["max_timelines_history"]).and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+            maximum_lag_on_syncnode: number(&config["maximum_lag_on_syncnode"]).filter(|bytes| *bytes > 0),
             primary_start_timeout: seconds(
                 if config["primary_start_timeout"].is_null() { "master_start_timeout" } else { "primary_start_timeout" },
                 default.primary_start_timeout,
                 0,
             ),
             member_slots_ttl: seconds("member_slots_ttl", default.member_slots_ttl, 0),
+            permanent_slots: slots::permanent(config),
+            ignore_slots: slots::ignored(config),
             synchronous_mode: sync_mode(&config["synchronous_mode"]),
             synchronous_node_count: number(&config["synchronous_node_count"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1),
             synchronous_mode_strict: flag(&config["synchronous_mode_strict"]).unwrap_or(false),

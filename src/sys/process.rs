@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 /// A command that could not be run, failed, or took too long.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,9 @@ pub enum ProcessError {
     },
 }
 
+/// How long the last lines of a program that has ended are waited for.
+const LAST_LINES: Duration = Duration::from_millis(100);
+
 /// One command to run to its end.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -45,6 +51,7 @@ pub struct Run {
     input: Option<String>,
     limit: Duration,
     directory: Option<PathBuf>,
+    withheld: Option<&'static str>,
 }
 
 impl Run {
@@ -57,6 +64,7 @@ impl Run {
             input: None,
             limit: Duration::from_secs(60),
             directory: None,
+            withheld: None,
         }
     }
 
@@ -81,6 +89,13 @@ impl Run {
         self
     }
 
+    /// Keeps the variables of our own environment from it whose names begin like this.
+    #[must_use]
+    pub fn without_env(mut self, prefix: &'static str) -> Run {
+        self.withheld = Some(prefix);
+        self
+    }
+
     /// Text for its standard input.
     #[must_use]
     pub fn input(mut self, text: impl Into<String>) -> Run {
@@ -102,18 +117,77 @@ impl Run {
         self
     }
 
-    /// Runs it and returns what it printed on standard output. Dropping the future kills the child together with its group.
-    pub async fn output(self) -> Result<String, ProcessError> {
-        let program = self.program.display().to_string();
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).envs(self.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        command.args(&self.arguments);
+        if let Some(prefix) = self.withheld {
+            let ours = std::env::vars_os().map(|(name, _)| name);
+            ours.filter(|name| name.to_string_lossy().starts_with(prefix)).for_each(|name| {
+                command.env_remove(name);
+            });
+        }
+        command.envs(self.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() }).process_group(0).kill_on_drop(true);
         // SAFETY: one async-signal-safe system call without allocation.
         unsafe { command.pre_exec(die_with_parent) };
+        command
+    }
+
+    /// Runs it and hands each line that it prints, on standard output or standard error, to `said` as it comes. Dropping the future kills
+    /// the child together with its group; what a child that has ended left running goes on.
+    pub async fn lines(self, mut said: impl FnMut(&str)) -> Result<(), ProcessError> {
+        let program = self.program.display().to_string();
+        let fail = |source| ProcessError::Start { program: program.clone(), source };
+        let (reader, writer) = std::io::pipe().map_err(fail)?;
+        let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(fail)?;
+        let mut command = self.command();
+        command.stdout(writer.try_clone().map_err(fail)?).stderr(writer);
+        let mut child = command.spawn().map_err(fail)?;
+        // The command holds our ends of the pipe.
+        drop(command);
+        let group = child.id().map(Group);
+        let mut lines = tokio::io::BufReader::new(reader).lines();
+        let listen = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                said(&line);
+            }
+        };
+        let story = async {
+            tokio::pin!(listen);
+            let ended = tokio::select! {
+                ended = child.wait() => Some(ended),
+                () = &mut listen => None,
+            };
+            match ended {
+                // What it left running may hold the pipe: only what is there already is waited for.
+                Some(ended) => {
+                    let _ = tokio::time::timeout(LAST_LINES, listen).await;
+                    ended
+                }
+                None => child.wait().await,
+            }
+        };
+        let Ok(ended) = tokio::time::timeout(self.limit, story).await else {
+            drop(group);
+            return Err(ProcessError::TimedOut { program, limit: self.limit });
+        };
+        std::mem::forget(group);
+        let status = ended.map_err(fail)?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(ProcessError::Failed { program, status: status.to_string(), output: "see above".to_owned() })
+        }
+    }
+
+    /// Runs it and returns what it printed on standard output. Dropping the future kills the child together with its group.
+    pub async fn output(self) -> Result<String, ProcessError> {
+        let program = self.program.display().to_string();
+        let mut command = self.command();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|source| ProcessError::Start { program: program.clone(), source })?;
         let group = child.id().map(Group);
         if let (Some(text), Some(mut stdin)) = (self.input, child.stdin.take()) {
@@ -169,6 +243,23 @@ mod tests {
     #[test]
     fn what_it_prints_comes_back() {
         assert_eq!(block(Run::new("cat").input("hello").output()).unwrap(), "hello");
+    }
+
+    #[test]
+    fn lines_come_from_both_outputs_and_nobody_waits_for_what_was_left_running() {
+        let mut said = Vec::new();
+        let begun = std::time::Instant::now();
+        block(Run::new("sh").args(["-c", "echo one; echo two >&2; sleep 3 &"]).lines(|line| said.push(line.to_owned()))).unwrap();
+        assert_eq!(said, ["one", "two"]);
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(block(Run::new("false").lines(|_| {})).is_err());
+    }
+
+    #[test]
+    fn a_program_does_not_see_what_is_kept_from_it() {
+        let mut said = Vec::new();
+        block(Run::new("sh").args(["-c", "echo \"<$HOME>\""]).without_env("HOM").lines(|line| said.push(line.to_owned()))).unwrap();
+        assert_eq!(said, ["<>"]);
     }
 
     #[test]

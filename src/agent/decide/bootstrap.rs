@@ -6,7 +6,10 @@ use crate::{
         reason::Reason,
         view::{Local, View},
     },
-    dcs::snapshot::{Initialize, MemberRole, PgState},
+    dcs::{
+        snapshot::{Initialize, MemberData, MemberRole, PgState},
+        tags,
+    },
     model::{MemberName, SystemId},
 };
 
@@ -18,7 +21,7 @@ pub fn new_cluster(view: &View) -> Decision {
         Initialize::InProgress => Decision::wait(Reason::OthersInitialize),
         // A DCS that lost its content: whoever has data takes over, an empty member never starts afresh beside it.
         Initialize::Absent if someone_has_data(view) => Decision::wait(Reason::NoLeaderToClone),
-        Initialize::Absent if view.may_initialize && !view.nofailover => {
+        Initialize::Absent if view.may_initialize && !tags::nofailover(&view.tags) => {
             Decision::act([Action::ClaimInitialize], Reason::ClaimingInitialize)
         }
         Initialize::Absent => Decision::wait(Reason::NoLeaderToClone),
@@ -30,20 +33,32 @@ fn someone_has_data(view: &View) -> bool {
         matches!(state, PgState::Running | PgState::Starting | PgState::Restarting | PgState::Stopping | PgState::Crashed)
             || role == MemberRole::Primary
     };
-    // A store that was just emptied knows nobody until they have come back: what was known before counts too.
-    let known = |name: &MemberName| view.cluster.members.get(name).into_iter().chain(view.memory.past.members.get(name));
-    let others = view.others().chain(view.memory.past.members.keys().filter(|name| **name != view.me));
-    others.flat_map(known).any(|m| has_data(m.state, m.role))
+    view.others().any(|name| view.cluster.members.get(name).is_some_and(|m| has_data(m.state, m.role)))
 }
 
-/// Somebody leads: copy it once it accepts connections.
+/// Somebody leads: copy it, or a standby that is there for it, once it accepts connections.
 pub fn clone_leader(view: &View, leader: &MemberName) -> Decision {
     let ready = view.cluster.members.get(leader).is_some_and(|m| m.role == MemberRole::Primary && m.state == PgState::Running);
-    if ready {
-        Decision::act([Action::Clone(leader.clone())], Reason::Cloning { leader: leader.clone() })
-    } else {
-        Decision::wait(Reason::NoLeaderToClone)
+    if !ready {
+        return Decision::wait(Reason::NoLeaderToClone);
     }
+    let source = copy_source(view, leader);
+    Decision::act([Action::Clone(source.clone())], Reason::Cloning { source })
+}
+
+/// Who is copied while `leader` leads: one of the standbys whose tag offers it and that stream on the leader's timeline, so that members
+/// that begin together spread over them. After a copy that failed, the leader.
+pub fn copy_source(view: &View, leader: &MemberName) -> MemberName {
+    let timeline = view.cluster.members.get(leader).and_then(|m| m.timeline);
+    let streams = |m: &MemberData| m.replication_state.as_deref() == Some("streaming") && m.timeline == timeline;
+    let offers = |name: &&MemberName| {
+        let member = view.cluster.members.get(*name);
+        member.is_some_and(|m| tags::clonefrom(&m.tags) && m.state == PgState::Running && m.role == MemberRole::Replica && streams(m))
+    };
+    let offers: Vec<&MemberName> = view.others().filter(|name| *name != leader).filter(offers).collect();
+    let spread = view.me.as_str().bytes().map(usize::from).sum::<usize>().checked_rem(offers.len());
+    let chosen = spread.filter(|_| view.memory.failed_copies == 0).and_then(|i| offers.get(i).copied());
+    chosen.unwrap_or(leader).clone()
 }
 
 /// Data of another database cluster is not touched, except when it is the never recorded beginning of one that lost the race.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    failsafe, space,
+    cascade, failsafe, kept_slots, space,
     switchover::{self, Timing},
     sync, timelines,
 };
@@ -14,6 +14,7 @@ use crate::{
         view::{ServerFacts, View},
     },
     dcs::snapshot::Initialize,
+    model::MemberName,
     sys::clock::Moment,
 };
 
@@ -75,26 +76,37 @@ fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
         return Vec::new();
     }
     let mut actions = Vec::new();
-    let missing: BTreeSet<_> = view.others().filter(|m| !server.slots.contains(&m.slot_name())).cloned().collect();
-    if !missing.is_empty() {
-        actions.push(Action::EnsureSlots(missing));
+    actions.extend(missing_slots(cascade::slots_of_leader(view), server));
+    let advances = cascade::advances(view, server);
+    if !advances.is_empty() {
+        actions.push(Action::AdvanceSlots(advances));
     }
-    let stale: BTreeSet<String> = view
-        .memory
-        .unclaimed_slots
-        .iter()
-        .filter(|(_, since)| view.now.since(**since) > view.settings.member_slots_ttl)
-        .map(|(slot, _)| slot.clone())
-        .collect();
+    actions.extend(kept_slots::missing(view, server));
+    let unused = cascade::never_streaming(view).map(MemberName::slot_name).filter(|slot| server.slots.contains_key(slot));
+    let stale: BTreeSet<String> = kept_slots::stale(view).into_iter().chain(unused).collect();
     if !stale.is_empty() {
         actions.push(Action::DropSlots(stale));
     }
     actions
 }
 
+/// Makes the slots of those members that have none.
+pub fn missing_slots(members: BTreeSet<MemberName>, server: &ServerFacts) -> Option<Action> {
+    let missing: BTreeSet<MemberName> = members.into_iter().filter(|m| !server.slots.contains_key(&m.slot_name())).collect();
+    (!missing.is_empty()).then_some(Action::EnsureSlots(missing))
+}
+
 /// The leader key is ours and the server is a standby: promote it, in an order that loses nothing at any point.
 pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
-    let slots: BTreeSet<_> = view.others().filter(|m| view.settings.use_slots && !server.slots.contains(&m.slot_name())).cloned().collect();
+    // Before anything is changed for the promotion: after a no, somebody else may lead at once.
+    if view.stays_back() {
+        // Whoever was wanted is not, and nobody should wait for it.
+        let action = if view.cluster.failover.is_some() { Action::ClearFailover } else { Action::ReleaseLeader };
+        return Decision::act([action], Reason::PrePromoteFailed);
+    }
+    if view.pre_promote && !view.memory.pre_promote_passed {
+        return Decision::act([Action::RunPrePromote], Reason::PreparingPromotion);
+    }
     // First the DCS: from here on whoever succeeds this member is elected by those who will confirm its commits.
     if let Some(voters) = sync::voters_before_promotion(view).filter(|voters| view.cluster.sync != *voters) {
         return Decision::act([Action::PutSync(voters)], Reason::PreparingPromotion);
@@ -116,8 +128,9 @@ pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
         return Decision::act([reserve], Reason::PreparingPromotion);
     }
     // Slots first, so that nobody who re-connects finds its WAL recycled.
-    let slots = (!slots.is_empty()).then_some(Action::EnsureSlots(slots));
-    Decision::act(slots.into_iter().chain([Action::Promote]), Reason::Promoting)
+    let slots = missing_slots(cascade::slots_of_leader(view), server).filter(|_| view.settings.use_slots);
+    let kept = kept_slots::missing(view, server);
+    Decision::act(slots.into_iter().chain(kept).chain([Action::Promote]), Reason::Promoting)
 }
 
 /// A primary while nobody holds the leader key: at the end of a bootstrap, after the DCS lost its content, or after the key expired.
@@ -134,8 +147,7 @@ pub fn without_lock(view: &View, server: &ServerFacts) -> Decision {
         return record_bootstrap(view, server);
     }
     if view.cluster.initialize != Initialize::Done(server.system_id) {
-        // The configuration comes after the claim: others who see one and no leader would race while this server writes.
-        let actions = [Action::RecordInitialize(server.system_id), Action::ClaimLeader];
+        let actions = [Action::RecordInitialize(server.system_id), Action::EnsureConfig, Action::ClaimLeader];
         return Decision::act(actions, Reason::TakingOverExisting);
     }
     Decision::act([Action::ClaimLeader], Reason::Healthiest)

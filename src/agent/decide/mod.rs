@@ -1,8 +1,11 @@
 //! What to do next: one pure function of the view. No clock, no I/O, no randomness, ordered collections only.
 
 mod bootstrap;
+mod cascade;
 mod failsafe;
+mod kept_slots;
 mod leader;
+pub mod notices;
 mod pause;
 mod race;
 mod recovery;
@@ -24,6 +27,7 @@ use crate::agent::{
 };
 
 pub use failsafe::circle;
+pub use kept_slots::status as leader_status;
 pub use sync::{is_safe, names_at_start};
 
 /// Decides.
@@ -77,7 +81,7 @@ fn rules(view: &View) -> Decision {
 
         (Local::Silent { since }, Lock::Mine { .. }) => recovery::silent_leader(view, *since),
         (Local::Silent { .. }, Lock::Unknown { until: Some(until) }) => failsafe::lead_on(view, *until),
-        (Local::Silent { .. }, Lock::Other(leader)) => recovery::silent_standby(leader),
+        (Local::Silent { .. }, Lock::Other(leader)) => recovery::silent_standby(view, leader),
         (Local::Silent { .. }, _) => Decision::wait(Reason::WaitingForServer),
 
         (Local::Primary(server), Lock::Mine { .. }) => leader::lead(view, server),
@@ -116,6 +120,9 @@ fn while_task_runs(view: &View, task: Task) -> Decision {
     match (&view.local, &view.lock) {
         (Local::Primary(_) | Local::Silent { .. }, Lock::Other(holder)) if leads => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })
+        }
+        (_, Lock::Other(_) | Lock::Free) if task == Task::PrePromote => {
+            Decision::act([Action::CancelTask], Reason::LostTheLock { holder: None })
         }
         (Local::Standby(_), Lock::Other(_) | Lock::Free) if task == Task::Promote => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: None })

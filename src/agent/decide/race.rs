@@ -12,7 +12,7 @@ use crate::{
         reason::Reason,
         view::{Peer, ServerFacts, View},
     },
-    dcs::snapshot::Initialize,
+    dcs::{snapshot::Initialize, tags},
     model::{Lsn, MemberName, Timeline},
 };
 
@@ -24,6 +24,8 @@ const FENCING: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 
 /// Answers older than this are asked for again.
 const FRESH: Duration = Duration::from_secs(3);
+/// How long a member with a higher priority is waited for at least. One that could lead and does not must not keep the others from it.
+const PREFERENCE: Duration = Duration::from_secs(2);
 
 /// The race for the leader key. Positions are compared by timeline first: what a later timeline has forked off is not a lead.
 pub fn race(view: &View, server: &ServerFacts) -> Decision {
@@ -77,7 +79,10 @@ fn lacks_its_fence(view: &View) -> bool {
 
 /// What keeps this member out whatever the others say.
 fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
-    if view.nofailover {
+    if view.stays_back() {
+        return Some(Decision::wait_briefly(Reason::PrePromoteFailed, RETRY));
+    }
+    if tags::nofailover(&view.tags) {
         return Some(Decision::wait(Reason::NotAllowedToLead));
     }
     if let Some(wait) = space::wait(view) {
@@ -96,7 +101,7 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
 
 /// What the DCS has to know before anybody can be elected by it.
 fn dcs_without_memory(view: &View, server: &ServerFacts) -> Option<Decision> {
-    if view.cluster.initialize == Initialize::Absent && !view.nofailover {
+    if view.cluster.initialize == Initialize::Absent && !tags::nofailover(&view.tags) {
         return Some(Decision::act([Action::RecordInitialize(server.system_id)], Reason::TakingOverExisting));
     }
     view.cluster.config.is_none().then(|| after_the_dcs_forgot(view, server))
@@ -132,6 +137,13 @@ fn rivals(view: &View) -> BTreeSet<MemberName> {
     view.others().filter(counts).cloned().collect()
 }
 
+/// Whether the user rather has `peer` lead, as long as there was time for it to take the key.
+fn is_preferred(view: &View, peer: &MemberName) -> bool {
+    let waited = view.memory.unled_since.map_or(Duration::ZERO, |since| view.now.since(since));
+    let priority = view.cluster.members.get(peer).map_or(1, |m| tags::failover_priority(&m.tags));
+    waited < view.settings.loop_wait.max(PREFERENCE) && priority > tags::failover_priority(&view.tags)
+}
+
 fn judge(view: &View, mine: (Timeline, Lsn), peers: &BTreeMap<MemberName, Peer>) -> Decision {
     let sync = &view.cluster.sync;
     let former_leader = |name: &MemberName| sync.leader.as_deref().is_some_and(|l| l.eq_ignore_ascii_case(name.as_str()));
@@ -148,6 +160,9 @@ fn judge(view: &View, mine: (Timeline, Lsn), peers: &BTreeMap<MemberName, Peer>)
                 let passed = if view.sync_active() { former_leader(name) } else { !space::has_room(view, name) };
                 if ahead && !nofailover && !passed {
                     return Decision::wait_briefly(Reason::PeerAhead { peer: name.clone() }, RETRY);
+                }
+                if !nofailover && !former_leader(name) && (*timeline, *position) == mine && is_preferred(view, name) {
+                    return Decision::wait_briefly(Reason::PeerPreferred { peer: name.clone() }, RETRY);
                 }
                 let may_vote = sync.votes(name.as_str());
                 // A vote from another term says nothing of who may have led, and been acknowledged to, since.

@@ -1,6 +1,6 @@
 //! Data without a server: start it, as what, and behind whom.
 
-use super::{space, timelines};
+use super::{bootstrap, cascade, space, timelines};
 use crate::{
     agent::{
         action::{Action, Decision, Stop},
@@ -45,8 +45,8 @@ pub fn silent_leader(view: &View, since: Moment) -> Decision {
 
 /// Somebody else leads, and the server does not answer yet. It may be waiting for WAL before it can: from the one who leads now, not from
 /// the one who led when it was started.
-pub fn silent_standby(leader: &MemberName) -> Decision {
-    Decision::act([Action::Follow(Some(leader.clone()))], Reason::WaitingForServer)
+pub fn silent_standby(view: &View, leader: &MemberName) -> Decision {
+    Decision::act([Action::Follow(cascade::upstream(view, leader))], Reason::WaitingForServer)
 }
 
 /// Somebody else leads. A clean standby on the leader's timeline just starts; everything else has to look where the histories parted.
@@ -56,12 +56,12 @@ pub fn behind(view: &View, data: &StoppedData, leader: &MemberName) -> Decision 
     let ready = view.memory.ready_behind.as_ref() == Some(leader) || (data.fresh_copy && data.standby_signal && !namesake);
     let lost = view.memory.wal_gone || is_broken(view);
     if ready && !data.half_rewound && !lost {
-        return Decision::act([Action::StartStandby(Some(leader.clone()))], Reason::StartingStandby);
+        return Decision::act([Action::StartStandby(cascade::upstream(view, leader))], Reason::StartingStandby);
     }
     let same_timeline = member.timeline == Some(data.control.timeline());
     let clean_standby = data.standby_signal && !data.control.was_primary() && !data.half_rewound && same_timeline && !namesake;
     if clean_standby && view.memory.failed_rejoins == 0 && !view.memory.diverged && !lost {
-        return Decision::act([Action::StartStandby(Some(leader.clone()))], Reason::StartingStandby);
+        return Decision::act([Action::StartStandby(cascade::upstream(view, leader))], Reason::StartingStandby);
     }
     if member.role != MemberRole::Primary || member.state != PgState::Running {
         return Decision::wait(Reason::NoLeaderToClone);
@@ -70,7 +70,7 @@ pub fn behind(view: &View, data: &StoppedData, leader: &MemberName) -> Decision 
         if let Some(wait) = space::wait(view) {
             return wait;
         }
-        return Decision::act([Action::Clone(leader.clone())], Reason::CopyingAnew { leader: leader.clone() });
+        return Decision::act([Action::Clone(bootstrap::copy_source(view, leader))], Reason::CopyingAnew { leader: leader.clone() });
     }
     Decision::act([Action::Rejoin(leader.clone())], Reason::Rejoining { leader: leader.clone() })
 }

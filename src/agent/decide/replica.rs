@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::space;
+use super::{cascade, kept_slots, leader::missing_slots, space};
 use crate::{
     agent::view::View,
     agent::{
@@ -27,14 +27,12 @@ pub fn follow(view: &View, server: &ServerFacts, leader: &MemberName) -> Decisio
         // The server has WAL that the leader does not, or needs some that it has not any more: rejoining needs it stopped.
         return Decision::act([Action::StopServer(Stop::Fast)], Reason::Rejoining { leader: leader.clone() });
     }
-    let mut actions = vec![Action::Follow(Some(leader.clone()))];
+    let upstream = cascade::upstream(view, leader);
+    let mut actions = vec![Action::Follow(upstream.clone())];
     let reason = Reason::Following { leader: leader.clone() };
-    if server.streaming {
-        // Slots from the time when this member led hold back WAL that nobody will ask it for.
-        let left: BTreeSet<String> = view.others().map(MemberName::slot_name).filter(|slot| server.slots.contains(slot)).collect();
-        if !left.is_empty() {
-            actions.push(Action::DropSlots(left));
-        }
+    let same_timeline = view.cluster.members.get(leader).is_some_and(|m| m.timeline == Some(server.timeline));
+    if server.streaming || (upstream.is_none() && same_timeline) {
+        actions.extend(slots(view, server));
         if view.memory.has_old_data {
             actions.push(Action::DropOldData);
         }
@@ -47,4 +45,24 @@ pub fn follow(view: &View, server: &ServerFacts, leader: &MemberName) -> Decisio
         return Decision::act(actions, Reason::ComparingHistories { leader: leader.clone() });
     }
     Decision { actions, reason, recheck: Some(Duration::from_millis(500)) }
+}
+
+/// Slots for the standbys behind this one. Those from the time when this member led hold back WAL that nobody will ask it for.
+fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
+    if !view.settings.use_slots {
+        return Vec::new();
+    }
+    let behind = cascade::slots_of_standby(view);
+    let left: BTreeSet<String> = view.others().filter(|name| !behind.contains(*name)).map(MemberName::slot_name).collect();
+    let unused = left.into_iter().filter(|slot| server.slots.contains_key(slot) && !view.settings.permanent_slots.contains(slot));
+    let left: BTreeSet<String> = unused.chain(kept_slots::stale(view)).collect();
+    let mut actions: Vec<Action> = missing_slots(behind, server).into_iter().chain(kept_slots::missing(view, server)).collect();
+    let advances = kept_slots::advances(view, server);
+    if !advances.is_empty() {
+        actions.push(Action::AdvanceSlots(advances));
+    }
+    if !left.is_empty() {
+        actions.push(Action::DropSlots(left));
+    }
+    actions
 }

@@ -10,7 +10,10 @@ use crate::{
         reason::Reason,
         view::{ServerFacts, View},
     },
-    dcs::snapshot::{MemberRole, PgState},
+    dcs::{
+        snapshot::{MemberRole, PgState},
+        tags,
+    },
     model::MemberName,
 };
 
@@ -30,7 +33,7 @@ pub fn give_up(view: &View) -> Option<Decision> {
         view.cluster
             .members
             .get(name)
-            .is_some_and(|m| m.state == PgState::Running && m.role == MemberRole::Replica && !m.has_tag("nofailover"))
+            .is_some_and(|m| m.state == PgState::Running && m.role == MemberRole::Replica && !tags::nofailover(&m.tags))
     };
     let admitted = |name: &MemberName| !view.sync_active() || view.cluster.sync.votes(name.as_str());
     let somebody = view.memory.disk_full && view.others().any(|name| runs(name) && admitted(name) && has_room(view, name));

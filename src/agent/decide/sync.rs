@@ -3,15 +3,18 @@
 //! The rule that must hold at every moment: each set of standbys that may have acknowledged a commit meets each set of voters that may
 //! elect a successor. Both sides change one at a time, so every intermediate pair has to keep the rule.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
-use super::succession::succession;
+use super::{cascade, succession::succession};
 use crate::{
     agent::{
         action::{Action, PgSync},
         view::{ServerFacts, StandbyFacts, View},
     },
-    dcs::snapshot::SyncState,
+    dcs::{
+        snapshot::SyncState,
+        tags::{self, Tags},
+    },
     model::MemberName,
     spec::settings::SyncMode,
 };
@@ -92,11 +95,6 @@ pub fn leader_step(view: &View, server: &ServerFacts) -> (Option<Action>, Option
         // In strict mode this may last: as long as no standby streams, nothing is to be done.
         return (None, Some(if view.settings.synchronous_mode_strict { STRICT } else { SOON }));
     };
-    if !view.memory.knows_barrier {
-        // Set by an agent that has died, or by a change that did not come to its end: what sessions show need not be what commits heed.
-        let names = if is_safe(&target, &sync.voters, sync.quorum) { target } else { pg };
-        return (Some(Action::SetSyncNames(names)), Some(SOON));
-    }
     let step = next_step(&pg, is_confirmed(view, server, &pg), &sync.voters, sync.quorum, &target);
     match step {
         Step::Settled => (None, None),
@@ -109,7 +107,7 @@ pub fn leader_step(view: &View, server: &ServerFacts) -> (Option<Action>, Option
 /// Whom PostgreSQL should wait for: members that stream and may lead. `None`: as it is. With nobody streaming, the last ones are
 /// kept for a while: a standby that comes right back should not find commits acknowledged without it.
 fn target(view: &View, server: &ServerFacts, pg: &PgSync) -> Option<PgSync> {
-    let eligible: BTreeSet<String> = streaming_members(view, server);
+    let eligible = without_stragglers(view, server, streaming_members(view, server));
     let count = view.settings.synchronous_node_count;
     if eligible.is_empty() {
         let grace = view.settings.loop_wait;
@@ -124,18 +122,40 @@ fn target(view: &View, server: &ServerFacts, pg: &PgSync) -> Option<PgSync> {
     if view.settings.synchronous_mode == SyncMode::Quorum {
         return Some(PgSync::any(count, eligible));
     }
-    // The chosen ones stay chosen while they stream.
-    let wanted = count as usize;
-    let stay: Vec<&String> = eligible.iter().filter(|n| pg.names.contains(*n)).collect();
-    let come = eligible.iter().filter(|n| !pg.names.contains(*n));
-    let chosen: BTreeSet<String> = stay.into_iter().chain(come).take(wanted).cloned().collect();
+    // The preferred ones first; among equals, the chosen ones stay chosen while they stream.
+    let mut ranked: Vec<&String> = eligible.iter().collect();
+    ranked.sort_by_key(|name| (Reverse(sync_priority(view, name)), !pg.names.contains(*name)));
+    let chosen: BTreeSet<String> = ranked.into_iter().take(count as usize).cloned().collect();
     Some(PgSync::any(count, chosen))
+}
+
+/// Those of `names` that are no further behind the furthest of them than `maximum_lag_on_syncnode`: a standby that crawls should not hold up
+/// commits when others could confirm them. The furthest one always stays.
+fn without_stragglers(view: &View, server: &ServerFacts, names: BTreeSet<String>) -> BTreeSet<String> {
+    let Some(allowed) = view.settings.maximum_lag_on_syncnode else { return names };
+    let flushed = |name: &String| {
+        let of_name = server.standbys.iter().filter(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name));
+        of_name.filter_map(|s| s.flush_lsn).max().unwrap_or_default()
+    };
+    let furthest = names.iter().map(flushed).max().unwrap_or_default();
+    names.into_iter().filter(|name| furthest.ahead_of(flushed(name)) <= allowed).collect()
+}
+
+/// Commits may wait for it, and it may become leader: it streams from the leader and no tag keeps it out.
+fn may_vote(view: &View, name: &MemberName) -> bool {
+    let tagged = |tags: &Tags| tags::nosync(tags) || tags::nofailover(tags) || tags::nostream(tags);
+    view.cluster.members.get(name).is_some_and(|m| !tagged(&m.tags)) && !cascade::behind_others(view).contains(name)
+}
+
+fn sync_priority(view: &View, name: &str) -> i64 {
+    let member = view.cluster.members.iter().find(|(member, _)| member.as_str() == name);
+    member.map_or(1, |(_, data)| tags::sync_priority(&data.tags))
 }
 
 /// Members that stream and may become leader, by the names they are known under in the DCS.
 pub fn streaming_members(view: &View, server: &ServerFacts) -> BTreeSet<String> {
     let streams = |name: &str| server.standbys.iter().any(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name));
-    let may_vote = |name: &&MemberName| view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"));
+    let may_vote = |name: &&MemberName| may_vote(view, name);
     view.others().filter(may_vote).map(ToString::to_string).filter(|n| streams(n)).collect()
 }
 
@@ -193,7 +213,7 @@ pub fn names_before_promotion(view: &View) -> PgSync {
 }
 
 fn may_come(view: &View) -> BTreeSet<String> {
-    let may_vote = |name: &&MemberName| view.cluster.members.get(*name).is_some_and(|m| !m.has_tag("nosync") && !m.has_tag("nofailover"));
+    let may_vote = |name: &&MemberName| may_vote(view, name);
     view.others().filter(may_vote).map(ToString::to_string).collect()
 }
 

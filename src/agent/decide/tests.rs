@@ -14,17 +14,23 @@ use crate::{
         reason::Reason,
         view::{Local, Lock, Memory, Past, Peer, ServerFacts, StoppedData, Task, Trouble, View, Wishes},
     },
-    dcs::snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState, TimelineKey},
+    dcs::{
+        snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, PgState, Snapshot, StatusKey, SyncState, TimelineKey},
+        tags::Tags,
+    },
     model::{Lsn, MemberName, SystemId, Term, Timeline},
     postgres::{
         control_data::{ClusterState, ControlData},
-        sql::StandbyFacts,
+        sql::{SlotFacts, StandbyFacts},
     },
     spec::settings::Settings,
     sys::clock::Moment,
 };
 
+mod kept_slots;
+mod notices;
 mod space;
+mod tags;
 mod timelines;
 
 const SYSTEM: SystemId = SystemId(7_000_000_001);
@@ -53,8 +59,13 @@ pub(super) fn server(in_recovery: bool) -> ServerFacts {
         primary_conninfo: String::new(),
         synchronous_standby_names: String::new(),
         standbys: Vec::new(),
-        slots: if in_recovery { BTreeSet::new() } else { ["b", "c"].map(str::to_owned).into() },
+        slots: if in_recovery { BTreeMap::new() } else { slots(&["b", "c"]) },
+        has_archive: false,
     }
+}
+
+fn slots(names: &[&str]) -> BTreeMap<String, SlotFacts> {
+    names.iter().map(|n| ((*n).to_owned(), SlotFacts { active: true, restart_lsn: Some(Lsn(900)) })).collect()
 }
 
 pub(super) fn streaming(names: &[&str], flushed: u64) -> Vec<StandbyFacts> {
@@ -119,7 +130,8 @@ pub(super) fn view(local: Local, lock: Lock) -> View {
         now: NOW,
         me: name("a"),
         settings,
-        nofailover: false,
+        tags: Tags::new(),
+        pre_promote: false,
         may_initialize: true,
         stopping: false,
         cluster,
@@ -306,7 +318,7 @@ fn a_voter_is_fenced_before_it_asks_claims_or_waits_for_others() {
         let mut behind = quorum(racing(&[("b", Peer::Silent), ("c", standby_peer(2000))]), 1);
         behind.vote = vote;
         assert!(fences(&behind), "{vote:?}");
-        asking.nofailover = true;
+        asking.tags.insert("nofailover".into(), json!(true));
         assert!(fences(&asking), "it votes although it may not lead");
         asking.task = Some(Task::CompareHistories);
         assert!(fences(&asking), "a comparison with a leader that is gone keeps nobody waiting");
@@ -412,23 +424,6 @@ fn when_the_dcs_forgot_everything_the_voters_are_remembered() {
 }
 
 #[test]
-fn a_primary_that_the_dcs_forgot_claims_the_key_before_it_writes_anything_that_lets_others_race() {
-    let mut view = view(Local::Primary(server(false)), Lock::Free);
-    view.cluster = Snapshot::default();
-    assert_eq!(decide(&view).actions, [Action::RecordInitialize(SYSTEM), Action::ClaimLeader]);
-}
-
-#[test]
-fn an_empty_member_remembers_that_others_have_data_when_the_dcs_forgot_them() {
-    let mut view = view(Local::Empty, Lock::Free);
-    view.memory.past.members = std::mem::take(&mut view.cluster.members);
-    view.cluster = Snapshot::default();
-    assert_eq!(decide(&view).reason, Reason::NoLeaderToClone);
-    view.memory.past = Past::default();
-    assert_eq!(decide(&view).actions, [Action::ClaimInitialize]);
-}
-
-#[test]
 fn in_async_mode_a_standby_far_behind_does_not_race() {
     let mut view = racing(&[("b", Peer::Silent), ("c", Peer::Silent)]);
     view.cluster.status.optime = Lsn(1000 + (1 << 20));
@@ -525,7 +520,6 @@ fn nobody_votes_before_every_sender_of_the_former_rule_has_read_the_new_one() {
 fn leading(names: &[&str], flushed: u64) -> View {
     let mut view = quorum(view(Local::Primary(server(false)), mine()), 0);
     view.cluster.sync = SyncState { leader: Some("a".into()), quorum: 0, voters: BTreeSet::new() };
-    view.memory.knows_barrier = true;
     let Local::Primary(facts) = &mut view.local else { unreachable!() };
     facts.standbys = streaming(names, flushed);
     view
@@ -543,16 +537,6 @@ fn new_standbys_are_waited_for_before_they_may_vote() {
     view.memory.sync_barrier = Some(Lsn(1000));
     let voters = SyncState { leader: Some("a".into()), quorum: 1, voters: names.names };
     assert!(decide(&view).actions.contains(&Action::PutSync(voters)));
-}
-
-#[test]
-fn names_that_are_not_known_to_be_heeded_are_set_again_before_anybody_votes() {
-    let mut view = leading(&["b", "c"], 1000);
-    let names = PgSync::any(1, ["b", "c"].map(str::to_owned).into());
-    let Local::Primary(facts) = &mut view.local else { unreachable!() };
-    facts.synchronous_standby_names = names.render();
-    view.memory.names_change();
-    assert!(decide(&view).actions.contains(&Action::SetSyncNames(names)));
 }
 
 #[test]
@@ -614,27 +598,6 @@ fn after_handing_over_the_candidate_goes_first_while_it_is_healthy() {
     assert_eq!(decide(&view).reason, Reason::CandidateFirst { candidate: name("c") });
     view.peers = Some(BTreeMap::from([(name("c"), Peer::Silent)]));
     assert!(claims(&view), "a candidate that has died holds nobody up");
-}
-
-#[test]
-fn a_healthy_successor_that_does_not_come_is_not_waited_for_for_ever() {
-    let mut view = quorum(racing(&[("b", Peer::Silent), ("c", standby_peer(1000))]), 1);
-    view.cluster.sync.leader = Some("a".into());
-    view.cluster.sync.voters = ["b", "c"].map(str::to_owned).into();
-    view.cluster.failover = Some(FailoverKey { leader: Some("a".into()), ..FailoverKey::default() });
-    view.memory.unled_since = Some(NOW.minus(Duration::from_secs(9)));
-    assert_eq!(decide(&view).reason, Reason::SuccessorFirst);
-    view.memory.unled_since = Some(NOW.minus(Duration::from_secs(10)));
-    assert!(claims(&view), "the others cannot elect anybody without 'b'; this member has led");
-}
-
-#[test]
-fn a_candidate_that_is_no_voter_holds_nobody_up() {
-    let mut view = quorum(racing(&[("b", standby_peer(1000)), ("c", standby_peer(1000))]), 0);
-    view.cluster.sync.voters = ["a"].map(str::to_owned).into();
-    view.cluster.failover = Some(FailoverKey { member: Some("c".into()), ..FailoverKey::default() });
-    view.memory.unled_since = Some(NOW.minus(Duration::from_secs(60)));
-    assert!(claims(&view));
 }
 
 #[test]
@@ -749,7 +712,7 @@ fn a_leader_that_ends_hands_over_first() {
 fn slots_that_nobody_claims_are_dropped_in_time() {
     let mut view = leading(&["b", "c"], 1000);
     let Local::Primary(facts) = &mut view.local else { unreachable!() };
-    facts.slots.insert("gone".into());
+    facts.slots.extend(slots(&["gone"]));
     let drop = Action::DropSlots(BTreeSet::from(["gone".to_owned()]));
     view.memory.unclaimed_slots = BTreeMap::from([("gone".to_owned(), NOW.minus(Duration::from_secs(1799)))]);
     assert!(!decide(&view).actions.contains(&drop), "its member may come back");
@@ -759,7 +722,7 @@ fn slots_that_nobody_claims_are_dropped_in_time() {
 
 #[test]
 fn a_former_leader_keeps_no_slots_for_others() {
-    let facts = ServerFacts { slots: ["b", "c", "mine"].map(str::to_owned).into(), ..server(true) };
+    let facts = ServerFacts { slots: slots(&["b", "c", "mine"]), ..server(true) };
     let drop = Action::DropSlots(["b", "c"].map(str::to_owned).into());
     assert_eq!(decide(&view(Local::Standby(facts), other())).actions, [Action::Follow(Some(name("b"))), drop]);
 }
