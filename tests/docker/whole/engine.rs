@@ -2,7 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
+use bollard::{
+    container::LogOutput,
+    exec::{StartExecOptions, StartExecResults},
+    models::ExecConfig,
+    query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder},
+};
+use futures_util::TryStreamExt as _;
 use spilo::provisioner::{DockerPlatform, ExecOutput, LogLine, LogWish, Platform as _};
 
 use super::cluster::Cluster;
@@ -13,6 +19,26 @@ impl Cluster {
     pub fn exec(&self, part: &str, command: &[&str]) -> ExecOutput {
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
         block(async { platform().await.exec(&self.container(part), &command, None).await.unwrap() })
+    }
+
+    /// Runs a command in the container of a part with rights that nothing there has otherwise; returns what it printed, errors included.
+    pub fn exec_with_all_rights(&self, part: &str, command: &[&str]) -> String {
+        let config = ExecConfig {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            privileged: Some(true),
+            user: Some("root".to_owned()),
+            cmd: Some(command.iter().map(|&word| word.to_owned()).collect()),
+            ..ExecConfig::default()
+        };
+        block(async {
+            let client = client().await;
+            let created = client.create_exec(&self.container(part), config).await.unwrap();
+            let started = client.start_exec(&created.id, None::<StartExecOptions>).await.unwrap();
+            let StartExecResults::Attached { output, .. } = started else { panic!("it was started without its output") };
+            let pieces: Vec<LogOutput> = output.try_collect().await.unwrap();
+            pieces.iter().map(ToString::to_string).collect()
+        })
     }
 
     /// The log of a container, from its beginning or its last lines.

@@ -75,11 +75,11 @@ fn containers(cluster: &Cluster) -> Vec<Place> {
         places.push(Place { name: format!("the log of '{container}'"), text: cluster.log(&container, None), known: cluster.name.clone() });
         for (file, known) in [("cmdline", program), ("environ", "PATH=")] {
             let script = format!("cat /proc/[0-9]*/{file} | tr '\\0' '\\n'");
-            let output = cluster.exec(part, &["sh", "-c", &script]);
+            // The agent lets nobody look into it who has only the rights that there are in a container.
+            let text = cluster.exec_with_all_rights(part, &["sh", "-c", &script]);
             let name = format!("/proc/*/{file} of '{container}'");
-            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(!errors.contains("denied"), "{name} cannot be read: {errors}");
-            places.push(Place { name, text: String::from_utf8(output.stdout).unwrap(), known: known.to_owned() });
+            assert!(!text.contains("denied"), "{name} cannot be read: {text}");
+            places.push(Place { name, text, known: known.to_owned() });
         }
     }
     places
