@@ -12,7 +12,7 @@ use crate::{
         Address, Credentials, Installation,
         bootstrap::{InitOptions, NewRole, forbidden_options},
     },
-    spec::settings,
+    spec::{dynamic::NO_STANDBY_CLUSTER, settings},
 };
 
 /// What the command line says on top of the file.
@@ -298,6 +298,9 @@ fn read_bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
         reader.mistakes.push(format!("'bootstrap.initdb' has '{name}', which is the agent's to set"));
     }
     let hba = if reader.at("postgresql.pg_hba").is_array() { None } else { settings::lines(reader.at("bootstrap.pg_hba")) };
+    if !reader.at("bootstrap.dcs.standby_cluster").is_null() {
+        reader.mistakes.push(format!("'bootstrap.dcs.standby_cluster': {NO_STANDBY_CLUSTER}"));
+    }
     let dcs = match reader.at("bootstrap.dcs") {
         Value::Object(map) => Value::Object(map.clone()),
         _ => Value::Object(Map::new()),
@@ -382,9 +385,11 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_reported_at_once() {
-        let file = json!({"restapi": {"listen": 5}, "postgresql": {"listen": "x"}, "bootstrap": {"initdb": [{"pwfile": "/x"}]}});
+        let file = json!({"restapi": {"listen": 5}, "postgresql": {"listen": "x"}, "bootstrap": {"initdb": [{"pwfile": "/x"}], "dcs": {"standby_cluster": {"host": "x"}}}});
         let mistakes = check(&file, &Overrides::default()).unwrap_err().join("\n");
-        for part in ["'name' is missing", "'scope'", "restapi.listen", "'postgresql.listen' is 'x'", "data_dir", "'pwfile'"] {
+        for part in
+            ["'name' is missing", "'scope'", "restapi.listen", "'postgresql.listen' is 'x'", "data_dir", "'pwfile'", "standby_cluster"]
+        {
             assert!(mistakes.contains(part), "{part} not in\n{mistakes}");
         }
     }

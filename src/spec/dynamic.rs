@@ -28,8 +28,8 @@ enum Kind {
     List,
     /// The section of PostgreSQL.
     Postgresql,
-    /// The section of a standby cluster.
-    Standby,
+    /// What is not there yet. To accept it and do nothing would be worse: a cluster meant to follow another one would take writes of its own.
+    Missing(&'static str),
 }
 
 const MOST: i64 = i32::MAX as i64;
@@ -57,7 +57,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("permanent_slots", Kind::Slots),
     ("permanent_replication_slots", Kind::Slots),
     ("ignore_slots", Kind::List),
-    ("standby_cluster", Kind::Standby),
+    ("standby_cluster", Kind::Missing(NO_STANDBY_CLUSTER)),
     ("postgresql", Kind::Postgresql),
 ];
 
@@ -74,7 +74,8 @@ const POSTGRESQL: &[(&str, Kind)] = &[
     ("pg_ident", Kind::List),
 ];
 
-const STANDBY: &[&str] = &["host", "port", "primary_slot_name", "recovery_min_apply_delay"];
+/// Said of a section `standby_cluster`, wherever it is found.
+pub const NO_STANDBY_CLUSTER: &str = "standby clusters are not supported";
 
 /// Parameters that the agent decides, with the reason: a value from here would be ignored, so it is refused instead.
 const MANAGED: &[(&str, &str)] = &[
@@ -190,7 +191,8 @@ fn judge(path: &str, value: &Value, kind: &Kind, found: &mut Vec<Mistake>) {
         Kind::Sync => (flag(value).is_none() && !is_quorum(value)).then(|| "expected off, on or quorum".to_owned()),
         Kind::Mapping | Kind::Slots => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
         Kind::List => (!value.is_array()).then(|| format!("it is {}, expected a list", kind_of(value))),
-        Kind::Postgresql | Kind::Standby => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
+        Kind::Missing(why) => (!value.is_null()).then(|| (*why).to_owned()),
+        Kind::Postgresql => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
     };
     if let Some(problem) = expected {
         found.push(Mistake { path: path.to_owned(), value: Some(value.to_string()), problem });
@@ -198,7 +200,6 @@ fn judge(path: &str, value: &Value, kind: &Kind, found: &mut Vec<Mistake>) {
     }
     match (kind, value.as_object()) {
         (Kind::Postgresql, Some(section)) => postgresql(section, found),
-        (Kind::Standby, Some(section)) => standby(section, found),
         (Kind::Slots, Some(_)) => found.extend(slots::mistakes(path, value)),
         _ => {}
     }
@@ -248,21 +249,6 @@ fn postgresql(section: &Map<String, Value>, found: &mut Vec<Mistake>) {
                 }
             }
             _ => {}
-        }
-    }
-}
-
-fn standby(section: &Map<String, Value>, found: &mut Vec<Mistake>) {
-    for (key, value) in section {
-        let path = format!("standby_cluster.{key}");
-        if !STANDBY.contains(&key.as_str()) {
-            let problem = "it names commands: set it in the member's own configuration file, under 'postgresql'";
-            let local = ["restore_command", "archive_cleanup_command", "create_replica_methods"].contains(&key.as_str());
-            found.push(if local { Mistake { path, value: None, problem: problem.to_owned() } } else { unknown(&path, key, STANDBY) });
-        } else if key == "port" && !whole(value).is_some_and(|port| (1..=65535).contains(&port)) {
-            found.push(Mistake { path, value: Some(value.to_string()), problem: "expected a port from 1 to 65535".to_owned() });
-        } else if key != "port" && parameter_text(value).is_err() {
-            found.push(Mistake { path, value: Some(value.to_string()), problem: "expected a text".to_owned() });
         }
     }
 }
@@ -372,7 +358,7 @@ mod tests {
         let config = json!({
             "ttl": 20, "loop_wait": 3, "retry_timeout": "8", "maximum_lag_on_failover": 1_048_576, "member_slots_ttl": "30min",
             "synchronous_mode": "quorum", "pause": "off", "maximum_lag_on_syncnode": -1, "slots": {"a": {"type": "physical"}},
-            "ignore_slots": [{"name": "b"}], "standby_cluster": {"host": "x", "port": 5432, "primary_slot_name": "s"},
+            "ignore_slots": [{"name": "b"}],
             "postgresql": {"use_slots": true, "use_pg_rewind": true, "pg_hba": ["local all all peer", "# none", "host all all ::1/128 md5",
                 "host all all 10.0.0.0 255.0.0.0 scram-sha-256", "hostssl all \"some body\" 0.0.0.0/0 cert clientcert=verify-full"],
                 "parameters": {"wal_level": "hot_standby", "max_wal_senders": 5, "max_connections": "101", "plperl.use_strict": true}}
@@ -442,10 +428,15 @@ mod tests {
             json!({"postgresql": {"callbacks": {"on_start": "/x"}}}),
             json!({"postgresql": {"pre_promote": "/x"}}),
             json!({"postgresql": {"basebackup": {"command": "/x"}}}),
-            json!({"standby_cluster": {"host": "x", "restore_command": "/x"}}),
         ] {
             assert!(said(&path)[0].contains("own configuration file"), "{path}");
         }
+    }
+
+    #[test]
+    fn a_cluster_that_should_follow_another_one_is_refused_before_it_takes_writes() {
+        assert_eq!(said(&json!({"standby_cluster": {"host": "x"}})).len(), 1);
+        assert!(said(&json!({"standby_cluster": {"host": "x"}}))[0].contains(NO_STANDBY_CLUSTER));
     }
 
     #[test]
