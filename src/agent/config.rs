@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::hooks::Hooks;
+use super::{hooks::Hooks, restapi};
 use crate::{
+    api::Access,
     dcs::{DcsConfig, tags},
     model::{MemberName, Secret},
     postgres::{
@@ -37,6 +38,8 @@ pub struct AgentConfig {
     pub api_listen: String,
     /// `host:port` under which others reach it.
     pub api_address: String,
+    /// Who may change something over it.
+    pub access: Access,
     /// Addresses PostgreSQL listens on.
     pub listen_addresses: String,
     /// Where others reach PostgreSQL.
@@ -216,6 +219,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
     let mut wrong = tags::mistakes(reader.at("tags"), name.as_ref());
     let hooks = Hooks::read(reader.at("postgresql"), &mut wrong);
+    let access = restapi::access(root, &mut wrong);
     reader.mistakes.extend(wrong);
     let tags = reader.at("tags").as_object().map(tags::published).unwrap_or_default();
     let pg_hba = settings::lines(reader.at("postgresql.pg_hba"));
@@ -225,6 +229,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             dcs,
             api_listen,
             api_address: joined(&api_address),
+            access,
             listen_addresses,
             address,
             local,

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use super::{lease, server::Server};
 use crate::{
     api::{
-        NodeStatus,
+        Access, Login, NodeStatus,
         failsafe::{ACCEPTED, PROMISED, PromiseRequest, url},
     },
     sys::{clock::Moment, files},
@@ -55,6 +55,7 @@ pub struct Failsafe {
     /// Until when everybody has promised.
     until: Cell<Option<Moment>>,
     http: reqwest::Client,
+    access: watch::Receiver<Access>,
     server: Rc<Server>,
     status: Arc<watch::Sender<Arc<NodeStatus>>>,
     changed: Notify,
@@ -65,7 +66,7 @@ impl Failsafe {
     /// No rounds yet.
     pub fn new(
         data_dir: &Path,
-        http: reqwest::Client,
+        (http, access): (reqwest::Client, watch::Receiver<Access>),
         server: Rc<Server>,
         status: Arc<watch::Sender<Arc<NodeStatus>>>,
         wake: Rc<Notify>,
@@ -77,6 +78,7 @@ impl Failsafe {
             due: Cell::new(None),
             until: Cell::new(None),
             http,
+            access,
             server,
             status,
             changed: Notify::new(),
@@ -223,10 +225,11 @@ impl Failsafe {
     async fn ask(&self, order: &Order) -> Vec<String> {
         let body = order.request.to_json();
         let limit = lease::round_limit(order.request.ttl);
+        let login = self.access.borrow().shown.clone();
         let questions = order.circle.0.iter().map(|(name, api_url)| {
-            let body = &body;
+            let (body, login) = (&body, login.as_ref());
             async move {
-                let answer = tokio::time::timeout(limit, ask_one(&self.http, api_url, body, order.request.ttl)).await;
+                let answer = tokio::time::timeout(limit, ask_one(&self.http, api_url, login, body, order.request.ttl)).await;
                 let why = answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}"))).err()?;
                 Some(format!("'{name}' does not promise to leave this member in the lead: {why}"))
             }
@@ -235,11 +238,21 @@ impl Failsafe {
     }
 }
 
-async fn ask_one(http: &reqwest::Client, api_url: &str, body: &serde_json::Value, ttl: Duration) -> Result<(), String> {
+async fn ask_one(
+    http: &reqwest::Client,
+    api_url: &str,
+    login: Option<&Login>,
+    body: &serde_json::Value,
+    ttl: Duration,
+) -> Result<(), String> {
     if api_url.is_empty() {
         return Err("its REST API is not known".to_owned());
     }
-    let answer = http.post(url(api_url)).json(body).send().await.map_err(|error| innermost(&error))?;
+    let mut question = http.post(url(api_url)).json(body);
+    if let Some(login) = login {
+        question = question.basic_auth(&login.username, Some(login.password.expose()));
+    }
+    let answer = question.send().await.map_err(|error| innermost(&error))?;
     let (code, promised) = (answer.status(), answer.headers().get(PROMISED).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()));
     let text = answer.text().await.map_err(|error| innermost(&error))?;
     match promised {

@@ -29,6 +29,7 @@ mod read_only;
 pub mod reason;
 pub mod rejoin;
 mod requests;
+mod restapi;
 mod server;
 pub mod shell;
 pub mod standing;

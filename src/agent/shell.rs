@@ -31,7 +31,7 @@ use super::{
     vitality::{self, Disk},
 };
 use crate::{
-    api::{self, ApiRequest, NodeStatus},
+    api::{self, Access, ApiRequest, NodeStatus},
     dcs::{Dcs, DcsError, Etcd, snapshot::MemberData, snapshot::Snapshot},
     model::MemberName,
     postgres::{PostgresError, clone, conf::ServerSettings, conninfo},
@@ -123,6 +123,8 @@ pub(super) struct Shell {
     pub(super) requests: Requests,
     pub(super) waiting: Waiting,
     pub(super) callbacks: Callbacks,
+    /// Whom the REST API lets in, and what it is shown elsewhere.
+    access: watch::Sender<Access>,
     source: (String, Overrides),
     pub(super) disk: Arc<Disk>,
     /// Nobody else works on the data directory while this is kept.
@@ -181,7 +183,8 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     place.heard.iter().for_each(|said| server.hear(said));
     let (requests, asked) = mpsc::channel(64);
     let (to_the_loop, for_the_loop) = mpsc::unbounded_channel();
-    tokio::spawn(api::serve(listener, published, requests));
+    let (access, demanded) = watch::channel(config.access.clone());
+    tokio::spawn(api::serve(listener, published, requests, demanded));
     let promises = Rc::new(PromiseBook::open(&config.installation.data_dir, settings.ttl, Moment::now()));
     let answers = Answers {
         server: server.clone(),
@@ -203,7 +206,8 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     };
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
     let http = http.map_err(|e| AgentError::Process { action: "set up HTTP", source: std::io::Error::other(e) })?;
-    let failsafe = Failsafe::new(&config.installation.data_dir, http.clone(), server.clone(), status.clone(), wake.clone());
+    let http_of_rounds = (http.clone(), access.subscribe());
+    let failsafe = Failsafe::new(&config.installation.data_dir, http_of_rounds, server.clone(), status.clone(), wake.clone());
     let failsafe = Rc::new(failsafe);
     tokio::task::spawn_local(failsafe.clone().run());
     let shell = Shell {
@@ -239,6 +243,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         requests: Requests::default(),
         waiting: Waiting::default(),
         callbacks: Callbacks::default(),
+        access,
         source: (path.to_owned(), overrides.clone()),
         disk,
         _place: place,
@@ -381,8 +386,9 @@ impl Shell {
     pub(super) fn reload(&mut self) {
         match config::load(&self.source.0, &self.source.1) {
             Ok(config) => {
-                let AgentConfig { parameters, pg_hba, hooks, tags, .. } = config;
-                let present = AgentConfig { parameters, pg_hba, hooks, tags, ..(*self.config).clone() };
+                let AgentConfig { parameters, pg_hba, hooks, tags, access, .. } = config;
+                self.access.send_replace(access.clone());
+                let present = AgentConfig { parameters, pg_hba, hooks, tags, access, ..(*self.config).clone() };
                 self.config = Rc::new(present);
                 warn_of_ignored(&self.config);
                 tracing::info!("configuration read again");

@@ -1,5 +1,6 @@
 //! The REST API: answers from the published status, requests to the shell; never PostgreSQL itself. Speaks Patroni's protocol.
 
+mod access;
 mod answers;
 pub mod change;
 mod documents;
@@ -12,6 +13,7 @@ pub mod request;
 mod server;
 mod status;
 
+pub use access::{Access, Login};
 pub use answers::{Answer, Body, answer};
 pub use handover::{HandoverKind, Outcome, check_handover, judge_handover};
 pub use server::serve;

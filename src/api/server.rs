@@ -8,6 +8,7 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, Request, State},
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{patch, post},
 };
@@ -23,7 +24,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, ApiRequest, Body, HandoverKind, NodeStatus, Outcome,
+    Access, Answer, ApiRequest, Body, HandoverKind, NodeStatus, Outcome,
+    access::admit,
     answers::answer,
     change::{Change, Changed},
     check_handover, failsafe,
@@ -57,8 +59,13 @@ pub(super) struct Published {
 }
 
 /// Serves the API until it is dropped.
-pub async fn serve(listener: TcpListener, status: watch::Receiver<Arc<NodeStatus>>, requests: mpsc::Sender<ApiRequest>) {
-    let router = router(Published { status: status.clone(), requests });
+pub async fn serve(
+    listener: TcpListener,
+    status: watch::Receiver<Arc<NodeStatus>>,
+    requests: mpsc::Sender<ApiRequest>,
+    access: watch::Receiver<Access>,
+) {
+    let router = router(Published { status: status.clone(), requests }, access);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -86,7 +93,7 @@ async fn one_request(stream: TcpStream, router: Router) -> Result<(), hyper::Err
     http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await
 }
 
-fn router(published: Published) -> Router {
+fn router(published: Published, access: watch::Receiver<Access>) -> Router {
     Router::new()
         .route("/config", patch(merge_config).put(replace_config).fallback(from_status))
         .route("/restart", post(operate::restart).delete(operate::unschedule).fallback(from_status))
@@ -97,6 +104,7 @@ fn router(published: Published) -> Router {
         .route("/failover", post(failover).fallback(from_status))
         .fallback(from_status)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn_with_state(access, admit))
         .with_state(published)
 }
 
@@ -258,12 +266,16 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::{super::status::tests::seen_by, *};
+    use super::{
+        super::{access::tests::demanding, status::tests::seen_by},
+        *,
+    };
 
     struct Running {
         address: SocketAddr,
         status: watch::Sender<Arc<NodeStatus>>,
         requests: mpsc::Receiver<ApiRequest>,
+        access: watch::Sender<Access>,
     }
 
     /// A server on loopback whose member sees the DCS and holds a lease for the next minute.
@@ -275,8 +287,9 @@ mod tests {
         let (sender, requests) = mpsc::channel(1);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, published, sender));
-        Running { address, status, requests }
+        let (access, demanded) = watch::channel(Access::default());
+        tokio::spawn(serve(listener, published, sender, demanded));
+        Running { address, status, requests, access }
     }
 
     async fn ask(address: SocketAddr, head: &str, body: &str) -> String {
@@ -328,6 +341,29 @@ mod tests {
             running.status.send_modify(|s| Arc::make_mut(s).cluster.leader = Some("orders-3".parse().unwrap()));
             let answer = asked.await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"Successfully switched over to "orders-3""#), "{answer}");
+        });
+    }
+
+    #[test]
+    fn what_changes_something_is_refused_without_the_password_and_reading_is_not() {
+        block(async {
+            let running = start().await;
+            running.access.send_replace(demanding("admin", "hunter2"));
+            for path in ["/config", "/restart", "/reload", "/reinitialize", "/failsafe", "/switchover", "/failover", "/sigterm", "/patroni"]
+            {
+                for method in ["POST", "PUT", "PATCH", "DELETE", "post"] {
+                    let answer = ask(running.address, &format!("{method} {path}"), "{}").await;
+                    assert!(answer.starts_with("HTTP/1.1 401") && answer.ends_with("no auth header received"), "{method} {path}: {answer}");
+                    assert!(answer.contains("www-authenticate: Basic realm=\"Patroni\""), "{answer}");
+                }
+            }
+            for path in ["/primary", "/cluster", "/config"] {
+                assert!(ask(running.address, &format!("GET {path}"), "").await.starts_with("HTTP/1.1 200"), "{path}");
+            }
+            let url = format!("http://{}/switchover", running.address);
+            let asked = |password| reqwest::Client::new().post(&url).basic_auth("admin", Some(password)).body("nonsense").send();
+            assert_eq!(asked("hunter3").await.unwrap().status(), 401);
+            assert_eq!(asked("hunter2").await.unwrap().status(), 400, "let in, and understood as what it is");
         });
     }
 

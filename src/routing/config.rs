@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::RoutingError;
-use crate::dcs::DcsConfig;
+use crate::{api::Login, dcs::DcsConfig};
 
 /// The router's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct RouterConfig {
     pub run_dir: PathBuf,
     /// Replicas further behind than this many bytes get no sessions.
     pub read_only_lag: Option<u64>,
+    /// What members are shown by whoever asks them for a change; `None`: nothing.
+    pub login: Option<Login>,
     /// The directory of the configuration, in which `secrets` lies.
     pub directory: PathBuf,
 }
@@ -48,7 +50,16 @@ struct Document {
     _namespace: Option<String>,
     #[serde(rename = "etcd3", default)]
     _etcd3: Value,
+    #[serde(default)]
+    restapi: RestApi,
     router: Section,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestApi {
+    #[serde(default)]
+    authentication: Value,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +79,7 @@ impl RouterConfig {
         let document: Value =
             serde_saphyr::from_str_with_options(&text, serde_saphyr::options! { with_snippet: false }).map_err(|e| wrong(e.to_string()))?;
         let dcs = DcsConfig::from_patroni(&document).map_err(|source| RoutingError::DcsConfig { path: path.to_owned(), source })?;
-        let Document { router: section, .. } = serde_json::from_value(document).map_err(|e| wrong(e.to_string()))?;
+        let Document { router: section, restapi, .. } = serde_json::from_value(document).map_err(|e| wrong(e.to_string()))?;
         let run_dir = section.run_dir;
         // haproxy's configuration has no place for either.
         if !run_dir.is_absolute() || run_dir.to_string_lossy().contains(|c: char| c.is_whitespace() || "\"'\\#,$".contains(c)) {
@@ -77,8 +88,13 @@ impl RouterConfig {
                 run_dir.display()
             )));
         }
+        let mut mistakes = Vec::new();
+        let login = Login::read(&restapi.authentication, "restapi.authentication", &mut mistakes);
+        if !mistakes.is_empty() {
+            return Err(wrong(mistakes.join("; ")));
+        }
         let directory = path.parent().map(Path::to_owned).unwrap_or_default();
-        Ok(RouterConfig { dcs, listen: section.listen, run_dir, read_only_lag: section.read_only_lag, directory })
+        Ok(RouterConfig { dcs, listen: section.listen, run_dir, read_only_lag: section.read_only_lag, login, directory })
     }
 }
 
@@ -118,6 +134,7 @@ router:
             ("run_dir: /run/spilo", "run_dir: /run/spilo\n  run_dri: 1", "run_dri"),
             ("0.0.0.0:5001", "nonsense", "socket address"),
             ("etcd3:", "consul:", "consul"),
+            ("router:", "restapi: {authentication: {username: admin}}\nrouter:", "restapi.authentication.password"),
             ("scope: orders", "scop: orders", "scope"),
             ("scope: orders", "scope: orders\nlog: {}", "log"),
         ] {

@@ -127,6 +127,7 @@ pub(super) mod tests {
             listen: Listen { read_write: listen(5000), read_only: listen(5001), health: listen(7000) },
             run_dir: PathBuf::from("/run/spilo"),
             read_only_lag: None,
+            login: None,
             directory: PathBuf::new(),
         }
     }

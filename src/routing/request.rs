@@ -43,7 +43,11 @@ async fn switchover(config: &RouterConfig, leader: Option<&str>, candidate: Opti
     let client = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).timeout(limit).no_proxy().build().map_err(failed)?;
     let body = json!({"leader": leader.unwrap_or(holder.as_str()), "candidate": candidate});
     let started = Instant::now();
-    let answer = client.post(&url).json(&body).send().await.map_err(failed)?;
+    let mut request = client.post(&url).json(&body);
+    if let Some(login) = &config.login {
+        request = request.basic_auth(&login.username, Some(login.password.expose()));
+    }
+    let answer = request.send().await.map_err(failed)?;
     let code = answer.status().as_u16();
     let message = answer.text().await.map_err(failed)?;
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -552,6 +552,11 @@ impl Drop for SmallDisk {
 
 /// A request to the REST API at this address: code and body; code 0 when nobody answers.
 pub fn request(api: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    request_as(None, api, method, path, body)
+}
+
+/// The same with a name and a password.
+pub fn request_as(login: Option<(&str, &str)>, api: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
     let url = format!("http://{api}{path}");
     // An agent that hangs must not hold up who only asks.
     let limit = Duration::from_secs(if method == "GET" { 3 } else { 30 });
@@ -560,6 +565,9 @@ pub fn request(api: &str, method: &str, path: &str, body: Option<&Value>) -> (u1
         let mut request = client.request(method.parse().expect("a method"), url);
         if let Some(body) = body {
             request = request.json(body);
+        }
+        if let Some((name, password)) = login {
+            request = request.basic_auth(name, Some(password));
         }
         let answer = request.send().await?;
         Ok::<_, reqwest::Error>((answer.status().as_u16(), answer.text().await?))

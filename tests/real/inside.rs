@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use spilo::{
-    api::{ApiRequest, NodeStatus, Xlog, serve},
+    api::{Access, ApiRequest, Login, NodeStatus, Xlog, serve},
     dcs::{
         Dcs, Etcd,
         snapshot::{FailoverKey, MemberRole, PgState},
@@ -23,11 +23,16 @@ fn name(text: &str) -> MemberName {
     text.parse().unwrap()
 }
 
+/// What the leader demands of whoever asks it for a change.
+fn login() -> Value {
+    json!({"username": "admin", "password": "correct horse"})
+}
+
 /// Writes `router.yml` and the password that it does not get to use here.
 fn write_config(dir: &Path, server: &EtcdServer) -> std::path::PathBuf {
     let nowhere = "127.0.0.1:1";
     let config = json!({
-        "scope": "orders", "etcd3": {"hosts": [server.address().to_string()]},
+        "scope": "orders", "restapi": {"authentication": login()}, "etcd3": {"hosts": [server.address().to_string()]},
         "router": {"run_dir": "/run/spilo", "listen": {"read_write": nowhere, "read_only": nowhere, "health": nowhere}},
     });
     std::fs::create_dir(dir.join("secrets")).unwrap();
@@ -59,7 +64,10 @@ async fn lead(api: SocketAddr, agent: &Etcd) {
     let (status, watched) = watch::channel(Arc::new(published(agent.snapshot().await.unwrap())));
     let (sender, mut requests) = mpsc::channel(1);
     let listener = tokio::net::TcpListener::bind(api).await.unwrap();
-    tokio::spawn(serve(listener, watched, sender));
+    let mut mistakes = Vec::new();
+    let access = Access { demanded: Login::read(&login(), "authentication", &mut mistakes), shown: None };
+    assert!(access.demanded.is_some(), "{mistakes:?}");
+    tokio::spawn(serve(listener, watched, sender, watch::channel(access).1));
     while let Some(request) = requests.recv().await {
         match request {
             ApiRequest::Observe { answer } => drop(answer.send(status.borrow().clone())),

@@ -1,6 +1,7 @@
 //! Tests against real servers.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on panics, and one that is skipped says so")]
 
+mod access;
 mod agents;
 mod callbacks;
 mod calm;

@@ -39,6 +39,7 @@ impl Router {
             listen,
             run_dir: run_dir.path().to_owned(),
             read_only_lag: None,
+            login: None,
             directory: run_dir.path().to_owned(),
         };
         let machine = Machine { maxconn: 100, nameservers: vec![] };
