@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{hooks::Hooks, restapi};
+use super::{hooks::Hooks, restapi, watchdog::Watchdog};
 use crate::{
     api::Access,
     dcs::{DcsConfig, tags},
@@ -62,6 +62,8 @@ pub struct AgentConfig {
     pub bootstrap: Option<Bootstrap>,
     /// Programs of the user's to run at turning points.
     pub hooks: Hooks,
+    /// Whether and how a watchdog device is used.
+    pub watchdog: Watchdog,
     /// Tags, as published.
     pub tags: Map<String, Value>,
 }
@@ -222,9 +224,10 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let access = restapi::access(root, &mut wrong);
     reader.mistakes.extend(wrong);
     let tags = reader.at("tags").as_object().map(tags::published).unwrap_or_default();
+    let watchdog = Watchdog::read(reader.at("watchdog")).map_err(|found| reader.mistakes.extend(found)).ok();
     let pg_hba = settings::lines(reader.at("postgresql.pg_hba"));
-    match (name, dcs, reader.mistakes) {
-        (Some(name), Some(dcs), mistakes) if mistakes.is_empty() => Ok(AgentConfig {
+    match (name, dcs, watchdog, reader.mistakes) {
+        (Some(name), Some(dcs), Some(watchdog), mistakes) if mistakes.is_empty() => Ok(AgentConfig {
             name,
             dcs,
             api_listen,
@@ -241,9 +244,10 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             pg_hba,
             bootstrap,
             hooks,
+            watchdog,
             tags,
         }),
-        (_, _, mistakes) => Err(mistakes),
+        (_, _, _, mistakes) => Err(mistakes),
     }
 }
 

@@ -52,6 +52,8 @@ pub enum Trouble {
 pub struct Memory {
     /// What is wrong with the local server although it may still talk to us.
     pub trouble: Option<Trouble>,
+    /// A watchdog device is required, and there is none that works: why.
+    pub no_watchdog: Option<String>,
     /// Every process of the server has been sent SIGKILL: none of them will run again, even if the kernel still holds one back.
     pub killed: bool,
     /// Leader: since when no standby has been streaming that could confirm commits.
@@ -386,6 +388,9 @@ impl Memory {
     pub fn trouble(&self) -> Option<String> {
         if self.disk_full {
             return Some("disk full".to_owned());
+        }
+        if let Some(why) = &self.no_watchdog {
+            return Some(format!("a watchdog is required, and {why}"));
         }
         self.start_fault.clone()
     }

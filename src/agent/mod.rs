@@ -39,4 +39,5 @@ mod timelines;
 mod trouble;
 pub mod view;
 mod vitality;
+pub mod watchdog;
 pub mod wish;

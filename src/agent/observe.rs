@@ -25,6 +25,7 @@ impl Shell {
         let lock = self.observe_dcs().await;
         self.memory.trouble = vitality::trouble(&self.server, &self.disk);
         self.memory.killed = self.server.is_killed();
+        self.memory.no_watchdog = self.server.required_watchdog_trouble();
         let (local, vote) = self.observe_local().await;
         self.look_for_waiting_parameters(&local).await;
         // Promises may have come in meanwhile.
@@ -197,11 +198,12 @@ impl Shell {
     /// Passes the lease on to the guard while PostgreSQL accepts writes or is about to.
     async fn arm_guard(&mut self, local: &Local) {
         let writes = matches!(local, Local::Primary(_) | Local::Silent { .. }) || self.promotes();
+        let watched = self.server.keep_watchdog(&self.settings).await;
         let told = match lease::guarding(writes, self.leads_until()) {
             Some(until) => self.server.arm(until, lease::margin(self.settings.ttl) / 2).await,
             None => Ok(()),
         };
-        if let Err(error) = told {
+        if let Err(error) = watched.and(told) {
             tracing::error!("the guard does not listen: {error}");
         }
     }

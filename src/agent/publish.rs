@@ -76,6 +76,9 @@ impl Shell {
         if self.memory.disk_full {
             notices.insert("disk_full".into(), json!(true));
         }
+        if self.memory.no_watchdog.is_some() {
+            notices.insert("watchdog_failed".into(), json!(true));
+        }
         if !view.wishes.pending.is_empty() {
             notices.insert("pending_restart".into(), json!(true));
             notices.insert("pending_restart_reason".into(), json!(view.wishes.pending));
@@ -102,6 +105,7 @@ impl Shell {
             dcs_fresh_until: self.dcs_seen.map_or(Moment(0), |seen| seen + view.settings.ttl),
             tags: self.config.tags.clone(),
             trouble: self.memory.trouble(),
+            watchdog_failed: self.memory.no_watchdog.is_some(),
             pause: view.settings.pause,
             pending_restart: view.wishes.pending.iter().map(|(name, change)| (name.clone(), json!(change))).collect(),
             scheduled_restart: view.wishes.scheduled.as_ref().map(|scheduled| scheduled.body.clone()),

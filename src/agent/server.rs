@@ -14,6 +14,7 @@ use super::{
     config::AgentConfig,
     fence::Fence,
     guard::{FromGuard, GuardLink, LinkError, StopMode, ToGuard},
+    watchdog::{self, Mode},
 };
 use crate::{
     model::{Term, timeline_at},
@@ -24,6 +25,7 @@ use crate::{
         sql::{ServerFacts, Session},
         timelines,
     },
+    spec::settings::Settings,
     sys::clock::Moment,
 };
 
@@ -47,6 +49,10 @@ pub struct Server {
     answered: Cell<Option<Moment>>,
     hanging: Cell<bool>,
     killed: Cell<bool>,
+    /// Why the watchdog device is of no use.
+    watchdog_trouble: RefCell<Option<String>>,
+    /// What the guard was last told of it: the timeout, none, or why none.
+    watchdog_told: RefCell<Option<Result<Option<u32>, String>>>,
     fence: Cell<Option<Fence>>,
     session: RefCell<Option<Rc<Session>>>,
     /// Wakes whoever waits for the process to start or end.
@@ -56,7 +62,7 @@ pub struct Server {
 impl Server {
     /// A server behind this guard.
     pub fn new(config: Rc<AgentConfig>, guard: GuardLink) -> Server {
-        Server {
+        let server = Server {
             config,
             guard,
             process: Cell::new(Process::None),
@@ -64,10 +70,17 @@ impl Server {
             answered: Cell::new(None),
             hanging: Cell::new(false),
             killed: Cell::new(false),
+            watchdog_trouble: RefCell::new(None),
+            watchdog_told: RefCell::new(None),
             fence: Cell::new(None),
             session: RefCell::new(None),
             changed: Notify::new(),
+        };
+        // The guard's own answer comes too late for the first decision.
+        if server.config.watchdog.mode != Mode::Off {
+            server.note_watchdog(watchdog::usable(&server.config.watchdog.device).err());
         }
+        server
     }
 
     /// Its directories.
@@ -100,6 +113,7 @@ impl Server {
         match message {
             FromGuard::Running { pid } => self.process.set(Process::Running(*pid, Moment::now())),
             FromGuard::Idle => self.forget(),
+            FromGuard::Watchdog { trouble } => self.note_watchdog(trouble.clone()),
             FromGuard::Killed => self.killed.set(true),
             FromGuard::Claimed | FromGuard::Refused { .. } => {}
             FromGuard::NotStarted { why } => {
@@ -126,6 +140,40 @@ impl Server {
         self.hanging.set(false);
         self.killed.set(false);
         self.session.replace(None);
+    }
+
+    /// Has the guard use the watchdog device as configured for this lease, or none.
+    pub async fn keep_watchdog(&self, lease: &Settings) -> Result<(), PostgresError> {
+        let wanted = self.config.watchdog.wanted(lease);
+        if self.watchdog_told.borrow().as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let message = match &wanted {
+            Ok(Some(timeout)) => ToGuard::Watchdog { device: self.config.watchdog.device.clone(), timeout: *timeout },
+            Ok(None) | Err(_) => ToGuard::NoWatchdog,
+        };
+        self.say(&message).await?;
+        if let Err(why) = &wanted {
+            self.note_watchdog(Some(why.clone()));
+        }
+        self.watchdog_told.replace(Some(wanted));
+        Ok(())
+    }
+
+    fn note_watchdog(&self, trouble: Option<String>) {
+        if *self.watchdog_trouble.borrow() == trouble {
+            return;
+        }
+        match &trouble {
+            Some(why) => tracing::warn!("no watchdog guards this machine while it leads: {why}"),
+            None => tracing::info!("the watchdog '{}' can be used", self.config.watchdog.device.display()),
+        }
+        self.watchdog_trouble.replace(trouble);
+    }
+
+    /// Why this member must not lead for want of a watchdog.
+    pub fn required_watchdog_trouble(&self) -> Option<String> {
+        (self.config.watchdog.mode == Mode::Required).then(|| self.watchdog_trouble.borrow().clone()).flatten()
     }
 
     /// Notes whether it has stopped taking connections.

@@ -21,6 +21,7 @@ pub fn node(status: &NodeStatus, now: Moment) -> Value {
         put(&mut doc, "replication", (!status.replication.is_empty()).then_some(&status.replication));
     }
     put(&mut doc, "trouble", status.trouble.as_ref());
+    put(&mut doc, "watchdog_failed", status.watchdog_failed.then_some(true));
     put(&mut doc, "pause", status.pause.then_some(true));
     put(&mut doc, "cluster_unlocked", (status.cluster.leader.is_none() || !status.sees_dcs(now)).then_some(true));
     put(&mut doc, "dcs_last_seen", status.dcs_seen);

@@ -133,6 +133,8 @@ pub struct NodeStatus {
     pub scheduled_restart: Option<Map<String, Value>>,
     /// What an operator has to see to, such as `disk full`.
     pub trouble: Option<String>,
+    /// A watchdog device is required, and there is none that works.
+    pub watchdog_failed: bool,
     /// Whether the cluster is paused.
     pub pause: bool,
     /// Whether and how commits wait for replicas.
@@ -207,6 +209,7 @@ impl NodeStatus {
             pending_restart: Map::new(),
             scheduled_restart: None,
             trouble: None,
+            watchdog_failed: false,
             pause: false,
             sync_mode: SyncMode::Off,
             cluster: Snapshot::default(),

@@ -27,4 +27,5 @@ mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod tags;
+mod watchdog;
 mod writer;

@@ -18,6 +18,7 @@ mod sync;
 mod tests;
 mod timelines;
 mod vitality;
+mod watchdog;
 mod wishes;
 
 use crate::agent::{
@@ -62,6 +63,9 @@ fn rules(view: &View) -> Decision {
     }
     if let Some(kept) = failsafe::keep_promise(view) {
         return kept;
+    }
+    if let Some(decision) = watchdog::missing(view) {
+        return decision;
     }
     match (&view.local, &view.lock) {
         (Local::Unusable { why }, Lock::Mine { .. }) => Decision::act([Action::ReleaseLeader], Reason::Unusable { why: why.clone() }),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{failsafe, pause, space, switchover};
+use super::{failsafe, pause, space, switchover, watchdog};
 use crate::{
     agent::{
         action::{Action, Decision},
@@ -88,6 +88,9 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
     if let Some(wait) = space::wait(view) {
         return Some(wait);
     }
+    if let Some(reason) = watchdog::hindrance(view) {
+        return Some(Decision::wait(reason));
+    }
     if view.sync_active() {
         let out = !view.cluster.sync.admits(view.me.as_str()) && !has_clean_end(view, server);
         return out.then(|| Decision::wait_briefly(Reason::NotAmongVoters, RETRY));
@@ -155,9 +158,10 @@ fn judge(view: &View, mine: (Timeline, Lsn), peers: &BTreeMap<MemberName, Peer>)
             Peer::Primary => return Decision::wait_briefly(Reason::PrimaryAlive { peer: name.clone() }, RETRY),
             Peer::Standby { timeline, position, nofailover, vote } => {
                 let ahead = (*timeline, *position) > mine;
-                // What the former leader has beyond its voters was never acknowledged. Without voters, one whose disk is full is not waited for:
-                // it will not lead.
-                let passed = if view.sync_active() { former_leader(name) } else { !space::has_room(view, name) };
+                // What the former leader has beyond its voters was never acknowledged. Without voters, one whose disk is full or that lacks a
+                // watchdog is not waited for: it will not lead.
+                let passed =
+                    if view.sync_active() { former_leader(name) } else { !space::has_room(view, name) || watchdog::lacks(view, name) };
                 if ahead && !nofailover && !passed {
                     return Decision::wait_briefly(Reason::PeerAhead { peer: name.clone() }, RETRY);
                 }

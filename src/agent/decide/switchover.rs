@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use super::watchdog;
 use crate::{
     agent::{
         action::{Action, Decision},
@@ -77,7 +78,7 @@ pub fn asked_to_hand_over(view: &View, server: &ServerFacts, request: &FailoverK
 pub fn may_succeed(view: &View, server: &ServerFacts, name: &MemberName) -> bool {
     let tagged = view.cluster.members.get(name).is_none_or(|m| tags::nofailover(&m.tags));
     let streams = server.standbys.iter().any(|s| s.state == "streaming" && s.application_name.eq_ignore_ascii_case(name.as_str()));
-    !tagged && streams && (!view.sync_active() || view.cluster.sync.votes(name.as_str()))
+    !tagged && streams && !watchdog::lacks(view, name) && (!view.sync_active() || view.cluster.sync.votes(name.as_str()))
 }
 
 /// The leader has handed over and nobody leads yet. `None`: the request does not change the race.

@@ -32,6 +32,7 @@ mod notices;
 mod space;
 mod tags;
 mod timelines;
+mod watchdog;
 
 const SYSTEM: SystemId = SystemId(7_000_000_001);
 pub(super) const NOW: Moment = Moment(10_000_000_000_000);

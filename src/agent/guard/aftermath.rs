@@ -29,6 +29,7 @@ impl Guard {
         self.unclean = false;
         if let Some(postmaster) = self.postmaster.take_if(|p| p.ended.is_some()) {
             self.deadline = None;
+            self.disarm_watchdog();
             self.tell(&FromGuard::Ended { status: postmaster.ended.unwrap_or_default(), fenced: postmaster.fenced });
         }
     }

@@ -13,6 +13,7 @@ mod link;
 mod postmaster;
 mod protocol;
 mod signals;
+mod watchdog;
 mod worker;
 
 use std::time::Duration;
@@ -62,6 +63,7 @@ struct Guard {
     processes: ProcessTable,
     /// The data directory, once the agent has named it.
     claim: Option<claim::Claim>,
+    watchdog: Option<watchdog::Watchdog>,
     /// Something that ended may have left processes behind.
     unclean: bool,
     /// How much the kernel's killer spared this process before it was asked to do so more.
@@ -103,6 +105,7 @@ impl Guard {
             exit_code: 0,
             processes: ProcessTable::new().map_err(cannot("look at the processes"))?,
             claim: None,
+            watchdog: None,
             unclean: false,
             oom_before: None,
         })
@@ -149,7 +152,12 @@ impl Guard {
                         signal(postmaster.pid, Signal::HUP);
                     }
                 }
-                ToGuard::Deadline { until, grace } => (self.deadline, self.grace) = (until, grace),
+                ToGuard::Watchdog { device, timeout } => self.use_watchdog(device, timeout),
+                ToGuard::NoWatchdog => self.use_no_watchdog(),
+                ToGuard::Deadline { until, grace } => {
+                    (self.deadline, self.grace) = (until, grace);
+                    self.proved(until);
+                }
             }
         }
     }

@@ -36,6 +36,15 @@ pub enum ToGuard {
     },
     /// Stop it.
     Stop(StopMode),
+    /// Use this watchdog device while there is a lease to prove.
+    Watchdog {
+        /// Its path.
+        device: PathBuf,
+        /// After how many seconds without a proof it resets the machine.
+        timeout: u32,
+    },
+    /// Use none, and disarm the one that was used.
+    NoWatchdog,
     /// Let it read its configuration again.
     Reload,
     /// Until when PostgreSQL may run as a primary; `None`: without limit, because it is not one.
@@ -71,6 +80,11 @@ pub enum FromGuard {
     NotStarted {
         /// Why.
         why: String,
+    },
+    /// How the watchdog device is. Sent whenever one is asked for, when it fails, and when it does no more.
+    Watchdog {
+        /// Why it is of no use; `None`: it is.
+        trouble: Option<String>,
     },
     /// Every process of it was sent SIGKILL, so that none of them will run again. One that the kernel holds back may be there still.
     Killed,
