@@ -74,7 +74,7 @@ pub struct Memory {
     pub failed_rejoins: u32,
     /// Starts that failed, or were followed by an end within seconds, since the server last ran well.
     pub failed_starts: u32,
-    /// `sync_barrier` is what this agent itself has set for the primary that runs.
+    /// The synchronous standbys of the server that runs are what this agent has set and seen in force, and `sync_barrier` belongs to them.
     pub knows_barrier: bool,
     /// Leader: after a change of the synchronous standbys, the position that the new ones have to confirm before the DCS may rely on them.
     pub sync_barrier: Option<Lsn>,
@@ -229,8 +229,6 @@ impl Memory {
             self.bringing_up.take_if(|start| start.before.as_ref() != Some(&facts.started));
         }
         match local {
-            // A primary that this agent found running: whom it waits for now may not have had time to confirm the past.
-            Local::Primary(facts) if !self.knows_barrier => self.barrier_is(facts.position),
             Local::Standby(facts) if facts.streaming => {
                 self.failed_rejoins = 0;
                 self.copied = false;
@@ -284,6 +282,11 @@ impl Memory {
         self.unclaimed_slots = unclaimed.map(|slot| (slot.clone(), known.get(slot).copied().unwrap_or(look.now))).collect();
     }
 
+    /// Whom the server waits for is being changed: until that is known to be in force, nothing rests on it.
+    pub fn names_change(&mut self) {
+        self.knows_barrier = false;
+    }
+
     /// The new synchronous standbys have to confirm this position before the DCS may rely on them.
     pub fn barrier_is(&mut self, position: Lsn) {
         self.knows_barrier = true;
@@ -316,6 +319,8 @@ impl Memory {
             (_, TaskEnd::Promoted(position)) => {
                 // The standbys that commits wait for have to have all that was here at the promotion before they may vote.
                 self.barrier_is(position);
+                // Nor before it is certain that commits wait for them.
+                self.names_change();
                 self.checkpoint_due = true;
             }
             (Task::Checkpoint, TaskEnd::Done) => self.checkpoint_due = false,

@@ -33,7 +33,10 @@ fn someone_has_data(view: &View) -> bool {
         matches!(state, PgState::Running | PgState::Starting | PgState::Restarting | PgState::Stopping | PgState::Crashed)
             || role == MemberRole::Primary
     };
-    view.others().any(|name| view.cluster.members.get(name).is_some_and(|m| has_data(m.state, m.role)))
+    // A store that was just emptied knows nobody until they have come back: what was known before counts too.
+    let known = |name: &MemberName| view.cluster.members.get(name).into_iter().chain(view.memory.past.members.get(name));
+    let others = view.others().chain(view.memory.past.members.keys().filter(|name| **name != view.me));
+    others.flat_map(known).any(|m| has_data(m.state, m.role))
 }
 
 /// Somebody leads: copy it, or a standby that is there for it, once it accepts connections.

@@ -147,7 +147,8 @@ pub fn without_lock(view: &View, server: &ServerFacts) -> Decision {
         return record_bootstrap(view, server);
     }
     if view.cluster.initialize != Initialize::Done(server.system_id) {
-        let actions = [Action::RecordInitialize(server.system_id), Action::EnsureConfig, Action::ClaimLeader];
+        // The configuration comes after the claim: others who see one and no leader would race while this server writes.
+        let actions = [Action::RecordInitialize(server.system_id), Action::ClaimLeader];
         return Decision::act(actions, Reason::TakingOverExisting);
     }
     Decision::act([Action::ClaimLeader], Reason::Healthiest)

@@ -19,6 +19,10 @@ const RETRY: Duration = Duration::from_millis(300);
 /// How long whoever should go first is waited for without asking whether it is alive: on a busy machine a single question may go unanswered.
 const HEAD_START: Duration = Duration::from_secs(2);
 
+/// How long whoever should go first may take although it looks healthy: after that it lacks something that this member need not lack, such as
+/// votes.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 /// How late a scheduled hand-over may begin at the least, whatever `loop_wait` is.
 const LATEST: Duration = Duration::from_secs(5);
 
@@ -106,11 +110,15 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
         let reason = candidate.map_or(Reason::SuccessorFirst, |candidate| Reason::CandidateFirst { candidate });
         return Some(Decision::wait_briefly(reason, RETRY));
     }
+    if waited >= LONGEST_WAIT {
+        return None;
+    }
     let Some(answers) = &view.peers else {
         // Everybody: when the first ones turn out to be dead, the race goes on with the same answers.
         return Some(Decision::act([Action::AskPeers(view.others().cloned().collect())], Reason::AskingPeers));
     };
-    let healthy = |name: &MemberName| answers.get(name).is_some_and(|peer| could_lead(view, peer, (server.timeline, server.position)));
+    let healthy =
+        |name: &MemberName| answers.get(name).is_some_and(|peer| could_lead(view, name, peer, (server.timeline, server.position)));
     match (first.iter().any(healthy), candidate.and_then(|c| c.parse().ok())) {
         (true, Some(candidate)) => Some(Decision::wait_briefly(Reason::CandidateFirst { candidate }, RETRY)),
         (true, None) => Some(Decision::wait_briefly(Reason::SuccessorFirst, RETRY)),
@@ -118,12 +126,13 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
     }
 }
 
-/// A standby that has all the last leader wrote, or, where that is unknown, at least what this member has.
-fn could_lead(view: &View, peer: &Peer, mine: (Timeline, Lsn)) -> bool {
+/// A standby that has all the last leader wrote, or, where that is unknown, at least what this member has, and that is a voter where voters
+/// decide: any other would wait for us while we wait for it.
+fn could_lead(view: &View, name: &MemberName, peer: &Peer, mine: (Timeline, Lsn)) -> bool {
     match peer {
         Peer::Standby { timeline, position, nofailover: false, .. } => match view.cluster.status.final_lsn {
             Some(_) => view.cluster.status.is_complete_at(*timeline, *position),
-            None => (*timeline, *position) >= mine,
+            None => (*timeline, *position) >= mine && (!view.sync_active() || view.cluster.sync.admits(name.as_str())),
         },
         _ => false,
     }

@@ -95,6 +95,11 @@ pub fn leader_step(view: &View, server: &ServerFacts) -> (Option<Action>, Option
         // In strict mode this may last: as long as no standby streams, nothing is to be done.
         return (None, Some(if view.settings.synchronous_mode_strict { STRICT } else { SOON }));
     };
+    if !view.memory.knows_barrier {
+        // Set by an agent that has died, or by a change that did not come to its end: what sessions show need not be what commits heed.
+        let names = if is_safe(&target, &sync.voters, sync.quorum) { target } else { pg };
+        return (Some(Action::SetSyncNames(names)), Some(SOON));
+    }
     let step = next_step(&pg, is_confirmed(view, server, &pg), &sync.voters, sync.quorum, &target);
     match step {
         Step::Settled => (None, None),

@@ -425,6 +425,23 @@ fn when_the_dcs_forgot_everything_the_voters_are_remembered() {
 }
 
 #[test]
+fn a_primary_that_the_dcs_forgot_claims_the_key_before_it_writes_anything_that_lets_others_race() {
+    let mut view = view(Local::Primary(server(false)), Lock::Free);
+    view.cluster = Snapshot::default();
+    assert_eq!(decide(&view).actions, [Action::RecordInitialize(SYSTEM), Action::ClaimLeader]);
+}
+
+#[test]
+fn an_empty_member_remembers_that_others_have_data_when_the_dcs_forgot_them() {
+    let mut view = view(Local::Empty, Lock::Free);
+    view.memory.past.members = std::mem::take(&mut view.cluster.members);
+    view.cluster = Snapshot::default();
+    assert_eq!(decide(&view).reason, Reason::NoLeaderToClone);
+    view.memory.past = Past::default();
+    assert_eq!(decide(&view).actions, [Action::ClaimInitialize]);
+}
+
+#[test]
 fn in_async_mode_a_standby_far_behind_does_not_race() {
     let mut view = racing(&[("b", Peer::Silent), ("c", Peer::Silent)]);
     view.cluster.status.optime = Lsn(1000 + (1 << 20));
@@ -521,6 +538,7 @@ fn nobody_votes_before_every_sender_of_the_former_rule_has_read_the_new_one() {
 fn leading(names: &[&str], flushed: u64) -> View {
     let mut view = quorum(view(Local::Primary(server(false)), mine()), 0);
     view.cluster.sync = SyncState { leader: Some("a".into()), quorum: 0, voters: BTreeSet::new() };
+    view.memory.knows_barrier = true;
     let Local::Primary(facts) = &mut view.local else { unreachable!() };
     facts.standbys = streaming(names, flushed);
     view
@@ -538,6 +556,16 @@ fn new_standbys_are_waited_for_before_they_may_vote() {
     view.memory.sync_barrier = Some(Lsn(1000));
     let voters = SyncState { leader: Some("a".into()), quorum: 1, voters: names.names };
     assert!(decide(&view).actions.contains(&Action::PutSync(voters)));
+}
+
+#[test]
+fn names_that_are_not_known_to_be_heeded_are_set_again_before_anybody_votes() {
+    let mut view = leading(&["b", "c"], 1000);
+    let names = PgSync::any(1, ["b", "c"].map(str::to_owned).into());
+    let Local::Primary(facts) = &mut view.local else { unreachable!() };
+    facts.synchronous_standby_names = names.render();
+    view.memory.names_change();
+    assert!(decide(&view).actions.contains(&Action::SetSyncNames(names)));
 }
 
 #[test]
@@ -599,6 +627,27 @@ fn after_handing_over_the_candidate_goes_first_while_it_is_healthy() {
     assert_eq!(decide(&view).reason, Reason::CandidateFirst { candidate: name("c") });
     view.peers = Some(BTreeMap::from([(name("c"), Peer::Silent)]));
     assert!(claims(&view), "a candidate that has died holds nobody up");
+}
+
+#[test]
+fn a_healthy_successor_that_does_not_come_is_not_waited_for_for_ever() {
+    let mut view = quorum(racing(&[("b", Peer::Silent), ("c", standby_peer(1000))]), 1);
+    view.cluster.sync.leader = Some("a".into());
+    view.cluster.sync.voters = ["b", "c"].map(str::to_owned).into();
+    view.cluster.failover = Some(FailoverKey { leader: Some("a".into()), ..FailoverKey::default() });
+    view.memory.unled_since = Some(NOW.minus(Duration::from_secs(9)));
+    assert_eq!(decide(&view).reason, Reason::SuccessorFirst);
+    view.memory.unled_since = Some(NOW.minus(Duration::from_secs(10)));
+    assert!(claims(&view), "the others cannot elect anybody without 'b'; this member has led");
+}
+
+#[test]
+fn a_candidate_that_is_no_voter_holds_nobody_up() {
+    let mut view = quorum(racing(&[("b", standby_peer(1000)), ("c", standby_peer(1000))]), 0);
+    view.cluster.sync.voters = ["a"].map(str::to_owned).into();
+    view.cluster.failover = Some(FailoverKey { member: Some("c".into()), ..FailoverKey::default() });
+    view.memory.unled_since = Some(NOW.minus(Duration::from_secs(60)));
+    assert!(claims(&view));
 }
 
 #[test]
