@@ -4,14 +4,19 @@ use super::{
     shell::Shell,
     view::{Local, Lock, View},
 };
-use crate::postgres::{bootstrap, conf};
+use crate::{
+    dcs::snapshot::Initialize,
+    postgres::{bootstrap, conf},
+};
 
 impl Shell {
-    /// Marks stopped data as a standby's, unless the leader key is ours: then they are about to be started as a primary again.
+    /// Marks stopped data as a standby's, unless the leader key is ours: then they are about to be started as a primary again. Data that are
+    /// not known to be this cluster's are nobody's to mark.
     pub(super) fn keep_read_only(&self, view: &View) {
         let ours = matches!(view.lock, Lock::Mine { .. } | Lock::Unknown { until: Some(_) });
         let Local::Stopped(data) = &view.local else { return };
-        if !ours && !data.standby_signal && view.task.is_none() && !view.memory.unrecorded_bootstrap {
+        let known = view.cluster.initialize == Initialize::Done(data.control.system_id);
+        if known && !ours && !data.standby_signal && view.task.is_none() && !view.memory.unrecorded_bootstrap {
             self.mark_read_only();
         }
     }
