@@ -2,13 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bollard::{
-    container::LogOutput,
-    exec::{StartExecOptions, StartExecResults},
-    models::ExecConfig,
-    query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder},
-};
-use futures_util::TryStreamExt as _;
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, TopOptionsBuilder};
 use spilo::provisioner::{DockerPlatform, ExecOutput, LogLine, LogWish, Platform as _};
 
 use super::cluster::Cluster;
@@ -21,24 +15,11 @@ impl Cluster {
         block(async { platform().await.exec(&self.container(part), &command, None).await.unwrap() })
     }
 
-    /// Runs a command in the container of a part with rights that nothing there has otherwise; returns what it printed, errors included.
-    pub fn exec_with_all_rights(&self, part: &str, command: &[&str]) -> String {
-        let config = ExecConfig {
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            privileged: Some(true),
-            user: Some("root".to_owned()),
-            cmd: Some(command.iter().map(|&word| word.to_owned()).collect()),
-            ..ExecConfig::default()
-        };
-        block(async {
-            let client = client().await;
-            let created = client.create_exec(&self.container(part), config).await.unwrap();
-            let started = client.start_exec(&created.id, None::<StartExecOptions>).await.unwrap();
-            let StartExecResults::Attached { output, .. } = started else { panic!("it was started without its output") };
-            let pieces: Vec<LogOutput> = output.try_collect().await.unwrap();
-            pieces.iter().map(ToString::to_string).collect()
-        })
+    /// The process ids, as this machine has them, of all that runs in the container of a part.
+    pub fn processes(&self, part: &str) -> Vec<String> {
+        let options = TopOptionsBuilder::default().ps_args("-eo pid").build();
+        let top = block(async { client().await.top_processes(&self.container(part), Some(options)).await.unwrap() });
+        top.processes.unwrap_or_default().into_iter().flatten().collect()
     }
 
     /// The log of a container, from its beginning or its last lines.
