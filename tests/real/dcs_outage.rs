@@ -144,7 +144,6 @@ fn agents_that_are_killed_while_the_store_is_silent_go_on_where_they_were() {
 }
 
 #[test]
-#[ignore = "a known hole (docs/promises.md): where too little of the promises is left after the crash, it comes up as a standby and waits for the store"]
 fn a_postgresql_that_crashes_while_the_store_is_silent_is_restarted_in_place() {
     let Some(cluster) = Cluster::start() else { return };
     let writer = Writer::start(&cluster);

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use super::recovery::STARTS_IN_PLACE;
 use crate::{
     agent::{
         action::{Action, Decision, Stop},
@@ -89,11 +90,20 @@ pub fn lead_on(view: &View, until: Moment) -> Decision {
 /// A leader whose server is down while the DCS does not answer: it is started in place as long as nobody else can lead. `None`: not so.
 pub fn start_in_place(view: &View, data: &StoppedData, until: Moment) -> Option<Decision> {
     let memory = &view.memory;
-    let leads = memory.circle.is_some() && view.cluster.leader.as_ref() == Some(&view.me) && view.now + START < until;
+    let leads = memory.circle.is_some() && view.cluster.leader.as_ref() == Some(&view.me) && view.now < until;
     // Whom its commits have to wait for follows from what the DCS says of the voters.
     let known = memory.sync_in_doubt.is_empty();
-    let sound = data.control.was_primary() && !data.standby_signal && !data.half_rewound && memory.failed_starts == 0;
-    (leads && known && sound).then(|| Decision::act([Action::StartPrimary], Reason::StartingPrimary))
+    let sound = data.control.was_primary() && !data.standby_signal && !data.half_rewound && memory.failed_starts <= STARTS_IN_PLACE;
+    if !(leads && known && sound) {
+        return None;
+    }
+    // The next round may give it the time: as a standby it would stay one until the DCS answers.
+    let enough = view.now + START < until;
+    Some(if enough {
+        Decision::act([Action::StartPrimary], Reason::StartingPrimary)
+    } else {
+        Decision::wait_briefly(Reason::StartingPrimary, RETRY)
+    })
 }
 
 #[cfg(test)]
@@ -244,7 +254,14 @@ mod tests {
         view.memory.sync_in_doubt.written(Some(1), sync("a", &["c"]));
         assert_eq!(decide(&view).actions, [Action::StartStandby(None)], "whom its commits have to wait for is not known");
         view.memory.sync_in_doubt = Default::default();
+        view.memory.failed_starts = 1;
+        assert_eq!(decide(&view).actions, [Action::StartPrimary], "a crash soon after a start is no start that failed again and again");
+        view.memory.failed_starts = STARTS_IN_PLACE + 1;
+        assert_eq!(decide(&view).actions, [Action::StartStandby(None)]);
+        view.memory.failed_starts = 0;
         view.now = until.minus(SECOND);
+        assert_eq!(decide(&view).actions, [], "the next round may give it the time that it needs");
+        view.now = until;
         assert_eq!(decide(&view).actions, [Action::StartStandby(None)]);
     }
 

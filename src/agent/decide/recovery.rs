@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How often a primary is started in place before the leader key is given up.
-const STARTS_IN_PLACE: u32 = 2;
+pub const STARTS_IN_PLACE: u32 = 2;
 
 /// How often a standby is started before it is taken for broken.
 const STANDBY_STARTS: u32 = 3;
