@@ -25,8 +25,8 @@ TOGETHER := $(filter-out real routing docker simulation,$(TESTS))
 # How many schedules `make sim` runs; FROM=n begins with another one than the first, SEED=n shows a single one, TRACE=1 all of it.
 SEEDS ?= 20000
 export SEEDS
-# How many of them `make test` runs: those before the first that fails for a reason not yet understood (docs/simulation.md).
-SIMULATED := 700
+# How many of them `make test` runs.
+SIMULATED := 2000
 
 .PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration soak bench-local bench-failover
 

@@ -9,8 +9,12 @@ from .machine import Failed, kill_at_once, send
 # What only an agent has that is made of two processes.
 GUARDED = {"guard-kill", "agent-and-guard-kill", "agent-and-guard-stop"}
 
+# How much a crashed primary has to replay, in MB, where a fault is about that.
+BACKLOG = 300
+
 TITLES = {
     "postgres-kill": "kill -9 of PostgreSQL on the primary",
+    "postgres-kill-backlog": "the same with {backlog} MB of WAL since the last checkpoint",
     "switchover": "switchover",
     "host-death": "death of the primary's host (agent, guard, PostgreSQL)",
     "agent-kill": "kill -9 of the agent",
@@ -39,6 +43,18 @@ class Struck:
     error: list = None
 
 
+def prepare(fault, leader):
+    """What has to be so before the clients begin."""
+    if fault != "postgres-kill-backlog":
+        return
+    leader.query("drop table if exists backlog")
+    leader.query("create table backlog as select g as id, 0 as n, repeat('x', 90) as filling from generate_series(1, 100000) g")
+    leader.query("checkpoint")
+    begin = leader.query("select pg_current_wal_lsn()::text")[0][0]
+    while leader.query("select pg_current_wal_lsn() - %s::pg_lsn < %s", begin, BACKLOG << 20)[0][0]:
+        leader.query("update backlog set n = n + 1")
+
+
 def strike(fault, cluster, leader, outage):
     """Does it to the leader."""
     ttl, loop_wait = cluster.subject.timings["ttl"], cluster.subject.timings["loop_wait"]
@@ -48,7 +64,7 @@ def strike(fault, cluster, leader, outage):
     if fault in GUARDED | {"agent-kill", "agent-stop"} and not agent:
         raise Failed(f"'{leader.name}' has no agent")
     guard, worker = (agent[:1], agent[1:]) if cluster.subject.agent == "spilo" else ([], agent)
-    if fault == "postgres-kill":
+    if fault.startswith("postgres-kill"):
         kill_at_once(leader.server_pids())
         return Struck(watch=8, until_writes=2 * lease + 40)
     if fault == "switchover":

@@ -2,7 +2,7 @@
 import os
 import time
 
-from .faults import strike, wait_out
+from .faults import prepare, strike, wait_out
 from .judge import Writing, acknowledged_twice_at_once, longest_gap, lost_rows
 from .machine import Failed, cpu_seconds, memory, wait_until
 
@@ -14,6 +14,7 @@ IDLE = 60
 
 def measure_fault(fault, cluster, outage):
     """Strikes a healthy cluster under its clients, heals it, and judges what was acknowledged."""
+    prepare(fault, cluster.wait_healthy())
     leader = cluster.wait_healthy()
     time.sleep(SETTLING)
     with Writing(cluster) as writing:
@@ -70,11 +71,14 @@ def measure_idle(cluster):
     try:
         share = max(100 * (cpu_seconds(all_of) - before[name]) / took for name, all_of in pids.items())
         sizes = [memory(all_of) for all_of in pids.values()]
+        # The first of two is the guard.
+        without_guard = max(memory(all_of[-1:])[0] for all_of in pids.values())
     except OSError as error:
         raise Failed(f"an agent ended while it was watched: {error}") from None
     known = [pss for _, pss in sizes if pss is not None]
     proportional = {"pss_mb": round(max(known), 1)} if known else {}
-    return {"rss_mb": round(max(rss for rss, _ in sizes), 1), **proportional, "cpu_percent": round(share, 3)}
+    apart = {"agent_rss_mb": round(without_guard, 1)} if cluster.subject.agent == "spilo" else {}
+    return {"rss_mb": round(max(rss for rss, _ in sizes), 1), **apart, **proportional, "cpu_percent": round(share, 3)}
 
 
 def conditions():

@@ -1,7 +1,7 @@
 """The table of what was measured, in Markdown."""
 from statistics import median
 
-from .faults import TITLES
+from .faults import BACKLOG, TITLES
 
 
 def spread(values, unit):
@@ -16,7 +16,7 @@ def cell(runs):
     if not judged:
         return unjudged if runs else "-"
     if "rss_mb" in judged[0]:
-        sizes = (("rss_mb", "MB RSS"), ("pss_mb", "MB PSS"), ("cpu_percent", "% CPU"))
+        sizes = (("rss_mb", "MB RSS"), ("agent_rss_mb", "MB RSS without the guard"), ("pss_mb", "MB PSS"), ("cpu_percent", "% CPU"))
         parts = [spread([run[key] for run in judged], unit) for key, unit in sizes if key in judged[0]]
     else:
         parts = [spread([run["gap_s"] for run in judged], "s")]
@@ -40,5 +40,5 @@ def render(results, subjects, faults, outage):
     lines = ["| fault | " + " | ".join(subject.name for subject in subjects) + " |", "| --- |" + " --- |" * len(subjects)]
     for fault in faults:
         cells = [cell(results.get((subject, fault), [])) for subject in subjects]
-        lines.append(f"| {TITLES[fault].format(outage=outage)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {TITLES[fault].format(outage=outage, backlog=BACKLOG)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

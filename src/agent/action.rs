@@ -11,6 +11,7 @@ use super::{reason::Reason, wish::Refusal};
 use crate::{
     dcs::snapshot::SyncState,
     model::{Lsn, MemberName, SystemId, Timeline},
+    spec::slots::LogicalSlot,
 };
 
 /// What to do and why.
@@ -22,6 +23,24 @@ pub struct Decision {
     pub reason: Reason,
     /// Look again this soon, even if nothing happens; `None`: after `loop_wait`.
     pub recheck: Option<Duration>,
+}
+
+/// What the leader of a standby cluster does towards the primary of the other cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remote {
+    /// Start as its standby.
+    Start,
+    /// Point the running standby at it.
+    Follow,
+    /// Replace what is here by a copy of it.
+    Copy,
+    /// Find out how to follow it, rewind or copy where needed.
+    Rejoin,
+    /// Compare histories with it.
+    Compare,
+    /// Note in the DCS that this timeline of it is followed.
+    RecordTimeline(Timeline),
 }
 
 /// How PostgreSQL is stopped.
@@ -58,6 +77,8 @@ pub enum Action {
     AskPeers(BTreeSet<MemberName>),
     /// Take the leader key.
     ClaimLeader,
+    /// Note that the lead is left to others after a crash: what follows may reach the DCS although no answer comes back.
+    LeaveToSuccessor,
     /// Give the leader key up.
     ReleaseLeader,
     /// Start as primary.
@@ -88,6 +109,10 @@ pub enum Action {
     StopServer(Stop),
     /// Stop the primary cleanly, then give the leader key up with its last position.
     HandOver,
+    /// Stop the primary cleanly and keep the leader key: the cluster follows another one from now on.
+    DemoteCluster,
+    /// What is done towards the primary of another cluster.
+    Remote(Remote),
     /// Set `synchronous_standby_names`.
     SetSyncNames(PgSync),
     /// Write who may succeed the leader.
@@ -106,6 +131,8 @@ pub enum Action {
     EnsureSlots(BTreeSet<MemberName>),
     /// Make sure that these slots, which are nobody's in particular, exist.
     EnsureKeptSlots(BTreeSet<String>),
+    /// Create these logical slots, which standbys take over.
+    CreateLogicalSlots(BTreeMap<String, LogicalSlot>),
     /// Let these slots, which nobody streams through, release the WAL before these positions.
     AdvanceSlots(BTreeMap<String, Lsn>),
     /// Drop slots of members that have been away too long.

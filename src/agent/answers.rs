@@ -57,7 +57,7 @@ impl Answers {
                     let _ = answer.send(withdrawn);
                 })),
                 ApiRequest::Configure { change, answer } => drop(tokio::task::spawn_local(async move {
-                    let changed = configure::configure(me.dcs.as_ref(), me.server.installation(), change).await;
+                    let changed = configure::configure(me.dcs.as_ref(), me.server.installation(), me.server.replication(), change).await;
                     me.wake.notify_one();
                     let _ = answer.send(changed);
                 })),

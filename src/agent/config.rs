@@ -1,19 +1,23 @@
 //! The agent's local configuration: a patroni.yml, with our additions.
 
+mod reader;
+mod reload;
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{hooks::Hooks, restapi, watchdog::Watchdog};
+use self::reader::Reader;
+use super::{environment, hooks::Hooks, keys, restapi, watchdog::Watchdog};
 use crate::{
     api::Access,
     dcs::{DcsConfig, tags},
-    model::{MemberName, Secret},
+    model::MemberName,
     postgres::{
         Address, Credentials, Installation,
         bootstrap::{InitOptions, NewRole, forbidden_options},
     },
-    spec::{dynamic::NO_STANDBY_CLUSTER, settings},
+    spec::{dynamic, settings},
 };
 
 /// What the command line says on top of the file.
@@ -44,6 +48,8 @@ pub struct AgentConfig {
     pub listen_addresses: String,
     /// Where others reach PostgreSQL.
     pub address: Address,
+    /// Where clients find a pooler in front of PostgreSQL, as published.
+    pub proxy_address: Option<Address>,
     /// Where the agent itself reaches PostgreSQL.
     pub local: Address,
     /// Directories.
@@ -58,6 +64,10 @@ pub struct AgentConfig {
     pub parameters: BTreeMap<String, String>,
     /// Lines of pg_hba.conf, if they are not initdb's.
     pub pg_hba: Option<Vec<String>>,
+    /// Lines of pg_ident.conf, if they are not initdb's.
+    pub pg_ident: Option<Vec<String>>,
+    /// Whether this member may be rewound, if it is not as the dynamic configuration says.
+    pub use_pg_rewind: Option<bool>,
     /// The first dynamic configuration; `None`: this member never initialises a cluster.
     pub bootstrap: Option<Bootstrap>,
     /// Programs of the user's to run at turning points.
@@ -66,6 +76,8 @@ pub struct AgentConfig {
     pub watchdog: Watchdog,
     /// Tags, as published.
     pub tags: Map<String, Value>,
+    /// What the file says without effect, and why it has none; of two tags that contradict each other, which counts.
+    pub idle: Vec<String>,
 }
 
 impl AgentConfig {
@@ -109,87 +121,15 @@ pub fn load(path: &str, overrides: &Overrides) -> Result<AgentConfig, ConfigErro
     // An error that shows the lines around it would show the passwords in them.
     let value: Value = serde_saphyr::from_str_with_options(&text, serde_saphyr::options! { with_snippet: false })
         .map_err(|e| fail(format!("not readable as YAML: {e}")))?;
-    check(&value, overrides).map_err(|mistakes| ConfigError { file: path.to_owned(), mistakes })
-}
-
-/// Collects mistakes while reading.
-struct Reader<'a> {
-    root: &'a Value,
-    mistakes: Vec<String>,
-}
-
-impl Reader<'_> {
-    fn at(&self, path: &str) -> &Value {
-        path.split('.').fold(self.root, |value, key| &value[key])
-    }
-
-    fn text(&mut self, path: &str) -> Option<String> {
-        match self.at(path) {
-            Value::String(s) if !s.is_empty() => Some(s.clone()),
-            Value::Null => None,
-            other => {
-                let found = other.to_string();
-                self.mistakes.push(format!("'{path}' is {found}, a text is needed"));
-                None
-            }
+    let outside = environment::judge(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()));
+    match check(&value, overrides) {
+        Ok(mut config) if outside.mistakes.is_empty() => {
+            config.idle.extend(outside.idle);
+            Ok(config)
         }
-    }
-
-    fn required(&mut self, path: &str) -> String {
-        let before = self.mistakes.len();
-        let found = self.text(path);
-        if found.is_none() && self.mistakes.len() == before {
-            self.mistakes.push(format!("'{path}' is missing"));
-        }
-        found.unwrap_or_default()
-    }
-
-    fn host_port(&mut self, path: &str, text: &str) -> Address {
-        match text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?))) {
-            Some((host, port)) if !host.is_empty() && port > 0 => Address { host: host.trim_matches(['[', ']']).to_owned(), port },
-            _ => {
-                if !text.is_empty() {
-                    self.mistakes.push(format!("'{path}' is '{text}', something like '10.0.0.1:5432' is needed"));
-                }
-                Address { host: String::new(), port: 0 }
-            }
-        }
-    }
-
-    /// A role with `username` and `password` or, our addition, `password_file`.
-    fn role(&mut self, path: &str, default_name: &str) -> Credentials {
-        let username = self.text(&format!("{path}.username")).unwrap_or_else(|| default_name.to_owned());
-        let inline = self.password(&format!("{path}.password"));
-        let password = inline.or_else(|| {
-            let file = self.text(&format!("{path}.password_file"))?;
-            self.secret_file(&format!("{path}.password_file"), &file)
-        });
-        Credentials { username, password }
-    }
-
-    /// A password; what it is instead of a text is not repeated, because it may be one without quotes.
-    fn password(&mut self, path: &str) -> Option<Secret> {
-        match self.at(path) {
-            Value::String(text) if !text.is_empty() => Some(Secret::new(text.as_str())),
-            Value::String(_) | Value::Null => None,
-            _ => {
-                self.mistakes.push(format!("'{path}' is no text: put it in quotes"));
-                None
-            }
-        }
-    }
-
-    fn secret_file(&mut self, path: &str, file: &str) -> Option<Secret> {
-        match fs::read_to_string(file) {
-            Ok(text) if !text.trim().is_empty() => Some(Secret::new(text.trim())),
-            Ok(_) => {
-                self.mistakes.push(format!("'{path}': the file '{file}' is empty"));
-                None
-            }
-            Err(error) => {
-                self.mistakes.push(format!("'{path}': the file '{file}' cannot be read: {error}"));
-                None
-            }
+        checked => {
+            let mistakes = checked.err().into_iter().flatten().chain(outside.mistakes).collect();
+            Err(ConfigError { file: path.to_owned(), mistakes })
         }
     }
 }
@@ -211,21 +151,26 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let data_dir = PathBuf::from(reader.required("postgresql.data_dir"));
     let bin_dir = PathBuf::from(reader.text("postgresql.bin_dir").unwrap_or_default());
     let passfile = reader.text("postgresql.pgpass").map_or_else(|| crate::sys::files::beside(&data_dir, ".pgpass"), PathBuf::from);
-    let parameters = settings::parameters(reader.at("postgresql.parameters"));
+    let parameters = settings::all_parameters(reader.at("postgresql"));
     let local = local_address(&reader, &parameters, &listen_addresses, port);
     let superuser = reader.role("postgresql.authentication.superuser", "postgres");
     let replication = reader.role("postgresql.authentication.replication", "replicator");
     let has_rewind = reader.at("postgresql.authentication.rewind").is_object();
     let rewind = has_rewind.then(|| reader.role("postgresql.authentication.rewind", "rewinder"));
+    let proxy_address = reader.text("postgresql.proxy_address").map(|text| reader.host_port("postgresql.proxy_address", &text));
     refuse_foreign_copies(&mut reader);
     let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
     let mut wrong = tags::mistakes(reader.at("tags"), name.as_ref());
     let hooks = Hooks::read(reader.at("postgresql"), &mut wrong);
     let access = restapi::access(root, &mut wrong);
-    reader.mistakes.extend(wrong);
-    let tags = reader.at("tags").as_object().map(tags::published).unwrap_or_default();
+    let keys::Found { mistakes, idle } = keys::judge(root);
+    reader.mistakes.extend(wrong.into_iter().chain(mistakes));
+    let own_tags = reader.at("tags").as_object().cloned().unwrap_or_default();
+    let idle = idle.into_iter().chain(tags::contradictions(&own_tags)).collect();
     let watchdog = Watchdog::read(reader.at("watchdog")).map_err(|found| reader.mistakes.extend(found)).ok();
     let pg_hba = settings::lines(reader.at("postgresql.pg_hba"));
+    let pg_ident = settings::lines(reader.at("postgresql.pg_ident"));
+    let use_pg_rewind = settings::flag(reader.at("postgresql.use_pg_rewind"));
     match (name, dcs, watchdog, reader.mistakes) {
         (Some(name), Some(dcs), Some(watchdog), mistakes) if mistakes.is_empty() => Ok(AgentConfig {
             name,
@@ -235,6 +180,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             access,
             listen_addresses,
             address,
+            proxy_address,
             local,
             installation: Installation { data_dir, bin_dir, passfile },
             superuser,
@@ -242,10 +188,13 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             rewind,
             parameters,
             pg_hba,
+            pg_ident,
+            use_pg_rewind,
             bootstrap,
             hooks,
             watchdog,
-            tags,
+            tags: tags::published(&own_tags),
+            idle,
         }),
         (_, _, _, mistakes) => Err(mistakes),
     }
@@ -253,11 +202,13 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
 
 /// A copy is made by pg_basebackup. Whoever wants another way should not find out when the disk is gone.
 fn refuse_foreign_copies(reader: &mut Reader<'_>) {
-    let value = reader.at("postgresql.create_replica_methods");
-    let methods = settings::lines(value).unwrap_or_else(|| value.as_str().map(str::to_owned).into_iter().collect());
-    for method in methods.iter().filter(|method| *method != "basebackup") {
-        let why = "is not supported: replicas are copied with 'basebackup'; remove it";
-        reader.mistakes.push(format!("'postgresql.create_replica_methods' has '{method}', which {why}"));
+    for path in ["postgresql.create_replica_methods", "postgresql.create_replica_method"] {
+        let value = reader.at(path);
+        let methods = settings::lines(value).unwrap_or_else(|| value.as_str().map(str::to_owned).into_iter().collect());
+        for method in methods.iter().filter(|method| *method != "basebackup") {
+            let why = "is not supported: replicas are copied with 'basebackup'; remove it";
+            reader.mistakes.push(format!("'{path}' has '{method}', which {why}"));
+        }
     }
 }
 
@@ -307,13 +258,12 @@ fn read_bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
         reader.mistakes.push(format!("'bootstrap.initdb' has '{name}', which is the agent's to set"));
     }
     let hba = if reader.at("postgresql.pg_hba").is_array() { None } else { settings::lines(reader.at("bootstrap.pg_hba")) };
-    if !reader.at("bootstrap.dcs.standby_cluster").is_null() {
-        reader.mistakes.push(format!("'bootstrap.dcs.standby_cluster': {NO_STANDBY_CLUSTER}"));
-    }
     let dcs = match reader.at("bootstrap.dcs") {
-        Value::Object(map) => Value::Object(map.clone()),
-        _ => Value::Object(Map::new()),
+        Value::Null => Value::Object(Map::new()),
+        given => given.clone(),
     };
+    let found = dynamic::mistakes_of_file(&dcs);
+    reader.mistakes.extend(found.iter().map(|mistake| format!("in 'bootstrap.dcs': {mistake}")));
     let roles = reader.at("spilo.roles").as_array().map_or(0, Vec::len);
     let roles = (0..roles).filter_map(|i| new_role(reader, i)).collect();
     Bootstrap { dcs, init: InitOptions { options, hba: hba.unwrap_or_default() }, roles }
@@ -356,11 +306,11 @@ fn init_options(value: &Value) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::json;
 
-    fn minimal() -> Value {
+    pub fn minimal() -> Value {
         json!({
             "scope": "orders", "name": "n1", "etcd3": {"host": "127.0.0.1:2379"},
             "restapi": {"listen": "127.0.0.1:8008"},
@@ -394,13 +344,27 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_reported_at_once() {
-        let file = json!({"restapi": {"listen": 5}, "postgresql": {"listen": "x"}, "bootstrap": {"initdb": [{"pwfile": "/x"}], "dcs": {"standby_cluster": {"host": "x"}}}});
+        let file = json!({"restapi": {"listen": 5}, "postgresql": {"listen": "x"}, "bootstrap": {"initdb": [{"pwfile": "/x"}], "dcs": {"standby_cluster": {"hots": "x"}}}});
         let mistakes = check(&file, &Overrides::default()).unwrap_err().join("\n");
         for part in
             ["'name' is missing", "'scope'", "restapi.listen", "'postgresql.listen' is 'x'", "data_dir", "'pwfile'", "standby_cluster"]
         {
             assert!(mistakes.contains(part), "{part} not in\n{mistakes}");
         }
+    }
+
+    #[test]
+    fn the_first_dynamic_configuration_is_judged_as_one_of_a_file() {
+        let mut file = minimal();
+        file["bootstrap"]["dcs"] = json!({
+            "ttl": 30, "retry_timeout": 14, "pause": null, "synchronous_mode": "quorom", "maximum_lag_on_failver": 1,
+            "postgresql": {"callbacks": {"on_start": "x"}, "pg_hba": ["local all all trust", "lokal all all trust"],
+                "parameters": {"archive_command": "cp %p /a/%f", "hot_standby": "on", "synchronous_standby_names": "remote"}}
+        });
+        let mistakes = check(&file, &Overrides::default()).unwrap_err();
+        let named: Vec<&str> = mistakes.iter().filter_map(|mistake| mistake.split('\'').nth(3)?.split(':').next()).collect();
+        let wrong = ["synchronous_mode", "maximum_lag_on_failver", "postgresql.callbacks", "postgresql.pg_hba[1]"];
+        assert_eq!(named, [&wrong[..], &["postgresql.parameters.synchronous_standby_names"]].concat(), "{mistakes:#?}");
     }
 
     #[test]
@@ -411,6 +375,35 @@ mod tests {
         assert!(mistakes.len() == 1 && mistakes[0].contains("'pgbackrest', which is not supported"), "{mistakes:?}");
         file["postgresql"]["create_replica_methods"] = json!(["basebackup"]);
         assert!(check(&file, &Overrides::default()).is_ok());
+    }
+
+    #[test]
+    fn what_the_cluster_decides_may_be_decided_for_a_member() {
+        let mut file = minimal();
+        file["postgresql"]["recovery_conf"] = json!({"restore_command": "fetch %f", "standby_mode": "on"});
+        file["postgresql"]["pg_ident"] = json!(["map root postgres"]);
+        file["postgresql"]["use_pg_rewind"] = json!("yes");
+        file["postgresql"]["proxy_address"] = json!("pooler:6432");
+        let config = check(&file, &Overrides::default()).unwrap();
+        assert_eq!(config.parameters.into_iter().collect::<Vec<_>>(), [("restore_command".to_owned(), "fetch %f".to_owned())]);
+        assert_eq!((config.pg_ident.unwrap(), config.use_pg_rewind), (vec!["map root postgres".to_owned()], Some(true)));
+        assert_eq!(config.proxy_address, Some(Address { host: "pooler".into(), port: 6432 }));
+        assert!(config.idle.len() == 1 && config.idle[0].contains("standby_mode"), "{:?}", config.idle);
+        file["tags"] = json!({"nofailover": false, "failover_priority": 0});
+        let config = check(&file, &Overrides::default()).unwrap();
+        assert!(config.idle[1].contains("'nofailover: false' counts") && config.tags.len() == 2, "{:?}", config.idle);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_a_mistake_among_the_others() {
+        let mut file = minimal();
+        file["postgresql"]["custom_conf"] = json!("/etc/my.conf");
+        file["postgresql"]["listen"] = json!("x");
+        let mistakes = check(&file, &Overrides::default()).unwrap_err().join("\n");
+        assert!(
+            mistakes.contains("'postgresql.custom_conf' is not supported yet") && mistakes.contains("'postgresql.listen' is 'x'"),
+            "{mistakes}"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
 impl Tools {
     /// Archives what still waits for it, then copies aside what has diverged. Neither keeps the member from coming back: in quorum mode no
     /// acknowledged commit is among it, and a member that stays away is a copy less.
-    pub(super) async fn keep_what_diverged(&self, data: &StoppedData, origin: &Origin, leader: &MemberName, archive: Option<&str>) {
+    pub(super) async fn keep_what_diverged(&self, data: &StoppedData, origin: &Origin, leader: &str, archive: Option<&str>) {
         if data.half_rewound {
             // It was kept before the rewind began; what is here now is a mixture.
             return;
@@ -43,7 +43,7 @@ impl Tools {
     }
 }
 
-fn story(data: &StoppedData, origin: &Origin, leader: &MemberName, me: &MemberName, parting: rewind::Parting) -> String {
+fn story(data: &StoppedData, origin: &Origin, leader: &str, me: &MemberName, parting: rewind::Parting) -> String {
     format!(
         "WAL of '{me}' that its leader '{leader}' does not have, and that '{me}' gave up to follow it.\n\n\
          written:            {}\n\

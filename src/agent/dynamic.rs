@@ -4,10 +4,11 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::{spec::slots, sys::files};
-
-/// The file's name in the data directory.
-const FILE: &str = "patroni.dynamic.json";
+use crate::{
+    postgres::clone::AGENTS_OWN as FILE,
+    spec::{dynamic, idle},
+    sys::files,
+};
 
 /// What was in force when this data directory was last used.
 pub fn load(data_dir: &Path) -> Option<Value> {
@@ -19,7 +20,8 @@ pub fn load(data_dir: &Path) -> Option<Value> {
 pub fn keep(last: &mut Option<Value>, config: &Value, data_dir: Option<&Path>) {
     if last.as_ref() != Some(config) {
         // Whoever wrote it past the REST API was not told.
-        slots::mistakes_in(config).iter().for_each(|mistake| tracing::warn!("this slot is not kept: {mistake}"));
+        dynamic::mistakes_of_file(config).iter().for_each(|mistake| tracing::warn!("dynamic configuration: {mistake}"));
+        idle::idle(config).iter().for_each(|line| tracing::warn!("dynamic configuration: {line}"));
         *last = Some(config.clone());
     }
     let Some(data_dir) = data_dir.filter(|dir| dir.join("PG_VERSION").exists() && load(dir).as_ref() != Some(config)) else { return };

@@ -47,6 +47,8 @@ pub struct Order {
 /// The rounds.
 pub struct Failsafe {
     file: PathBuf,
+    /// What the file says, once that is known: it is this agent's alone, and looked at in every turn.
+    written: RefCell<Option<Option<Circle>>>,
     order: RefCell<Option<Order>>,
     /// When the last proof left that nobody else leads: a renewal of the lease, or a round.
     proved: Cell<Option<Moment>>,
@@ -73,6 +75,7 @@ impl Failsafe {
     ) -> Failsafe {
         Failsafe {
             file: files::beside(data_dir, SUFFIX),
+            written: RefCell::new(None),
             order: RefCell::new(None),
             proved: Cell::new(None),
             due: Cell::new(None),
@@ -93,8 +96,17 @@ impl Failsafe {
 
     /// Keeps the circle on disk, or that there is none.
     pub fn keep(&self, circle: Option<&Circle>) -> io::Result<()> {
+        let known = self.written.borrow_mut().take().unwrap_or_else(|| self.kept());
+        if known.as_ref() != circle {
+            // Until it is done nobody knows what is there.
+            self.write(circle)?;
+        }
+        *self.written.borrow_mut() = Some(circle.cloned());
+        Ok(())
+    }
+
+    fn write(&self, circle: Option<&Circle>) -> io::Result<()> {
         match circle {
-            _ if self.kept().as_ref() == circle => Ok(()),
             Some(circle) => {
                 let text = serde_json::to_string(circle).expect("names and texts, so JSON cannot fail");
                 files::replace(&self.file, text.as_bytes(), 0o600)

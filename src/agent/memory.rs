@@ -8,19 +8,24 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    action::PgSync,
     decide::circle,
     in_doubt::InDoubt,
+    past::Past,
     promise::Promise,
     view::{Local, Lock, Task},
 };
 use crate::{
-    dcs::snapshot::{Initialize, MemberData, Snapshot, SyncState},
+    dcs::snapshot::{Snapshot, SyncState},
     model::{Lsn, MemberName, Timeline},
     sys::clock::Moment,
 };
 
 /// Pause after a task or a start that failed.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Pause after a copy that did not fit: it has moved as many bytes as there is room, and kept the disk full for a while.
+const COPY_AGAIN: Duration = Duration::from_secs(60);
 
 /// The longest pause after a start that failed, in units of [`RETRY`].
 const SLOWEST: u32 = 10;
@@ -45,6 +50,8 @@ pub enum Trouble {
         /// How that shows.
         why: String,
     },
+    /// The data directory has been deleted under the running server.
+    DataGone,
 }
 
 /// What has to be remembered between turns.
@@ -60,6 +67,12 @@ pub struct Memory {
     pub no_standby_since: Option<Moment>,
     /// Standby: since when it has not been streaming from the leader.
     pub not_streaming_since: Option<Moment>,
+    /// Leader of a standby cluster: since when it has not been streaming from the other cluster.
+    pub remote_silent_since: Option<Moment>,
+    /// Leader of a standby cluster: what is here was compared with the other cluster's primary, and can follow it.
+    pub fits_remote: bool,
+    /// Leader of a standby cluster: why it could not be compared, or made to follow.
+    pub remote_fault: Option<String>,
     /// Standby: histories were compared, and they have parted.
     pub diverged: bool,
     /// Standby: the leader has no longer the WAL that this one needs next.
@@ -72,10 +85,24 @@ pub struct Memory {
     pub failed_copies: u32,
     /// Attempts to come back that failed since the last success.
     pub failed_rejoins: u32,
+    /// A copy did not fit on the disk.
+    pub no_room: Option<NoRoom>,
     /// Starts that failed, or were followed by an end within seconds, since the server last ran well.
     pub failed_starts: u32,
+    /// The server last answered as a primary, and has not been seen to have ended.
+    pub primary_ran: bool,
+    /// That primary had logical slots that no standby takes over: their consumers lose their place when another member leads.
+    pub has_slots_of_its_own: bool,
+    /// A primary has ended without being asked to, and no server has answered since: when.
+    pub crashed_at: Option<Moment>,
+    /// After that crash it was started in place, and ended before it had answered.
+    pub recovery_failed: bool,
+    /// When the leader key was last given up after a crash, for a standby to take over.
+    pub left_at: Option<Moment>,
     /// The synchronous standbys of the server that runs are what this agent has set and seen in force, and `sync_barrier` belongs to them.
     pub knows_barrier: bool,
+    /// Commits of the server that runs are known to wait for these: whoever tells them has taken the change in.
+    pub heeded: Option<PgSync>,
     /// Leader: after a change of the synchronous standbys, the position that the new ones have to confirm before the DCS may rely on them.
     pub sync_barrier: Option<Lsn>,
     /// The data directory is from a bootstrap of ours that was never recorded in the DCS: nobody's data is in it.
@@ -98,12 +125,18 @@ pub struct Memory {
     pub bringing_up: Option<BringingUp>,
     /// Since when nobody has held the leader key.
     pub unled_since: Option<Moment>,
-    /// The cluster as the DCS had it when it last knew one.
+    /// The cluster as the DCS had it when it last knew one, as far as anybody has told.
     pub past: Past,
+    /// What was remembered when this agent was started cannot be read: which file, and why.
+    pub past_unreadable: Option<String>,
+    /// Since when the DCS has known less than is remembered, or nothing: it has lost its content, or never had any.
+    pub forgotten_since: Option<Moment>,
+    /// After such a loss: who has not said yet what it remembers, and may know more than those who have.
+    pub unheard: BTreeSet<String>,
+    /// Until when nobody else can have led, as this member last proved.
+    pub led_until: Option<Moment>,
     /// The number that was reserved for the promotion to come.
     pub reserved_timeline: Option<Timeline>,
-    /// The highest number that any timeline is known to have taken: a DCS that lost its content does not give it out again.
-    pub highest_timeline: u32,
     /// The timeline whose history this agent has written to the DCS.
     pub history_of: Option<Timeline>,
     /// Who held the leader key when the DCS last knew somebody, since this agent was started.
@@ -124,19 +157,17 @@ pub struct Memory {
     pub start_fault: Option<String>,
     /// The number of failed starts for which that was looked into.
     pub looked_into: u32,
-    /// Since when the DCS has known neither a configuration nor a leader: it has lost its content.
-    pub forgotten_since: Option<Moment>,
 }
 
-/// What a member remembers in case the DCS forgets it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Past {
-    /// The members, this one included.
-    pub members: BTreeMap<MemberName, MemberData>,
-    /// Who might succeed the leader.
-    pub sync: SyncState,
-    /// Who might where there is no synchronous replication, if that was said.
-    pub failsafe: Option<BTreeMap<String, String>>,
+/// A copy did not fit on the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoRoom {
+    /// What there was and what can be done.
+    pub why: String,
+    /// Bytes that were free for it.
+    pub free: u64,
+    /// No other copy is begun before this, unless there is clearly more room.
+    pub until: Moment,
 }
 
 /// A server is brought up because somebody asked for it.
@@ -180,6 +211,10 @@ pub enum TaskEnd {
     ReadyToFollow(MemberName),
     /// A copy of this member is ready to be started as its standby.
     Copied(MemberName),
+    /// What is here can follow the primary of the other cluster.
+    FitsRemote,
+    /// A copy of the other cluster's primary is ready to be started as its standby.
+    CopiedRemote,
     /// The leader has no longer the WAL that the standby needs next.
     WalGone,
     /// The standby has WAL that its leader does not have.
@@ -212,6 +247,7 @@ impl Memory {
         self.no_standby_since = no_standby.then(|| self.no_standby_since.unwrap_or(now));
         let not_streaming = matches!((look.local, look.lock), (Local::Standby(facts), Lock::Other(_)) if !facts.streaming);
         self.not_streaming_since = not_streaming.then(|| self.not_streaming_since.unwrap_or(now));
+        self.look_at_remote(look);
         if matches!(look.local, Local::Primary(_) | Local::Standby(_)) && look.server_age > SETTLED {
             self.failed_starts = 0;
         }
@@ -227,10 +263,19 @@ impl Memory {
     fn look_at_server(&mut self, local: &Local) {
         if let Local::Primary(facts) | Local::Standby(facts) = local {
             self.bringing_up.take_if(|start| start.before.as_ref() != Some(&facts.started));
+            (self.crashed_at, self.recovery_failed) = (None, false);
+        }
+        // One that does not answer is what it was.
+        if !matches!(local, Local::Silent { .. }) {
+            self.primary_ran = matches!(local, Local::Primary(_));
+        }
+        if let Local::Primary(facts) = local {
+            self.has_slots_of_its_own = facts.logical_slots.values().any(|slot| !slot.failover);
         }
         match local {
             Local::Standby(facts) if facts.streaming => {
                 self.failed_rejoins = 0;
+                self.no_room = None;
                 self.copied = false;
                 self.wal_gone = false;
                 self.diverged = false;
@@ -242,20 +287,19 @@ impl Memory {
         }
     }
 
-    /// Keeps what the DCS knows, in case it loses it, and notices when it has.
-    fn look_at_cluster(&mut self, look: &Look<'_>) {
-        if !look.dcs_answers {
-            return;
+    /// A member that leads and has a standby streams from another cluster, or is about to be promoted.
+    fn look_at_remote(&mut self, look: &Look<'_>) {
+        let (streams, silent) = match (look.local, look.lock) {
+            (Local::Standby(facts), Lock::Mine { .. }) => (facts.streaming, !facts.streaming),
+            _ => (false, false),
+        };
+        self.remote_silent_since = silent.then(|| self.remote_silent_since.unwrap_or(look.now));
+        if streams || matches!(look.lock, Lock::Other(_)) {
+            self.remote_fault = None;
         }
-        let cluster = look.cluster;
-        self.highest_timeline = self.highest_timeline.max(cluster.timelines.reserved);
-        match (&cluster.config, cluster.initialize, &cluster.leader) {
-            (Some(_), Initialize::Done(_), _) => {
-                self.past = Past { members: cluster.members.clone(), sync: cluster.sync.clone(), failsafe: cluster.failsafe.clone() };
-                self.forgotten_since = None;
-            }
-            (None, _, None) => drop(self.forgotten_since.get_or_insert(look.now)),
-            _ => self.forgotten_since = None,
+        // Behind somebody else, or as a primary, it may come by what the other cluster does not have.
+        if matches!(look.lock, Lock::Other(_)) || matches!(look.local, Local::Primary(_)) {
+            self.fits_remote = false;
         }
     }
 
@@ -285,6 +329,17 @@ impl Memory {
     /// Whom the server waits for is being changed: until that is known to be in force, nothing rests on it.
     pub fn names_change(&mut self) {
         self.knows_barrier = false;
+        self.heeded = None;
+    }
+
+    /// Every process of the server heeds these.
+    pub fn names_are_heeded(&mut self, names: &PgSync) {
+        self.heeded = Some(names.clone());
+    }
+
+    /// There is no server any more, or another one: what the last one heeded says nothing.
+    pub fn server_ended(&mut self) {
+        self.heeded = None;
     }
 
     /// The new synchronous standbys have to confirm this position before the DCS may rely on them.
@@ -305,14 +360,43 @@ impl Memory {
                 self.ready_behind = Some(leader);
             }
             (_, TaskEnd::Copied(leader)) => {
+                *self = Memory {
+                    copied: true,
+                    wal_gone: false,
+                    diverged: false,
+                    failed_starts: 0,
+                    failed_copies: 0,
+                    no_room: None,
+                    ..std::mem::take(self)
+                };
+                self.ready_behind = Some(leader);
+                self.bringing_up.get_or_insert_default();
+            }
+            (_, TaskEnd::FitsRemote) => {
+                self.fits_remote = true;
+                self.diverged = false;
+                self.remote_fault = None;
+                match kind {
+                    Task::Rejoin => drop(self.bringing_up.get_or_insert_default()),
+                    // Nothing is wrong, and it does not stream: looking again at once would find the same.
+                    _ => self.retry_at = Some(now + RETRY),
+                }
+            }
+            (_, TaskEnd::CopiedRemote) => {
                 *self =
                     Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, failed_copies: 0, ..std::mem::take(self) };
-                self.ready_behind = Some(leader);
+                self.fits_remote = true;
+                self.remote_fault = None;
                 self.bringing_up.get_or_insert_default();
             }
             (_, TaskEnd::MayPromote) => self.pre_promote_passed = true,
             (_, TaskEnd::MustNotPromote { back_off }) => self.stays_back_until = Some(now + back_off),
-            (_, TaskEnd::Diverged) => self.diverged = true,
+            (_, TaskEnd::Diverged) => {
+                self.diverged = true;
+                // It was found fit, and has shown that it is not.
+                self.ready_behind = None;
+                self.fits_remote = false;
+            }
             (_, TaskEnd::WalGone) => self.wal_gone = true,
             // Nothing is wrong, and it does not stream: looking again at once would find the same.
             (Task::CompareHistories, TaskEnd::Done) => self.retry_at = Some(now + RETRY),
@@ -346,17 +430,51 @@ impl Memory {
         }
     }
 
+    /// A copy did not fit on the disk.
+    pub fn copy_did_not_fit(&mut self, why: String, free: u64, now: Moment) {
+        self.no_room = Some(NoRoom { why, free, until: now + COPY_AGAIN });
+    }
+
+    /// Why no copy is begun now, if it is for want of room.
+    pub fn waits_for_room(&self, now: Moment) -> Option<&str> {
+        self.no_room.as_ref().filter(|no_room| now < no_room.until).map(|no_room| no_room.why.as_str())
+    }
+
     /// The server is stopped by this agent or its guard, so it is this agent's to start again, in a paused cluster too.
     pub fn stopped_by_us(&mut self, before: Option<String>) {
         self.bringing_up.get_or_insert(BringingUp { before, patience: None });
     }
 
-    /// The server could not be started, or ended a moment after; the next attempt comes a little later.
-    pub fn start_failed(&mut self, now: Moment) {
+    /// The server has ended, and nobody had asked it to.
+    pub fn server_crashed(&mut self, now: Moment) {
+        if std::mem::take(&mut self.primary_ran) {
+            self.crashed_at = Some(now);
+        }
+    }
+
+    /// After the crash of a primary the leader key is about to be given up, for a standby to take over.
+    pub fn leaves_to_successor(&mut self, now: Moment) {
+        self.left_at = Some(now);
+    }
+
+    /// After its crash this member has left the lead to others, or may have: the request to the DCS may be on its way still.
+    pub fn has_left(&self) -> bool {
+        self.crashed_at.is_some_and(|crashed| self.left_at.is_some_and(|left| left >= crashed))
+    }
+
+    /// The server could not be started, or ended a moment after; the next attempt comes a little later. `answered`: it had begun to work, so
+    /// that the first time there is nothing to wait for.
+    pub fn start_failed(&mut self, answered: bool, now: Moment) {
         self.failed_starts = self.failed_starts.saturating_add(1);
         self.ready_behind = None;
+        self.recovery_failed = self.crashed_at.is_some() && !answered;
+        if answered {
+            // Parameters and libraries were fine.
+            self.looked_into = self.failed_starts;
+        }
         // What fails again and again is tried less often.
-        self.retry_at = Some(now + RETRY * self.failed_starts.saturating_sub(1).clamp(1, SLOWEST));
+        let pauses = self.failed_starts.saturating_sub(1).clamp(u32::from(!answered), SLOWEST);
+        self.retry_at = Some(now + RETRY * pauses);
     }
 
     /// Takes in how much room there is on the disk. Having been full, it has to be more than not quite full.
@@ -365,6 +483,9 @@ impl Memory {
         self.disk_full = free < if was_full { ROOM_AGAIN } else { DISK_FULL };
         if was_full && !self.disk_full {
             self.trouble_is_over();
+        }
+        if let Some(no_room) = self.no_room.as_mut().filter(|no_room| free > no_room.free.saturating_mul(2).max(ROOM_AGAIN)) {
+            no_room.until = Moment(0);
         }
     }
 
@@ -391,13 +512,19 @@ impl Memory {
 
     /// What an operator has to see to, in words.
     pub fn trouble(&self) -> Option<String> {
+        if let Some(no_room) = &self.no_room {
+            return Some(no_room.why.clone());
+        }
         if self.disk_full {
             return Some("disk full".to_owned());
         }
         if let Some(why) = &self.no_watchdog {
             return Some(format!("a watchdog is required, and {why}"));
         }
-        self.start_fault.clone()
+        self.start_fault
+            .clone()
+            .or_else(|| self.remote_fault.as_ref().map(|why| format!("standby cluster: {why}")))
+            .or_else(|| self.trouble_with_the_past())
     }
 
     /// How long to sleep when nothing happens: not past `recheck`, `loop_wait`, or the moment at which what failed may be begun again.
@@ -410,5 +537,28 @@ impl Memory {
     /// True while what failed should not be begun again yet.
     pub fn has_to_wait(&self, now: Moment) -> bool {
         self.retry_at.is_some_and(|at| now < at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment(10_000_000_000_000);
+
+    #[test]
+    fn the_first_crash_soon_after_a_start_is_no_reason_to_wait() {
+        let waits = |answered: bool, times: u32| {
+            let mut memory = Memory::default();
+            (0..times).for_each(|_| memory.start_failed(answered, NOW));
+            memory.retry_at.unwrap().since(NOW).as_secs()
+        };
+        assert_eq!([1, 2, 3, 99].map(|times| waits(true, times)), [0, 1, 2, 10]);
+        assert_eq!([1, 2, 3, 99].map(|times| waits(false, times)), [1, 1, 2, 10]);
+        let mut memory = Memory::default();
+        memory.start_failed(true, NOW);
+        assert!(!memory.has_to_look_into_start(), "nor to look for a reason why it would not start");
+        memory.start_failed(false, NOW);
+        assert!(memory.has_to_look_into_start());
     }
 }

@@ -27,10 +27,12 @@ impl Shell {
         self.memory.killed = self.server.is_killed();
         self.memory.no_watchdog = self.server.required_watchdog_trouble();
         let (local, vote) = self.observe_local().await;
+        self.note_decoding(&local);
         self.look_for_waiting_parameters(&local).await;
         // Promises may have come in meanwhile.
         let lock = if matches!(lock, Lock::Unknown { .. }) { Lock::Unknown { until: self.leads_until() } } else { lock };
         self.remember(&local, &lock);
+        self.warn_of_slots();
         self.keep_configuration(&local);
         self.look_at_promises(&local, &lock, asked);
         self.arm_guard(&local).await;
@@ -61,6 +63,9 @@ impl Shell {
         self.dcs.set_budget(lease::budget(self.settings.retry_timeout, self.leads_until(), Moment::now()));
         let lock = match self.dcs.snapshot().await {
             Ok(snapshot) => {
+                if !snapshot.unreadable.is_empty() && snapshot.unreadable != self.cluster.unreadable {
+                    tracing::warn!("values in the DCS make no sense: {:?}", snapshot.unreadable);
+                }
                 self.cluster = snapshot;
                 if let Some(config) = &self.cluster.config {
                     self.settings = Settings::read(config);

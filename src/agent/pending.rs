@@ -3,19 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    config::AgentConfig,
     shell::Shell,
     view::{Local, ServerFacts},
     wish::Pending,
 };
 use crate::{
     dcs::snapshot::MemberRole,
-    postgres::{
-        PostgresError,
-        conf::{self, ServerSettings},
-        limits,
-        sql::WaitingParameter,
-    },
+    postgres::{PostgresError, conf::ServerSettings, limits, sql::WaitingParameter},
     spec::settings::flag,
     sys::clock::Moment,
 };
@@ -135,15 +129,6 @@ fn means_the_same(one: &str, other: &str) -> bool {
         }
     };
     plain(one) == plain(other)
-}
-
-/// Says which parameters of the local file do not count, because they have to be equal everywhere.
-pub(super) fn warn_of_ignored(config: &AgentConfig) {
-    for name in config.parameters.keys().filter(|name| conf::is_controlled(name)) {
-        tracing::warn!(
-            "'postgresql.parameters.{name}' in the configuration file is not used: it is the same on every member, from the DCS"
-        );
-    }
 }
 
 #[cfg(test)]

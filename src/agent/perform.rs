@@ -1,10 +1,8 @@
 //! Doing what was decided. Every effect may be repeated; one that fails ends the turn, and the next look decides anew.
 
-use std::{collections::BTreeMap, time::Duration};
-
 use super::{
-    action::{Action, PgSync, Stop},
-    decide::{leader_status, names_at_start},
+    action::{Action, Stop},
+    decide::{claim, leader_status, names_at_start},
     guard::StopMode,
     memory::TaskEnd,
     peers,
@@ -24,35 +22,9 @@ use crate::{
         Address, PostgresError, bootstrap, clone,
         conf::{self, ServerSettings},
         conninfo::conninfo,
-        sql::Session,
     },
     sys::{clock::Moment, files},
 };
-
-/// How long a reload may take to reach a session.
-const RELOAD: Duration = Duration::from_secs(1);
-
-/// Whether commits wait at all is told to them by the checkpointer, which reads its configuration only between its steps: while it syncs
-/// files, commits go on as before, for seconds. Where it waits in its main loop, or between two writes, it has read what it was told of.
-const CHECKPOINTER_READS: &str = "select (exists (select from pg_stat_activity where backend_type = 'checkpointer'
-    and wait_event in ('CheckpointerMain', 'CheckpointWriteDelay')))::text";
-
-/// Between two looks at the checkpointer: one that was told a moment ago is on its way.
-const CHECKPOINTER_WAKES: Duration = Duration::from_millis(10);
-
-/// Waits until the checkpointer has read its configuration.
-async fn await_checkpointer(session: &Session) -> Result<(), Failure> {
-    let deadline = Moment::now() + RELOAD;
-    let mut seen = 0;
-    while seen < 2 {
-        if Moment::now() >= deadline {
-            return Err("the checkpointer is busy: commits may not heed the new synchronous_standby_names yet".into());
-        }
-        seen = if session.text(CHECKPOINTER_READS).await? == "true" { seen + 1 } else { 0 };
-        tokio::time::sleep(CHECKPOINTER_WAKES).await;
-    }
-    Ok(())
-}
 
 /// How an action ended the turn, or did not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +60,10 @@ impl Shell {
 
     async fn perform_one(&mut self, action: Action, view: &View) -> Result<Flow, Failure> {
         let me = self.config.name.clone();
+        // Others depend on what this member knows as soon as it acts upon it: the DCS may lose it while no agent runs.
+        if matches!(action, Action::SetSyncNames(_) | Action::Promote | Action::StartPrimary | Action::Clone(_)) {
+            self.keep_past()?;
+        }
         match action {
             Action::ClaimInitialize => return self.claim_initialize(view).await,
             Action::RecordInitialize(id) => {
@@ -124,13 +100,13 @@ impl Shell {
                 return self.fence(view).await;
             }
             Action::AskPeers(names) => {
-                let known = |name: &MemberName| self.cluster.members.get(name).or_else(|| self.memory.past.members.get(name));
-                let urls = names.into_iter().filter_map(|n| Some((n.clone(), known(&n)?.api_url.clone())));
+                let urls = names.into_iter().filter_map(|n| Some((n.clone(), self.cluster.members.get(&n)?.api_url.clone())));
                 self.asked_at = Some(Moment::now());
                 self.peers = Some(peers::ask(&self.http, urls.collect()).await);
                 return Ok(Flow::LookAgain);
             }
             Action::ClaimLeader => return self.claim_leader(view).await,
+            Action::LeaveToSuccessor => self.memory.leaves_to_successor(Moment::now()),
             Action::ReleaseLeader => {
                 self.let_go();
                 self.dcs.release_leader(&me, None).await?;
@@ -157,8 +133,7 @@ impl Shell {
             Action::CompareHistories(leader) => {
                 if let Local::Standby(facts) = &view.local {
                     let source = self.address_of(&leader)?;
-                    let archive = self.base_settings().parameters.get("restore_command").is_some_and(|command| !command.is_empty());
-                    let compare = self.tools().compare(facts.timeline, facts.position, source, archive);
+                    let compare = self.tools().compare(facts.timeline, facts.position, source, self.has_archive());
                     self.begin(Task::CompareHistories, compare);
                 }
             }
@@ -185,9 +160,15 @@ impl Shell {
             }
             Action::GiveUpStarting => self.memory.failed_starts = u32::MAX,
             Action::StopServer(how) => self.stop_server(how, view).await?,
+            Action::DemoteCluster => {
+                self.memory.stopped_by_us(self.server_start());
+                let demote = self.tools().demote_cluster();
+                self.begin(Task::DemoteCluster, demote);
+            }
+            Action::Remote(remote) => return self.perform_remote(remote, view).await,
             Action::HandOver => {
                 self.memory.stopped_by_us(self.server_start());
-                let hand_over = self.tools().hand_over();
+                let hand_over = self.tools().hand_over(self.cluster.status.clone());
                 self.begin(Task::HandOver, hand_over);
             }
             Action::SetSyncNames(names) => return self.set_sync_names(&names, view).await,
@@ -227,6 +208,10 @@ impl Shell {
                     session.ensure_slot(&slot).await?;
                 }
             }
+            Action::CreateLogicalSlots(slots) => {
+                let create = self.tools().create_logical_slots(slots);
+                self.begin(Task::CreateSlots, create);
+            }
             Action::AdvanceSlots(slots) => {
                 let session = self.server.session().await?;
                 for (slot, position) in slots {
@@ -265,6 +250,10 @@ impl Shell {
         }
         self.memory.holds_initialize = true;
         if view.local == Local::Empty {
+            if let Some(cluster) = self.settings.standby_cluster.clone() {
+                self.begin_as_copy(&cluster);
+                return Ok(Flow::Next);
+            }
             // The mark comes first: from here until it is recorded, the directory is nobody's data.
             files::replace(&bootstrap::unrecorded_mark(&self.config.installation), b"", 0o600)?;
             let initialize = self.tools().initialize();
@@ -281,7 +270,7 @@ impl Shell {
         let sent = Moment::now();
         // A fresh session, so that the lease is known to begin no earlier than `sent`.
         self.dcs.keep_session(self.settings.ttl).await?;
-        if !self.dcs.claim_leader(&self.config.name, &view.cluster.seen()).await? {
+        if !self.dcs.claim_leader(&self.config.name, &claim(view)).await? {
             tracing::info!("somebody else was faster");
             return Ok(Flow::Enough);
         }
@@ -308,7 +297,7 @@ impl Shell {
         self.start(settings, true).await
     }
 
-    async fn start(&mut self, settings: ServerSettings, standby: bool) -> Result<(), PostgresError> {
+    pub(super) async fn start(&mut self, settings: ServerSettings, standby: bool) -> Result<(), PostgresError> {
         self.server.withdraw();
         if self.memory.has_to_wait(Moment::now()) {
             return Ok(());
@@ -316,7 +305,7 @@ impl Shell {
         let settings = self.with_limits(settings, standby).await?;
         if let Err(error) = self.server.start(&settings, standby).await {
             // A disk that is full or not ours any more: whoever leads must not go on trying for ever.
-            self.memory.start_failed(Moment::now());
+            self.memory.start_failed(false, Moment::now());
             return Err(error);
         }
         self.configured = Some(settings);
@@ -330,16 +319,26 @@ impl Shell {
             self.server.withdraw();
         }
         let wanted = leader.and_then(|l| self.conninfo_to(l));
+        self.point_at(wanted, self.slot()).await
+    }
+
+    /// Points the standby at what is not a member: no vote may be given that does not hold any more.
+    pub(super) async fn stream_from(&mut self, wanted: Option<String>, slot: Option<String>) -> Result<(), PostgresError> {
+        self.server.withdraw();
+        self.point_at(wanted, slot).await
+    }
+
+    async fn point_at(&mut self, wanted: Option<String>, slot: Option<String>) -> Result<(), PostgresError> {
         let configured = match &self.configured {
             Some(configured) => configured.clone(),
             // Adopted, and it has not answered yet. A primary would acknowledge what waits if it lost its synchronous standbys here.
             None if conf::has_standby_signal(&self.config.installation.data_dir) => self.base_settings(),
             None => return Ok(()),
         };
-        if configured.primary_conninfo == wanted && configured.primary_slot_name == self.slot() {
+        if configured.primary_conninfo == wanted && configured.primary_slot_name == slot {
             return Ok(());
         }
-        let settings = ServerSettings { primary_conninfo: wanted, primary_slot_name: self.slot(), ..configured };
+        let settings = ServerSettings { primary_conninfo: wanted, primary_slot_name: slot, ..configured };
         self.server.configure(&settings).await?;
         self.configured = Some(settings);
         Ok(())
@@ -347,22 +346,33 @@ impl Shell {
 
     fn rejoin(&mut self, leader: MemberName, view: &View) -> Result<(), Failure> {
         let Local::Stopped(data) = &view.local else { return Ok(()) };
-        let parameters = self.base_settings().parameters;
-        let command = |name: &str| parameters.get(name).filter(|command| !command.is_empty()).cloned();
-        let archives = parameters.get("archive_mode").is_some_and(|mode| mode != "off");
-        let how = Rejoin {
-            archive_command: command("archive_command").filter(|_| archives),
-            disk_full: self.memory.disk_full,
-            may_restore: command("restore_command").is_some(),
-            may_rewind: self.settings.use_pg_rewind,
-            slots: self.slot().is_some(),
-            known_diverged: self.memory.diverged,
-            failures: self.memory.failed_rejoins,
-        };
+        let how = self.ways_back();
         let source = self.address_of(&leader)?;
         let rejoin = self.tools().rejoin(data.clone(), leader, source, how);
         self.begin(Task::Rejoin, rejoin);
         Ok(())
+    }
+
+    /// What this member may do to come back behind another server.
+    pub(super) fn ways_back(&self) -> Rejoin {
+        let parameters = self.base_settings().parameters;
+        let command = |name: &str| parameters.get(name).filter(|command| !command.is_empty()).cloned();
+        let archives = parameters.get("archive_mode").is_some_and(|mode| mode != "off");
+        Rejoin {
+            archive_command: command("archive_command").filter(|_| archives),
+            disk_full: self.memory.disk_full,
+            copy_waits: self.memory.waits_for_room(Moment::now()).is_some(),
+            may_restore: command("restore_command").is_some(),
+            may_rewind: self.config.use_pg_rewind.unwrap_or(self.settings.use_pg_rewind),
+            slots: self.slot().is_some(),
+            known_diverged: self.memory.diverged,
+            failures: self.memory.failed_rejoins,
+        }
+    }
+
+    /// WAL may come from an archive.
+    pub(super) fn has_archive(&self) -> bool {
+        self.base_settings().parameters.get("restore_command").is_some_and(|command| !command.is_empty())
     }
 
     async fn stop_server(&mut self, how: Stop, view: &View) -> Result<(), PostgresError> {
@@ -385,46 +395,8 @@ impl Shell {
         self.server.stop(mode).await
     }
 
-    /// Changes the standbys that commits wait for, waits until the change is in force, and notes what they have to confirm.
-    async fn set_sync_names(&mut self, names: &PgSync, view: &View) -> Result<Flow, Failure> {
-        let Some(configured) = &self.configured else { return Ok(Flow::Enough) };
-        let settings = ServerSettings { synchronous_standby_names: names.render(), ..configured.clone() };
-        self.memory.names_change();
-        self.server.configure(&settings).await?;
-        self.configured = Some(settings);
-        tracing::info!("commits wait for: {}", if names.names.is_empty() { "nobody".to_owned() } else { names.render() });
-        self.await_sync_names(&names.render()).await?;
-        // A session that begins only now proves that the postmaster has told every process of the change.
-        let session = self.server.new_session("spilo barrier").await?;
-        await_checkpointer(&session).await?;
-        if matches!(view.local, Local::Primary(_)) {
-            // Everything up to here may have been acknowledged under the old names. A commit of our own makes the standbys report.
-            let barrier = session.text("select pg_current_wal_insert_lsn()::text").await?;
-            self.memory.barrier_is(barrier.parse()?);
-            session.execute("begin; set local synchronous_commit = local; select pg_current_xact_id(); commit").await?;
-        }
-        Ok(Flow::LookAgain)
-    }
-
-    async fn await_sync_names(&self, names: &str) -> Result<(), Failure> {
-        let session = self.server.session().await?;
-        let begun = Moment::now();
-        let mut enforced = false;
-        while session.text("show synchronous_standby_names").await? != names {
-            let waited = Moment::now().since(begun);
-            if waited >= RELOAD {
-                return Err("PostgreSQL has not taken the new synchronous_standby_names".into());
-            }
-            if waited >= RELOAD / 5 && !std::mem::replace(&mut enforced, true) {
-                self.server.enforce("synchronous_standby_names").await?;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
-    }
-
     async fn put_status(&mut self, view: &View) -> Result<(), Failure> {
-        let Local::Primary(facts) = &view.local else { return Ok(()) };
+        let (Local::Primary(facts) | Local::Standby(facts)) = &view.local else { return Ok(()) };
         let status = leader_status(view, facts);
         if self.cluster.status != status {
             self.dcs.put_status(&self.config.name, &status).await?;
@@ -447,7 +419,7 @@ impl Shell {
         }
     }
 
-    fn slot(&self) -> Option<String> {
+    pub(super) fn slot(&self) -> Option<String> {
         let streams = self.settings.use_slots && !tags::nostream(&self.config.tags);
         streams.then(|| self.config.name.slot_name())
     }
@@ -462,43 +434,11 @@ impl Shell {
     fn conninfo_to(&self, member: &MemberName) -> Option<String> {
         let address = self.address_of(member).ok()?;
         let config = &self.config;
-        let extra = [("application_name", config.name.as_str()), ("connect_timeout", "3")];
+        let mut extra = vec![("application_name", config.name.as_str()), ("connect_timeout", "3")];
+        if self.keeps_logical_slots() {
+            // Asked over SQL, by whoever takes the slots over; streaming takes no notice of it.
+            extra.push(("dbname", "postgres"));
+        }
         Some(conninfo(&address, &config.replication.username, &config.installation.passfile, &extra))
-    }
-
-    /// Settings of this member as neither primary nor standby in particular.
-    pub(super) fn base_settings(&self) -> ServerSettings {
-        let mut parameters: BTreeMap<String, String> = self.settings.parameters.clone();
-        let own = self.config.parameters.iter().filter(|(name, _)| !conf::is_controlled(name));
-        parameters.extend(own.map(|(name, value)| (name.clone(), value.clone())));
-        ServerSettings {
-            listen_addresses: self.config.listen_addresses.clone(),
-            port: self.config.local.port,
-            cluster_name: self.config.dcs.scope.clone(),
-            parameters,
-            hba: self.config.pg_hba.clone().or_else(|| self.settings.pg_hba.clone()),
-            ..ServerSettings::default()
-        }
-    }
-
-    /// Brings parameters and pg_hba.conf of the running server up to date with the configuration.
-    pub(super) async fn refresh_configuration(&mut self, view: &View) -> Result<(), PostgresError> {
-        let (Local::Primary(facts) | Local::Standby(facts)) = &view.local else { return Ok(()) };
-        let present = self.configured.clone().unwrap_or_else(|| ServerSettings {
-            // Adopted: what is in force stays in force.
-            primary_conninfo: Some(facts.primary_conninfo.clone()).filter(|c| !c.is_empty()),
-            primary_slot_name: self.slot(),
-            synchronous_standby_names: facts.synchronous_standby_names.clone(),
-            ..self.base_settings()
-        });
-        let base = self.base_settings();
-        let wanted = ServerSettings { parameters: base.parameters, hba: base.hba, ..present };
-        if self.configured.as_ref() != Some(&wanted) {
-            if self.server.configure(&wanted).await? {
-                self.tell_of_reload();
-            }
-            self.configured = Some(wanted);
-        }
-        Ok(())
     }
 }

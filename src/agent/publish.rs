@@ -8,6 +8,8 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    config::joined,
+    logical_slots, past,
     shell::Shell,
     standing,
     view::{Local, Lock, ServerFacts, View},
@@ -15,6 +17,7 @@ use super::{
 use crate::{
     api::{NodeStatus, WalSender, Xlog},
     dcs::{Dcs, snapshot::MemberData},
+    spec::settings::SyncMode,
     sys::clock::Moment,
 };
 
@@ -29,8 +32,9 @@ impl Shell {
         if !view.dcs_answers || self.ended {
             return;
         }
-        // Missing in the DCS although published: the session was lost meanwhile.
-        let known = view.cluster.members.contains_key(&self.config.name);
+        // Missing in the DCS although published: the session was lost meanwhile. Or an earlier write was late and took this one's place, which
+        // others would wait for without end where it says what this member remembers.
+        let known = view.cluster.members.get(&self.config.name).is_some_and(|seen| past::says_the_same(seen, &member));
         if known && self.published.as_ref() == Some(&member) {
             return;
         }
@@ -70,9 +74,15 @@ impl Shell {
         }
     }
 
-    /// What waits for an operator or was asked for by one.
+    /// What only some members have to say: a pooler, what waits for an operator, what was asked for by one.
     fn notices(&self, view: &View) -> Map<String, Value> {
         let mut notices = self.identity.publish();
+        if let Some(pooler) = &self.config.proxy_address {
+            notices.insert("proxy_url".into(), json!(format!("postgres://{}/postgres", joined(pooler))));
+        }
+        if let Some(remembered) = self.memory.tells(&view.cluster) {
+            notices.insert(past::FIELD.into(), remembered);
+        }
         if self.memory.disk_full {
             notices.insert("disk_full".into(), json!(true));
         }
@@ -98,7 +108,7 @@ impl Shell {
         let status = NodeStatus {
             state: member.state,
             role: member.role,
-            is_leader: leads && matches!(view.local, Local::Primary(_)),
+            is_leader: leads && serves_as_leader(view),
             leader_until: self.leads_until(),
             loop_alive_until: now + view.settings.loop_wait + alive,
             dcs_seen: self.dcs_seen.map(|seen| wall_clock().saturating_sub(now.since(seen).as_secs())),
@@ -109,11 +119,12 @@ impl Shell {
             pause: view.settings.pause,
             pending_restart: view.wishes.pending.iter().map(|(name, change)| (name.clone(), json!(change))).collect(),
             scheduled_restart: view.wishes.scheduled.as_ref().map(|scheduled| scheduled.body.clone()),
-            sync_mode: view.settings.synchronous_mode,
+            // Nothing is committed in a standby cluster.
+            sync_mode: if view.is_standby_cluster() { SyncMode::Off } else { view.settings.synchronous_mode },
             cluster: view.cluster.clone(),
             ..NodeStatus::unknown(self.config.name.clone(), &self.config.dcs.scope, PROTOCOL, now)
         };
-        with_facts(status, facts_of(view))
+        with_facts(logical_slots::with_trouble(status, view), facts_of(view))
     }
 }
 
@@ -131,7 +142,7 @@ pub fn with_facts(status: NodeStatus, facts: Option<&ServerFacts>) -> NodeStatus
     };
     NodeStatus {
         xlog: Some(xlog),
-        is_leader: status.is_leader && !facts.in_recovery,
+        is_leader: status.is_leader && (!facts.in_recovery || status.is_standby_cluster()),
         server_version: Some(facts.version),
         postmaster_start_time: Some(facts.started.clone()),
         timeline: Some(facts.timeline),
@@ -151,6 +162,11 @@ pub fn with_facts(status: NodeStatus, facts: Option<&ServerFacts>) -> NodeStatus
             .collect(),
         ..status
     }
+}
+
+/// The leader of a standby cluster is a standby itself.
+fn serves_as_leader(view: &View) -> bool {
+    matches!(view.local, Local::Primary(_)) || (view.is_standby_cluster() && matches!(view.local, Local::Standby(_)))
 }
 
 fn facts_of(view: &View) -> Option<&ServerFacts> {

@@ -19,6 +19,8 @@ pub struct Rejoin {
     pub failures: u32,
     /// The disk is full: a rewind would end half-way.
     pub disk_full: bool,
+    /// A copy did not fit on the disk a moment ago.
+    pub copy_waits: bool,
     /// `archive_command`, where WAL is archived.
     pub archive_command: Option<String>,
     /// There is a `restore_command`: pg_rewind may fetch WAL with it that is no longer here.
@@ -52,5 +54,9 @@ pub fn way(data: &StoppedData, origin: &Origin, how: &Rejoin) -> Way {
     }
     // Two histories of one timeline: pg_rewind compares its number, and would find nothing to do.
     let same_timeline = data.control.timeline() == origin.timeline;
-    if how.may_rewind && data.control.rewindable && how.failures < REWINDS && !same_timeline { Way::Rewind } else { Way::Copy }
+    match how.may_rewind && data.control.rewindable && how.failures < REWINDS && !same_timeline {
+        true => Way::Rewind,
+        false if how.copy_waits => Way::NoRoom,
+        false => Way::Copy,
+    }
 }

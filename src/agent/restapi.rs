@@ -2,10 +2,8 @@
 
 use serde_json::Value;
 
-use crate::{
-    api::{Access, Login},
-    spec::settings,
-};
+use super::keys::is_set;
+use crate::api::{Access, Login};
 
 /// Whoever sets one of these counts on a protection, and would not get it.
 const NOT_PROTECTED_BY: [&str; 7] =
@@ -26,15 +24,6 @@ pub fn access(root: &Value, mistakes: &mut Vec<String>) -> Access {
     let demanded = Login::read(&restapi["authentication"], "restapi.authentication", mistakes);
     let shown = Login::read(&root["ctl"]["authentication"], "ctl.authentication", mistakes);
     Access { shown: shown.or_else(|| demanded.clone()), demanded }
-}
-
-fn is_set(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Array(items) => !items.is_empty(),
-        Value::String(text) => !text.is_empty() && settings::flag(value) != Some(false),
-        other => settings::flag(other) != Some(false),
-    }
 }
 
 #[cfg(test)]

@@ -88,6 +88,11 @@ impl Server {
         &self.config.installation
     }
 
+    /// The role that standbys stream as.
+    pub fn replication(&self) -> &str {
+        &self.config.replication.username
+    }
+
     /// What is known of the process.
     pub fn process(&self) -> Process {
         self.process.get()
@@ -234,6 +239,11 @@ impl Server {
     /// A session of one's own, for long statements.
     pub async fn new_session(&self, application: &str) -> Result<Session, PostgresError> {
         Session::connect(&self.config.local, &self.config.superuser, "postgres", application).await
+    }
+
+    /// A session of one's own in this database.
+    pub async fn new_session_in(&self, database: &str, application: &str) -> Result<Session, PostgresError> {
+        Session::connect(&self.config.local, &self.config.superuser, database, application).await
     }
 
     /// Observes the running server, with its vote if it has one; a session that fails is given up.

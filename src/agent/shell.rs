@@ -19,24 +19,26 @@ use super::{
     guard::{FromGuard, GuardLink, LinkError},
     memory::{SETTLED, TaskEnd},
     namesake::Identity,
-    pending::{Waiting, warn_of_ignored},
+    past_file::PastFile,
+    pending::Waiting,
     promise_book::PromiseBook,
     publish::PROTOCOL,
     reason::Reason,
+    receiver::ReceiverWatch,
     requests::Requests,
     server::{Process, Server},
     start::{self, Place, Refused},
     tasks::{Running, Tools},
-    view::{Memory, Peer, Task},
+    view::{Local, Memory, Peer, Task, Trouble},
     vitality::{self, Disk},
 };
 use crate::{
     api::{self, Access, ApiRequest, NodeStatus},
     dcs::{Dcs, DcsError, Etcd, snapshot::MemberData, snapshot::Snapshot},
     model::MemberName,
-    postgres::{PostgresError, clone, conf::ServerSettings, conninfo},
+    postgres::{PostgresError, clone, conf::ServerSettings, conninfo, parameter_check},
     spec::settings::Settings,
-    sys::{clock::Moment, memory, process::Run, process_table::has_ended},
+    sys::{clock::Moment, memory, process_table::has_ended},
 };
 
 /// How often a starting server is asked whether it answers yet.
@@ -104,7 +106,11 @@ pub(super) struct Shell {
     pub(super) asked_at: Option<Moment>,
     /// Since when another `primary_conninfo` is in force than the one that was written.
     pub(super) deviates_since: Option<Moment>,
+    /// Whether the running server can decode WAL; `None`: there is none.
+    pub(super) decodes: Option<bool>,
     pub(super) memory: Memory,
+    /// What of it outlives this agent.
+    pub(super) past: PastFile,
     pub(super) task: Option<Running>,
     pub(super) stopping: bool,
     pub(super) ended: bool,
@@ -118,6 +124,7 @@ pub(super) struct Shell {
     /// The dynamic configuration as the DCS last had it.
     pub(super) last_config: Option<serde_json::Value>,
     wake: Rc<Notify>,
+    receiver: ReceiverWatch,
     said: Option<Reason>,
     pub(super) complaint: Option<String>,
     pub(super) requests: Requests,
@@ -154,7 +161,7 @@ pub fn run(path: &str, overrides: &Overrides) -> Result<u8, AgentError> {
 
 async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), AgentError> {
     let config = Rc::new(config::load(path, overrides)?);
-    warn_of_ignored(&config);
+    config.idle.iter().for_each(|line| tracing::warn!("configuration: {line}"));
     let (guard, mut messages) = GuardLink::connect()?;
     make_parent(&config.installation.data_dir)?;
     let place = start::claim(&guard, &mut messages, &config.installation.data_dir).await?;
@@ -163,6 +170,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         start::inspect(&config, major_version.as_deref()).await?;
     }
     let identity = Identity::load(&config.installation.data_dir).map_err(process("keep this node's identity"))?;
+    let past = PastFile::open(&config.installation.data_dir, &config.dcs.scope);
     clone::recover_interrupted(&config.installation)?;
     let mut roles = vec![&config.superuser, &config.replication];
     roles.extend(&config.rewind);
@@ -227,7 +235,9 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         peers: None,
         asked_at: None,
         deviates_since: None,
-        memory: Memory::default(),
+        decodes: None,
+        memory: Memory { past: past.kept().clone(), past_unreadable: past.unreadable().cloned(), ..Memory::default() },
+        past,
         task: None,
         stopping: false,
         ended: false,
@@ -238,6 +248,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         configured: None,
         last_config,
         wake,
+        receiver: ReceiverWatch::default(),
         said: None,
         complaint: None,
         requests: Requests::default(),
@@ -267,9 +278,7 @@ async fn listen(address: &str) -> Result<TcpListener, AgentError> {
 
 /// The installed major version, such as `17`; `None` when `postgres` does not say.
 async fn major_version(config: &AgentConfig) -> Option<String> {
-    let text = Run::new(config.installation.program("postgres")).arg("--version").output().await.ok()?;
-    let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
-    Some(version.split('.').next()?.trim_end_matches(|c: char| !c.is_ascii_digit()).to_owned())
+    parameter_check::major_version(&config.installation).await.ok().map(|major| major.to_string())
 }
 
 /// Wakes the loop when something changed in the DCS.
@@ -304,6 +313,7 @@ impl Shell {
             if self.ended {
                 return Duration::ZERO;
             }
+            self.watch_receiver(&view.local);
             if let Err(error) = self.refresh_configuration(&view).await {
                 tracing::warn!("the configuration could not be brought up to date: {error}");
             }
@@ -314,6 +324,7 @@ impl Shell {
             let decision = decide(&view);
             self.say(&decision.reason);
             let again = self.perform(decision.actions, &view).await;
+            self.keep_past_for_later();
             self.publish(&view).await;
             self.answer_restart(&view);
             self.tell_callbacks(&view);
@@ -345,16 +356,30 @@ impl Shell {
         true
     }
 
+    fn watch_receiver(&mut self, local: &Local) {
+        let receiver = match local {
+            Local::Standby(facts) => facts.receiver,
+            _ => None,
+        };
+        self.receiver.look(receiver, &self.wake);
+    }
+
     fn hear(&mut self, message: &FromGuard) {
         if matches!(message, FromGuard::Ended { .. } | FromGuard::NotStarted { .. }) {
             let fenced = matches!(message, FromGuard::Ended { fenced: true, .. });
-            if self.server.age() < SETTLED && !self.server.is_stopping() && !fenced {
-                self.memory.start_failed(Moment::now());
+            let stopped = fenced || self.server.is_stopping();
+            // One that hung was killed, which is not what it had been asked to do.
+            if !stopped || (!fenced && self.memory.trouble == Some(Trouble::PostmasterHangs)) {
+                self.memory.server_crashed(Moment::now());
+            }
+            if self.server.age() < SETTLED && !stopped {
+                self.memory.start_failed(self.server.has_answered(), Moment::now());
             }
             if fenced {
                 self.memory.stopped_by_us(self.server_start());
             }
             self.configured = None;
+            self.memory.server_ended();
         }
         self.server.hear(message);
     }
@@ -376,8 +401,14 @@ impl Shell {
                 if matches!(kind, Task::Restart | Task::RestartPrimary) {
                     self.requests.restart_failed();
                 }
+                if matches!(kind, Task::Initialize | Task::Clone | Task::Rejoin | Task::CompareHistories) {
+                    self.note_remote_fault(&error);
+                }
                 let source_answered = !matches!(error, PostgresError::NoOrigin { .. } | PostgresError::NotYet(_));
                 self.memory.task_failed(kind, source_answered, Moment::now());
+                if let PostgresError::NoRoom { free, .. } = error {
+                    self.memory.copy_did_not_fit(error.to_string(), free, Moment::now());
+                }
             }
         }
     }
@@ -386,12 +417,11 @@ impl Shell {
     pub(super) fn reload(&mut self) {
         match config::load(&self.source.0, &self.source.1) {
             Ok(config) => {
-                let AgentConfig { parameters, pg_hba, hooks, tags, access, .. } = config;
-                self.access.send_replace(access.clone());
-                let present = AgentConfig { parameters, pg_hba, hooks, tags, access, ..(*self.config).clone() };
-                self.config = Rc::new(present);
-                warn_of_ignored(&self.config);
+                let told = config.news(&self.config);
+                self.config = Rc::new(self.config.reloaded(config));
+                self.access.send_replace(self.config.access.clone());
                 tracing::info!("configuration read again");
+                told.iter().for_each(|line| tracing::warn!("configuration: {line}"));
             }
             Err(error) => tracing::error!("configuration not read again: {error}"),
         }

@@ -1,6 +1,6 @@
 //! Long work, done beside the loop: at most one at a time, and cancelled by dropping it.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use super::{
     config::AgentConfig,
@@ -18,6 +18,7 @@ use crate::{
         rewind::{self, Relation},
         timelines,
     },
+    spec::slots::LogicalSlot,
 };
 
 /// How long a clean shutdown may take before it is cut short; what was not confirmed by then is recovered at the next start.
@@ -50,12 +51,18 @@ impl Tools {
 
     /// Copies the leader, whose data have to be of this `system`.
     pub async fn copy(self, leader: MemberName, source: Address, system: Option<SystemId>, slots: bool) -> Result<TaskEnd, PostgresError> {
-        let (config, slot) = (&self.config, self.config.name.slot_name());
-        let slot = slots.then_some(slot.as_str());
+        let slot = self.config.name.slot_name();
+        self.base_backup(&source, slots.then_some(slot.as_str()), system).await?;
+        Ok(TaskEnd::Copied(leader))
+    }
+
+    /// Puts a copy of the server at `source` in the data directory's place.
+    pub(super) async fn base_backup(&self, source: &Address, slot: Option<&str>, system: Option<SystemId>) -> Result<(), PostgresError> {
+        let config = &self.config;
         let mut attempt = 0;
         loop {
             let user = &config.replication.username;
-            match clone::basebackup(&config.installation, &source, user, config.name.as_str(), slot, system).await {
+            match clone::basebackup(&config.installation, source, user, config.name.as_str(), slot, system).await {
                 Ok(()) => break,
                 // The leader makes our slot as soon as it sees us.
                 Err(PostgresError::Program(error)) if attempt < 20 && error.to_string().contains("does not exist") => {
@@ -67,8 +74,7 @@ impl Tools {
         }
         // What an earlier life of the directory left beside it does not belong to the copy.
         rewind::forget_unfinished(&config.installation)?;
-        bootstrap::forget_unrecorded(&config.installation)?;
-        Ok(TaskEnd::Copied(leader))
+        bootstrap::forget_unrecorded(&config.installation)
     }
 
     /// Makes stopped data fit to follow the leader: as it is, rewound, or replaced by a copy. What is replaced stays beside it.
@@ -86,14 +92,14 @@ impl Tools {
             Way::AsItIs => Ok(TaskEnd::ReadyToFollow(leader)),
             Way::Rewind => {
                 rewind::ensure_ready_source(installation, &source, self.config.rewinder(), origin.timeline).await?;
-                self.keep_what_diverged(&data, &origin, &leader, how.archive_command.as_deref()).await;
+                self.keep_what_diverged(&data, &origin, leader.as_str(), how.archive_command.as_deref()).await;
                 rewind::rewind(installation, &source, self.config.rewinder(), how.may_restore).await?;
                 tracing::info!("rewound to the history of '{leader}'");
                 Ok(TaskEnd::ReadyToFollow(leader))
             }
             Way::Copy => {
                 tracing::info!("copying '{leader}' anew: what is here has diverged and is not rewound");
-                self.keep_what_diverged(&data, &origin, &leader, how.archive_command.as_deref()).await;
+                self.keep_what_diverged(&data, &origin, leader.as_str(), how.archive_command.as_deref()).await;
                 self.copy(leader, source, Some(origin.system_id), how.slots).await
             }
         }
@@ -137,20 +143,29 @@ impl Tools {
     }
 
     /// Stops the primary cleanly, so that its standbys have everything, and gives the leader key up with its last position.
-    pub async fn hand_over(self) -> Result<TaskEnd, PostgresError> {
+    /// `known`: what the DCS has of slots stays there.
+    pub async fn hand_over(self, known: StatusKey) -> Result<TaskEnd, PostgresError> {
         self.stop_cleanly().await?;
         // From here on somebody else may lead: started by hand, this server must not accept writes.
         conf::set_standby_signal(&self.config.installation.data_dir, true)?;
         let control = control_data::read(&self.config.installation).await?;
         let clean = control.state == control_data::ClusterState::ShutDown;
-        let status = clean.then(|| StatusKey {
+        let status = clean.then_some(StatusKey {
             optime: control.checkpoint,
             final_lsn: Some(control.checkpoint),
             final_timeline: Some(control.checkpoint_timeline),
-            ..StatusKey::default()
+            ..known
         });
         let released = self.dcs.release_leader(&self.config.name, status.as_ref()).await;
         released.map_err(|e| PostgresError::Sql(format!("the leader key could not be given up: {e}")))?;
+        Ok(TaskEnd::Done)
+    }
+
+    /// Stops the primary cleanly, so that its standbys have everything. The leader key stays ours.
+    pub async fn demote_cluster(self) -> Result<TaskEnd, PostgresError> {
+        self.stop_cleanly().await?;
+        // Started by hand, it must not accept writes any more.
+        conf::set_standby_signal(&self.config.installation.data_dir, true)?;
         Ok(TaskEnd::Done)
     }
 
@@ -192,6 +207,16 @@ impl Tools {
             self.server.gone(Duration::from_secs(10)).await;
         }
         Ok(())
+    }
+
+    /// Creates logical slots that standbys take over, each in its database.
+    pub async fn create_logical_slots(self, slots: BTreeMap<String, LogicalSlot>) -> Result<TaskEnd, PostgresError> {
+        for (name, slot) in slots {
+            let session = self.server.new_session_in(&slot.database, "spilo slots").await?;
+            session.create_failover_slot(&name, &slot.plugin).await?;
+            tracing::info!("created the logical slot '{name}' in the database '{}'", slot.database);
+        }
+        Ok(TaskEnd::Done)
     }
 
     /// A checkpoint.

@@ -21,7 +21,7 @@ impl Shell {
     pub(super) async fn reserve_timeline(&mut self, least: Timeline, view: &View) -> Result<Flow, Failure> {
         let highest = timelines::highest(&self.config.installation.data_dir)?;
         let number = least.max(Timeline(highest.0.saturating_add(1)));
-        let key = TimelineKey { reserved: number.0, by: self.config.name.to_string(), begun: view.cluster.timelines.begun };
+        let key = TimelineKey { reserved: number.0, by: self.config.name.to_string(), ..view.cluster.timelines.clone() };
         if !self.dcs.put_timelines(&self.config.name, &key, view.cluster.timelines_version).await? {
             return Ok(Flow::Enough);
         }
@@ -29,10 +29,19 @@ impl Shell {
         Ok(Flow::LookAgain)
     }
 
-    /// Notes the timeline that this leader writes. One that is above what was reserved was found in an archive: it is taken too.
+    /// Notes the timeline that this leader writes. One that is above what was reserved was found in an archive: it is taken too. What the
+    /// DCS has forgotten, this agent may still know.
     pub(super) async fn record_timeline(&mut self, begun: Timeline) -> Result<(), Failure> {
-        let reserved = self.cluster.timelines.reserved.max(begun.0);
-        let key = TimelineKey { reserved, by: self.config.name.to_string(), begun: Some(begun) };
+        let reserved = self.cluster.timelines.reserved.max(begun.0).max(self.memory.past.timelines.reserved);
+        let key = TimelineKey { reserved, by: self.config.name.to_string(), begun: Some(begun), remote: None };
+        self.dcs.put_timelines(&self.config.name, &key, self.cluster.timelines_version).await?;
+        Ok(())
+    }
+
+    /// Notes the timeline of another cluster's primary, which this standby cluster follows. Its number is taken.
+    pub(super) async fn record_remote_timeline(&mut self, remote: Timeline) -> Result<(), Failure> {
+        let reserved = self.cluster.timelines.reserved.max(remote.0);
+        let key = TimelineKey { reserved, by: self.config.name.to_string(), begun: None, remote: Some(remote) };
         self.dcs.put_timelines(&self.config.name, &key, self.cluster.timelines_version).await?;
         Ok(())
     }

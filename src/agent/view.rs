@@ -6,18 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dcs::{snapshot::Snapshot, tags::Tags},
-    model::{HistoryLine, Lsn, MemberName, Term, Timeline},
+    model::{HistoryLine, Lsn, MemberName, SystemId, Term, Timeline},
     postgres::control_data::ControlData,
     spec::settings::Settings,
     sys::clock::Moment,
 };
 
 pub use super::{
-    memory::{Memory, Past, Trouble},
+    memory::{Memory, Trouble},
+    past::{AsOf, Past},
     promise::Promise,
     wish::{Pending, Refusal, Request, Restart, Scheduled, Wishes},
 };
-pub use crate::postgres::sql::{ServerFacts, StandbyFacts};
+pub use crate::postgres::sql::{LogicalSlotFacts, ServerFacts, StandbyFacts};
 
 /// One look at the world.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,6 +103,17 @@ pub enum Local {
     Standby(ServerFacts),
 }
 
+impl Local {
+    /// Which database cluster the data are of; `None`: there are none, or it is not known now.
+    pub fn system_id(&self) -> Option<SystemId> {
+        match self {
+            Local::Stopped(data) => Some(data.control.system_id),
+            Local::Primary(server) | Local::Standby(server) => Some(server.system_id),
+            Local::Empty | Local::Unusable { .. } | Local::Silent { .. } => None,
+        }
+    }
+}
+
 /// Data that no server uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppedData {
@@ -156,6 +168,8 @@ pub enum Task {
     Promote,
     /// Stopping the primary cleanly and giving the leader key up.
     HandOver,
+    /// Stopping the primary cleanly, to follow another cluster with it.
+    DemoteCluster,
     /// Stopping.
     Stop,
     /// Stopping a standby that is to be started again.
@@ -166,6 +180,8 @@ pub enum Task {
     Reinitialize,
     /// The checkpoint after a promotion.
     Checkpoint,
+    /// Creating logical slots, which waits for the transactions that are running.
+    CreateSlots,
 }
 
 impl Task {
@@ -179,10 +195,12 @@ impl Task {
             Task::PrePromote => "pre_promote",
             Task::Promote => "promotion",
             Task::HandOver => "handing over",
+            Task::DemoteCluster => "demoting",
             Task::Stop => "stopping",
             Task::Restart | Task::RestartPrimary => "restart",
             Task::Reinitialize => "reinitialize",
             Task::Checkpoint => "checkpoint",
+            Task::CreateSlots => "creating slots",
         }
     }
 }
@@ -196,6 +214,11 @@ impl View {
     /// True while this member leaves the leader key to others, because its `pre_promote` said no.
     pub fn stays_back(&self) -> bool {
         self.memory.stays_back_until.is_some_and(|until| self.now < until)
+    }
+
+    /// True while the whole cluster follows another one: nobody in it accepts writes.
+    pub fn is_standby_cluster(&self) -> bool {
+        self.settings.standby_cluster.is_some()
     }
 
     /// True when synchronous replication decides who may succeed the leader.

@@ -1,5 +1,5 @@
-//! Signs of life that a session does not give: does the postmaster take new connections, and does the disk take writes? Each is asked for
-//! beside the loop, because what hangs must not hang who asks.
+//! Signs of life that a session does not give: does the postmaster take new connections, does the disk take writes, and are the data still
+//! there? Each is asked for beside the loop, because what hangs must not hang who asks.
 
 use std::{
     fs::{self, OpenOptions},
@@ -29,8 +29,11 @@ use crate::{
     sys::{clock::Moment, files},
 };
 
-/// Pause between two questions.
+/// Pause between two questions to the postmaster.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// Pause between two writes: what hangs is known for certain only after [`WRITE`].
+const WRITE_PERIOD: Duration = Duration::from_secs(2);
 
 /// Time for one answer of the postmaster.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -86,17 +89,19 @@ pub struct Disk {
     begun: AtomicU64,
     /// Since when writes have failed, and how.
     failing: Mutex<Option<(Moment, String)>>,
+    /// Since when there has been no data directory; 0: there is one.
+    missing: AtomicU64,
 }
 
 impl Disk {
     /// Begins to write to the disk of this data directory now and then, from a thread of its own.
     pub fn watch(data: PathBuf) -> io::Result<Arc<Disk>> {
-        let disk = Arc::new(Disk { begun: AtomicU64::new(0), failing: Mutex::new(None) });
+        let disk = Arc::new(Disk { begun: AtomicU64::new(0), failing: Mutex::new(None), missing: AtomicU64::new(0) });
         let watched = disk.clone();
         let work = move || {
             loop {
                 watched.probe(&data);
-                std::thread::sleep(PERIOD);
+                std::thread::sleep(WRITE_PERIOD);
             }
         };
         std::thread::Builder::new().name("disk".to_owned()).stack_size(64 * 1024).spawn(work)?;
@@ -106,6 +111,7 @@ impl Disk {
     fn probe(&self, data: &Path) {
         self.begun.store(Moment::now().0, Ordering::Relaxed);
         let written = write_a_little(data);
+        self.look_for(data);
         self.begun.store(0, Ordering::Relaxed);
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         match written {
@@ -116,6 +122,22 @@ impl Disk {
             }
             _ => *failing = None,
         }
+    }
+
+    /// Notes whether the file is there without which no server starts. PostgreSQL writes it in place, and never removes it.
+    fn look_for(&self, data: &Path) {
+        let now = Moment::now();
+        let is_missing = || fs::metadata(data.join("global/pg_control")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if is_missing() {
+            let _ = self.missing.compare_exchange(0, now.0, Ordering::Relaxed, Ordering::Relaxed);
+        } else {
+            self.missing.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Since when there has been no data directory.
+    fn missing(&self) -> Option<Moment> {
+        Some(Moment(self.missing.load(Ordering::Relaxed))).filter(|since| since.0 != 0)
     }
 
     /// What is wrong with it, once that is certain.
@@ -152,6 +174,11 @@ pub fn trouble(server: &Server, disk: &Disk) -> Option<Trouble> {
     if let Some(why) = disk.trouble(Moment::now()) {
         return Some(Trouble::DiskFails { why });
     }
+    // Where it was missing before the server started, somebody has put one there since.
+    let under_it = |since: Moment| matches!(server.process(), Process::Running(_, started) if started < since) && server.has_answered();
+    if disk.missing().is_some_and(under_it) {
+        return Some(Trouble::DataGone);
+    }
     server.is_hanging().then_some(Trouble::PostmasterHangs)
 }
 
@@ -160,7 +187,26 @@ mod tests {
     use super::*;
 
     fn disk() -> Disk {
-        Disk { begun: AtomicU64::new(0), failing: Mutex::new(None) }
+        Disk { begun: AtomicU64::new(0), failing: Mutex::new(None), missing: AtomicU64::new(0) }
+    }
+
+    #[test]
+    fn data_that_were_there_are_missed_and_known_when_they_return() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, data) = (disk(), dir.path().join("data"));
+        let before = Moment::now();
+        disk.probe(&data);
+        let since = disk.missing().expect("there is none");
+        assert!(since >= before);
+        disk.probe(&data);
+        assert_eq!(disk.missing(), Some(since), "it is missing since the first look");
+        fs::create_dir_all(data.join("global")).unwrap();
+        fs::write(data.join("global/pg_control"), "").unwrap();
+        disk.probe(&data);
+        assert_eq!(disk.missing(), None);
+        fs::remove_dir_all(&data).unwrap();
+        disk.probe(&data);
+        assert!(disk.missing() > Some(since));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{NodeStatus, request::parse_moment};
 use crate::{
     dcs::{
-        snapshot::{FailoverKey, PgState, Snapshot},
+        snapshot::{FailoverKey, MemberRole, PgState, Snapshot},
         tags,
     },
     model::MemberName,
@@ -126,10 +126,15 @@ fn may_lead(cluster: &Snapshot, name: &MemberName) -> bool {
     cluster.members.get(name).is_some_and(|data| data.state == PgState::Running && !tags::nofailover(&data.tags))
 }
 
-/// What became of a request, judged by the cluster `before` it was written and `now`.
+/// What became of a request, judged by the cluster `before` it was written and `now`. Who asked goes on with its work when it is told of a
+/// new leader, so that is one who has promoted, not one who is about to.
 pub fn judge_handover(before: &Snapshot, now: &Snapshot) -> Outcome {
+    let leads = |name: &MemberName| {
+        now.members.get(name).is_some_and(|member| matches!(member.role, MemberRole::Primary | MemberRole::StandbyLeader))
+    };
     match &now.leader {
-        Some(leader) if Some(leader) != before.leader.as_ref() => Outcome::NewLeader(leader.clone()),
+        Some(leader) if Some(leader) != before.leader.as_ref() && leads(leader) => Outcome::NewLeader(leader.clone()),
+        Some(leader) if Some(leader) != before.leader.as_ref() => Outcome::Pending,
         // The version tells a request that was withdrawn from one that has not been seen yet.
         Some(_) if now.failover.is_none() && now.failover_version != before.failover_version => Outcome::Withdrawn,
         _ => Outcome::Pending,
@@ -223,7 +228,10 @@ mod tests {
         assert_eq!(judge_handover(&before, &now), Outcome::Pending);
         now.leader = before.leader.clone();
         assert_eq!(judge_handover(&before, &now), Outcome::Withdrawn);
-        now.leader = Some("orders-2".parse().unwrap());
+        let successor: MemberName = "orders-2".parse().unwrap();
+        now.leader = Some(successor.clone());
+        assert_eq!(judge_handover(&before, &now), Outcome::Pending, "it takes no writes yet");
+        now.members.get_mut(&successor).unwrap().role = MemberRole::Primary;
         assert_eq!(judge_handover(&before, &now), Outcome::NewLeader("orders-2".parse().unwrap()));
     }
 }

@@ -270,6 +270,7 @@ mod tests {
         super::{access::tests::demanding, status::tests::seen_by},
         *,
     };
+    use crate::{dcs::snapshot::MemberRole, model::MemberName};
 
     struct Running {
         address: SocketAddr,
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switchover_is_answered_when_another_member_leads() {
+    fn a_switchover_is_answered_when_another_member_takes_writes() {
         block(async {
             let mut running = start().await;
             let address = running.address;
@@ -339,6 +340,10 @@ mod tests {
             answer.send(Ok(())).unwrap();
             running.status.send_modify(|s| Arc::make_mut(s).cluster.leader = None);
             running.status.send_modify(|s| Arc::make_mut(s).cluster.leader = Some("orders-3".parse().unwrap()));
+            running.status.send_modify(|s| {
+                let successor = Arc::make_mut(s).cluster.members.get_mut(&"orders-3".parse::<MemberName>().unwrap());
+                successor.unwrap().role = MemberRole::Primary;
+            });
             let answer = asked.await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"Successfully switched over to "orders-3""#), "{answer}");
         });

@@ -15,7 +15,7 @@ use crate::{
     },
     dcs::snapshot::{FailoverKey, MemberRole, PgState, Snapshot},
     model::{Lsn, MemberName, SystemId, Term, Timeline},
-    spec::settings::SyncMode,
+    spec::{settings::SyncMode, standby_cluster},
     sys::clock::Moment,
 };
 
@@ -242,9 +242,7 @@ impl NodeStatus {
 
     /// Whether the whole cluster follows another one.
     pub fn is_standby_cluster(&self) -> bool {
-        let section = self.cluster.config.as_ref().and_then(|c| c.get("standby_cluster"));
-        let set = |key: &str| section.and_then(|s| s.get(key)).is_some_and(|v| !v.is_null() && v != "" && v != 0 && v != false);
-        ["host", "port", "restore_command"].into_iter().any(set)
+        self.cluster.config.as_ref().is_some_and(|config| standby_cluster::read(config).is_some())
     }
 
     /// The furthest position of the leader that this member has heard of; `None` when it has not.

@@ -57,13 +57,21 @@ fn endpoints(section: &Value) -> Result<Vec<String>, DcsConfigError> {
         return Err(DcsConfigError::Invalid { key: "etcd3.protocol", value, allowed: "only 'http' is supported yet" });
     }
     if let Some(url) = section["url"].as_str() {
-        return Ok(vec![url.trim_end_matches('/').to_owned()]);
+        // A URL may carry a password, so it is not repeated.
+        let plain = url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty() && !rest.contains('@'));
+        let allowed = "only 'http://host:port' is supported yet";
+        let invalid = || DcsConfigError::Invalid { key: "etcd3.url", value: "another kind of URL".to_owned(), allowed };
+        return if plain { Ok(vec![url.trim_end_matches('/').to_owned()]) } else { Err(invalid()) };
     }
     let hosts: Vec<String> = match (&section["hosts"], &section["host"]) {
         (Value::Array(list), _) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         (Value::String(text), _) | (_, Value::String(text)) => text.split(',').map(|h| h.trim().to_owned()).collect(),
         _ => return Err(DcsConfigError::Missing("etcd3.hosts")),
     };
+    if hosts.iter().any(|host| host.contains("://") || host.contains('@')) {
+        let (value, allowed) = ("a list with URLs".to_owned(), "only 'host:port' is possible, each reached over HTTP");
+        return Err(DcsConfigError::Invalid { key: "etcd3.hosts", value, allowed });
+    }
     let port = section["port"].as_u64().unwrap_or(2379);
     let with_port = |host: &String| match host.rsplit_once(':') {
         Some((_, digits)) if digits.parse::<u16>().is_ok() => format!("http://{host}"),
@@ -85,6 +93,21 @@ mod tests {
             assert_eq!(config.endpoints, ["http://a:2379", "http://b:2379"]);
             assert_eq!(config.namespace, "service");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_spoken_to_is_refused_and_no_password_is_repeated() {
+        for section in [
+            json!({"url": "https://a:2379"}),
+            json!({"url": "http://agent:hunter2@a:2379"}),
+            json!({"hosts": ["https://a:2379"]}),
+            json!({"protocol": "https", "host": "a"}),
+        ] {
+            let error = DcsConfig::from_patroni(&json!({"scope": "s", "etcd3": section})).unwrap_err().to_string();
+            assert!(error.contains("'etcd3.") && !error.contains("hunter2"), "{error}");
+        }
+        let config = DcsConfig::from_patroni(&json!({"scope": "s", "etcd3": {"url": "http://a:2379/"}})).unwrap();
+        assert_eq!(config.endpoints, ["http://a:2379"]);
     }
 
     #[test]

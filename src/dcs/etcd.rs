@@ -8,15 +8,16 @@ use std::{
 };
 
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, Error, Event, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnResponse, WatchOptions,
-    WatchStream,
+    Client, Compare, CompareOp, ConnectOptions, Error, Event, GetOptions, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp, TxnResponse,
+    WatchOptions, WatchStream,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::{
     Dcs, DcsConfig, DcsError, Renewal,
     keys::Keys,
-    snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, Seen, Snapshot, StatusKey, SyncState, TermKey, TimelineKey},
+    reading,
+    snapshot::{Claim, FailoverKey, HistoryEntry, Initialize, MemberData, Snapshot, StatusKey, SyncState, TermKey, TimelineKey},
 };
 use crate::model::{MemberName, SystemId};
 
@@ -168,7 +169,8 @@ impl Dcs for Etcd {
                 async move { client.get(base, Some(GetOptions::new().with_prefix())).await }
             })
             .await?;
-        Ok(read_snapshot(self.keys.base(), answer.kvs()))
+        let revision = answer.header().map(ResponseHeader::revision).unwrap_or_default();
+        Ok(Snapshot { revision, ..read_snapshot(self.keys.base(), answer.kvs()) })
     }
 
     async fn changed(&self) {
@@ -210,12 +212,15 @@ impl Dcs for Etcd {
         Ok(())
     }
 
-    async fn claim_leader(&self, me: &MemberName, seen: &Seen) -> Result<bool, DcsError> {
+    async fn claim_leader(&self, me: &MemberName, claim: &Claim) -> Result<bool, DcsError> {
+        let seen = &claim.seen;
         let (key, term) = (self.keys.of("leader"), self.keys.of("term"));
         let free = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
         let as_seen = [free, unchanged(&self.keys.of("sync"), seen.sync_version), unchanged(&term, seen.term_version)];
         let next = TermKey { term: seen.term.next(), leader: me.clone() };
-        let take = [TxnOp::put(key.as_str(), me.as_str(), self.bound()?), TxnOp::put(term, json(&next), None)];
+        let mut take = vec![TxnOp::put(key.as_str(), me.as_str(), self.bound()?), TxnOp::put(term, json(&next), None)];
+        take.extend(claim.lost_sync.as_ref().map(|sync| TxnOp::put(self.keys.of("sync"), json(sync), None)));
+        take.extend(claim.lost_timelines.as_ref().map(|timelines| TxnOp::put(self.keys.of("timeline"), json(timelines), None)));
         let lease = self.session()?;
         let answer = self.txn(Txn::new().when(as_seen).and_then(take).or_else([TxnOp::get(key.as_str(), None)])).await?;
         // Taken, but by this very session: the answer to an earlier attempt got lost.
@@ -251,12 +256,15 @@ impl Dcs for Etcd {
 
     async fn release_leader(&self, me: &MemberName, status: Option<&StatusKey>) -> Result<(), DcsError> {
         let key = self.keys.of("leader");
-        let mine = Compare::value(key.as_str(), CompareOp::Equal, me.as_str());
+        let bound = Compare::lease(key.as_str(), CompareOp::Equal, self.session()?);
+        let mine = [Compare::value(key.as_str(), CompareOp::Equal, me.as_str()), bound];
         let mut steps = vec![TxnOp::delete(key.as_str(), None)];
         if let Some(status) = status {
             steps.push(TxnOp::put(self.keys.of("status"), json(status), None));
         }
-        self.txn(Txn::new().when([mine]).and_then(steps)).await.map(drop)
+        let answer = self.txn(Txn::new().when(mine).and_then(steps).or_else([TxnOp::get(key.as_str(), None)])).await?;
+        let ours = first_value(&answer).is_some_and(|kv| kv.value() == me.as_str().as_bytes());
+        if !answer.succeeded() && ours { Err(other_session()) } else { Ok(()) }
     }
 
     async fn claim_initialize(&self) -> Result<bool, DcsError> {
@@ -370,6 +378,10 @@ fn json<T: Serialize>(value: &T) -> String {
 }
 
 /// The key-value that a transaction's first operation read.
+fn other_session() -> DcsError {
+    DcsError::Refused("the leader key is bound to another session of this member".to_owned())
+}
+
 fn first_value(answer: &TxnResponse) -> Option<KeyValue> {
     answer.op_responses().into_iter().find_map(|response| match response {
         etcd_client::TxnOpResponse::Get(get) => get.kvs().first().cloned(),
@@ -419,47 +431,8 @@ fn in_few_words(error: &Error) -> String {
 fn read_snapshot(base: &str, kvs: &[KeyValue]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for kv in kvs {
-        let (Ok(key), Ok(value)) = (kv.key_str(), kv.value_str()) else { continue };
-        let Some(relative) = key.strip_prefix(base) else { continue };
-        match relative {
-            "initialize" => snapshot.initialize = value.parse().map_or(Initialize::InProgress, Initialize::Done),
-            "config" => {
-                snapshot.config = parsed(value).filter(serde_json::Value::is_object);
-                snapshot.config_version = Some(kv.mod_revision());
-            }
-            "leader" => snapshot.leader = value.parse().ok(),
-            "status" => snapshot.status = parsed(value).unwrap_or_default(),
-            "sync" => {
-                snapshot.sync = parsed(value).unwrap_or_default();
-                snapshot.sync_version = Some(kv.mod_revision());
-            }
-            "term" => {
-                snapshot.term = parsed::<TermKey>(value).map(|key| key.term).unwrap_or_default();
-                snapshot.term_version = Some(kv.mod_revision());
-            }
-            "failsafe" => {
-                snapshot.failsafe = parsed::<BTreeMap<String, String>>(value).filter(|members| !members.is_empty());
-                snapshot.failsafe_version = Some(kv.mod_revision());
-            }
-            "failover" => {
-                snapshot.failover = parsed::<FailoverKey>(value).filter(|f| !f.is_empty());
-                snapshot.failover_version = Some(kv.mod_revision());
-            }
-            "timeline" => {
-                snapshot.timelines = parsed(value).unwrap_or_default();
-                snapshot.timelines_version = Some(kv.mod_revision());
-            }
-            "history" => snapshot.history = parsed(value).unwrap_or_default(),
-            _ => {
-                if let Some((name, data)) = relative.strip_prefix("members/").and_then(|n| Some((n.parse().ok()?, parsed(value)?))) {
-                    snapshot.members.insert(name, data);
-                }
-            }
-        }
+        let Some(key) = kv.key_str().ok().and_then(|key| key.strip_prefix(base)) else { continue };
+        reading::take_key(&mut snapshot, key, kv.value(), kv.mod_revision());
     }
     snapshot
-}
-
-fn parsed<T: DeserializeOwned>(value: &str) -> Option<T> {
-    serde_json::from_str(value).ok()
 }

@@ -3,6 +3,7 @@
 mod config;
 mod etcd;
 pub mod keys;
+mod reading;
 pub mod snapshot;
 pub mod tags;
 
@@ -12,7 +13,7 @@ pub use config::{DcsConfig, DcsConfigError};
 pub use etcd::Etcd;
 
 use crate::model::{MemberName, SystemId};
-use snapshot::{FailoverKey, HistoryEntry, MemberData, Seen, Snapshot, StatusKey, SyncState, TimelineKey};
+use snapshot::{Claim, FailoverKey, HistoryEntry, MemberData, Snapshot, StatusKey, SyncState, TimelineKey};
 
 /// No answer, or none that can be relied on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,15 +58,18 @@ pub trait Dcs {
     /// Takes the leader key and begins the next term, if nobody has the key, and neither the term nor the sync key has changed since they were
     /// seen: then nobody has led since, and the votes that the claim rests on still hold. `Ok(true)`: it is ours, bound to the session.
     ///
+    /// What the store has lost and the claimant knows comes back with it.
+    ///
     /// A member that runs Patroni writes no term. It promises nothing either, so its votes do not count for us; but where it has led and gone
     /// since, only the sync key can tell, which it writes before it promotes and not when it comes back as the leader it was.
-    async fn claim_leader(&self, me: &MemberName, seen: &Seen) -> Result<bool, DcsError>;
+    async fn claim_leader(&self, me: &MemberName, claim: &Claim) -> Result<bool, DcsError>;
 
     /// Extends the session and proves that the leader key is ours and bound to it. A key that carries our name from an earlier session
     /// (the agent was restarted) is bound to the present one.
     async fn renew_leader(&self, me: &MemberName, ttl: Duration) -> Result<Renewal, DcsError>;
 
-    /// Gives the leader key up if it is ours, writing `status` in the same transaction.
+    /// Gives the leader key up if it is ours and bound to the session, writing `status` in the same transaction. One that is bound to another
+    /// session of this member is an error: it may have been taken since this was decided.
     async fn release_leader(&self, me: &MemberName, status: Option<&StatusKey>) -> Result<(), DcsError>;
 
     /// Claims the right to initialise the cluster, bound to the session: it ends with whoever claimed it.

@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub sync_version: Option<i64>,
     /// How often somebody has taken the leader key.
     pub term: Term,
+    /// Who took it last.
+    pub term_leader: Option<MemberName>,
     /// Version of the term key, `None` while there is none.
     pub term_version: Option<i64>,
     /// Whose promises the leader needs to go on without the store, with their `api_url`s; without synchronous replication nobody else may
@@ -45,6 +47,10 @@ pub struct Snapshot {
     pub timelines: TimelineKey,
     /// Version of that key, `None` while there is none.
     pub timelines_version: Option<i64>,
+    /// The store's own count of its changes, of whatever cluster.
+    pub revision: i64,
+    /// Keys whose value makes no sense: what stands above for them says nothing.
+    pub unreadable: BTreeSet<String>,
 }
 
 impl Snapshot {
@@ -63,6 +69,23 @@ pub struct Seen {
     pub term_version: Option<i64>,
     /// The term; the claim begins a later one.
     pub term: Term,
+}
+
+/// A claim of the leader key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// What it rests on.
+    pub seen: Seen,
+    /// Who might be elected before the store lost it: written in the same step, so that there is no moment at which anybody may.
+    pub lost_sync: Option<SyncState>,
+    /// The numbers that timelines had taken, likewise.
+    pub lost_timelines: Option<TimelineKey>,
+}
+
+impl From<Seen> for Claim {
+    fn from(seen: Seen) -> Claim {
+        Claim { seen, ..Claim::default() }
+    }
 }
 
 /// The `term` key: ours, and unknown to Patroni, which passes over it.
@@ -195,6 +218,11 @@ pub struct MemberData {
 }
 
 impl MemberData {
+    /// True when it can be followed and copied as the leader: as a primary, or as the leader of a standby cluster.
+    pub fn is_ready_leader(&self) -> bool {
+        matches!(self.role, MemberRole::Primary | MemberRole::StandbyLeader) && self.state == PgState::Running
+    }
+
     /// True when this parameter of it waits for a restart.
     pub fn waits_for_restart(&self, parameter: &str) -> bool {
         self.other.get("pending_restart_reason").is_some_and(|reasons| reasons.get(parameter).is_some())
@@ -249,11 +277,11 @@ impl StatusKey {
 pub struct SyncState {
     /// The leader that wrote it; `None`: synchronous replication is not active.
     pub leader: Option<String>,
-    /// How many other voters a candidate needs.
-    #[serde(deserialize_with = "null_as_default")]
+    /// How many other voters a candidate needs. Patroni before 4 does not write it.
+    #[serde(default, deserialize_with = "null_as_default")]
     pub quorum: u32,
     /// The voters.
-    #[serde(rename = "sync_standby", with = "comma_list")]
+    #[serde(default, rename = "sync_standby", with = "comma_list")]
     pub voters: BTreeSet<String>,
 }
 
@@ -315,6 +343,9 @@ pub struct TimelineKey {
     /// The timeline on which a leader was last seen to write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Timeline>,
+    /// In a standby cluster: the timeline of the other cluster's primary that its leader follows. Nothing of it was begun here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Timeline>,
 }
 
 /// One line of the `history` key: timeline, where it ended, why, when the next began, who led it.
@@ -369,6 +400,12 @@ mod tests {
         assert_eq!(serde_json::from_str::<SyncState>(&text).unwrap(), sync);
         let empty: SyncState = serde_json::from_str(r#"{"leader":null,"quorum":null,"sync_standby":null}"#).unwrap();
         assert!(!empty.is_active());
+    }
+
+    #[test]
+    fn the_sync_key_of_a_patroni_before_4_is_understood() {
+        let sync: SyncState = serde_json::from_str(r#"{"leader":"x","sync_standby":"a"}"#).unwrap();
+        assert!(sync.is_active() && sync.votes("a") && sync.quorum == 0);
     }
 
     #[test]

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_those_of_postgresql() {
+    fn a_command_names_path_and_file_as_postgresql_writes_them() {
         assert_eq!(command_line("test ! -f /a/%f && cp %p /a/%f # 100%% %x", "F"), "test ! -f /a/F && cp pg_wal/F /a/F # 100% %x");
     }
 

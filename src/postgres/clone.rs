@@ -1,15 +1,29 @@
 //! A copy of another member, made beside the data directory and put in its place when it is complete.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{Address, Installation, PostgresError, conf, conninfo::conninfo, control_data};
 use crate::{
     model::SystemId,
-    sys::{files, process::Run},
+    sys::{
+        files,
+        process::{ProcessError, Run},
+    },
 };
 
 /// A copy may take long; a day says "stuck", not "big".
 const LONGEST_COPY: Duration = Duration::from_secs(24 * 3600);
+
+/// What an agent keeps in the data directory for itself: of another cluster's it would say the wrong thing, and one of this cluster writes its
+/// own.
+pub const AGENTS_OWN: &str = "patroni.dynamic.json";
+
+/// What the system says of a full disk; the programs are told to speak English.
+const NO_SPACE: &str = "No space left on device";
 
 /// The directories a copy goes through.
 struct Places {
@@ -49,14 +63,17 @@ pub async fn basebackup(
     if let Some(slot) = slot {
         run = run.arg(format!("--slot={slot}"));
     }
-    run.output().await?;
+    if let Err(error) = run.output().await {
+        return Err(failed(&places, error)?);
+    }
     let control = control_data::read(&Installation { data_dir: places.copy.clone(), ..installation.clone() }).await?;
     if let Some(expected) = system.filter(|expected| *expected != control.system_id) {
         let (host, port, theirs) = (&source.host, source.port, control.system_id);
         return Err(PostgresError::Sql(format!("{host}:{port} serves the system {theirs}, not {expected}: its copy is not used")));
     }
-    // Before it gets its final name: a copy must never be started as a primary.
+    // Before it gets its final name: a copy must never be started as a primary, nor by another cluster's configuration.
     conf::set_standby_signal(&places.copy, true)?;
+    leave_out_agents_own(&places.copy)?;
     if !files::is_empty_dir(&places.data).map_err(PostgresError::file("read", &places.data))? {
         // Where one was set aside already, what is in its place is a copy that never proved itself: that one goes, not the older.
         let aside = if places.old.exists() { &places.dropped } else { &places.old };
@@ -66,6 +83,27 @@ pub async fn basebackup(
     files::rename(&places.copy, &places.data).map_err(PostgresError::file("rename", &places.copy))?;
     remove_beside(places.dropped);
     Ok(())
+}
+
+/// Removes what the source's agent kept for itself.
+pub fn leave_out_agents_own(data: &Path) -> Result<(), PostgresError> {
+    let path = data.join(AGENTS_OWN);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PostgresError::file("remove", path)(error)),
+        _ => files::sync_parent(&path).map_err(PostgresError::file("sync", path)),
+    }
+}
+
+/// Why the copy failed. What there is of it goes at once where it has taken all the room.
+fn failed(places: &Places, error: ProcessError) -> Result<PostgresError, PostgresError> {
+    if !error.to_string().contains(NO_SPACE) {
+        return Ok(error.into());
+    }
+    files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
+    let parent = places.data.parent().unwrap_or(&places.data);
+    let free = files::free_space(parent).map_err(PostgresError::file("ask for the free space of", parent))?;
+    let has_old = !files::is_empty_dir(&places.data).map_err(PostgresError::file("read", &places.data))?;
+    Ok(PostgresError::NoRoom { free, old: has_old.then(|| places.data.clone()) })
 }
 
 /// How a copy calls itself at its source. pg_basebackup streams and confirms WAL like a standby: under the member's own name it would be
@@ -142,6 +180,26 @@ mod tests {
         recover_interrupted(&installation).unwrap();
         assert!(dir.path().join("data/base").exists());
         assert!(!dir.path().join("data.clone").exists());
+    }
+
+    #[test]
+    fn a_copy_that_found_no_room_gives_back_what_it_took_and_says_what_stands_in_its_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = installation(&dir);
+        let places = Places::of(&installation);
+        let error = |output: &str| ProcessError::Failed { program: "pg_basebackup".into(), status: "1".into(), output: output.into() };
+        fs::create_dir_all(places.copy.join("base")).unwrap();
+        assert!(matches!(failed(&places, error("connection refused")).unwrap(), PostgresError::Program(_)));
+        assert!(places.copy.exists(), "it goes before the next attempt");
+        let full = || failed(&places, error("could not write to file \"base/1\": No space left on device")).unwrap().to_string();
+        let said = full();
+        assert!(said.starts_with("no room for a copy: ") && !said.contains("old data") && !places.copy.exists(), "{said}");
+        fs::create_dir_all(places.data.join("base")).unwrap();
+        let said = full();
+        assert!(
+            said.contains("beside the old data") && said.contains(&places.data.display().to_string()) && places.data.exists(),
+            "{said}"
+        );
     }
 
     #[tokio::test]

@@ -59,6 +59,11 @@ pub fn is_controlled(name: &str) -> bool {
     CONTROLLED.iter().any(|(controlled, _)| *controlled == name)
 }
 
+/// True for parameters that nobody but the agent sets.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 /// What a server's configuration is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServerSettings {
@@ -72,6 +77,8 @@ pub struct ServerSettings {
     pub parameters: BTreeMap<String, String>,
     /// Lines of pg_hba.conf; `None` leaves the file as it is.
     pub hba: Option<Vec<String>>,
+    /// Lines of pg_ident.conf; `None` leaves the file as it is.
+    pub ident: Option<Vec<String>>,
     /// Where to stream from as a standby; `None`: from nowhere.
     pub primary_conninfo: Option<String>,
     /// The slot to stream through.
@@ -124,14 +131,15 @@ impl ServerSettings {
     }
 }
 
-/// Writes postgresql.conf and pg_hba.conf. Returns whether anything changed.
+/// Writes postgresql.conf, pg_hba.conf and pg_ident.conf. Returns whether anything changed.
 pub fn write(installation: &Installation, settings: &ServerSettings) -> Result<bool, PostgresError> {
     let data = &installation.data_dir;
     keep_base(data)?;
     let mut changed = write_if_different(&data.join("postgresql.conf"), &settings.render())?;
-    if let Some(lines) = &settings.hba {
+    for (name, lines) in [("pg_hba.conf", &settings.hba), ("pg_ident.conf", &settings.ident)] {
+        let Some(lines) = lines else { continue };
         let text = lines.iter().fold(String::from("# Written by the agent.\n"), |text, line| text + line + "\n");
-        changed |= write_if_different(&data.join("pg_hba.conf"), &text)?;
+        changed |= write_if_different(&data.join(name), &text)?;
     }
     Ok(changed)
 }
@@ -225,8 +233,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let installation = Installation { data_dir: dir.path().into(), bin_dir: "".into(), passfile: "".into() };
         fs::write(dir.path().join("postgresql.conf"), "original").unwrap();
-        assert!(write(&installation, &settings(&[])).unwrap());
-        assert!(!write(&installation, &settings(&[])).unwrap());
+        let settings = ServerSettings { hba: Some(vec!["a".into()]), ident: Some(vec!["b".into(), "c".into()]), ..settings(&[]) };
+        assert!(write(&installation, &settings).unwrap());
+        assert!(!write(&installation, &settings).unwrap());
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!([read("pg_hba.conf"), read("pg_ident.conf")], ["# Written by the agent.\na\n", "# Written by the agent.\nb\nc\n"]);
         assert_eq!(fs::read_to_string(dir.path().join("postgresql.base.conf")).unwrap(), "original");
     }
 }

@@ -13,9 +13,15 @@ pub fn quote(value: &str) -> String {
 
 /// A connection to `address` as `user`, passwords from `passfile`. `extra` keywords follow.
 pub fn conninfo(address: &Address, user: &str, passfile: &Path, extra: &[(&str, &str)]) -> String {
-    let port = address.port.to_string();
-    let passfile = passfile.to_string_lossy();
-    let fixed = [("user", user), ("host", &address.host), ("port", &port), ("passfile", &passfile)];
+    conninfo_to_any(std::slice::from_ref(address), user, passfile, extra)
+}
+
+/// The same to the first of these addresses that will do.
+pub fn conninfo_to_any(addresses: &[Address], user: &str, passfile: &Path, extra: &[(&str, &str)]) -> String {
+    let hosts: Vec<&str> = addresses.iter().map(|address| address.host.as_str()).collect();
+    let ports: Vec<String> = addresses.iter().map(|address| address.port.to_string()).collect();
+    let (hosts, ports, passfile) = (hosts.join(","), ports.join(","), passfile.to_string_lossy());
+    let fixed = [("user", user), ("host", &hosts), ("port", &ports), ("passfile", &passfile)];
     let keywords = fixed.iter().chain(extra).map(|(keyword, value)| format!("{keyword}={}", quote(value)));
     keywords.collect::<Vec<_>>().join(" ")
 }
@@ -42,5 +48,7 @@ mod tests {
         let text = conninfo(&address, "replicator", Path::new("/run/spilo/pgpass"), &[("application_name", "it's")]);
         assert_eq!(text, r"user=replicator host=orders-1 port=5432 passfile=/run/spilo/pgpass application_name='it\'s'");
         assert_eq!(quote(""), "''");
+        let text = conninfo_to_any(&[address.clone(), Address { port: 5433, ..address }], "replicator", Path::new("/pgpass"), &[]);
+        assert_eq!(text, "user=replicator host='orders-1,orders-1' port='5432,5433' passfile=/pgpass");
     }
 }

@@ -39,6 +39,8 @@ pub struct ControlData {
     pub checkpoint_timeline: Timeline,
     /// Where the last checkpoint record starts.
     pub checkpoint: Lsn,
+    /// Where recovery begins to replay: what was written since that checkpoint *began*.
+    pub redo: Lsn,
     /// On a standby: how far it must replay before it is consistent, and on which timeline.
     pub min_recovery: Option<(Lsn, Timeline)>,
     /// Page checksums or hint bits in the WAL: the precondition of pg_rewind.
@@ -97,6 +99,7 @@ fn parse(text: &str) -> Result<ControlData, String> {
         state,
         checkpoint_timeline: timeline("Latest checkpoint's TimeLineID")?,
         checkpoint: lsn("Latest checkpoint location")?,
+        redo: lsn("Latest checkpoint's REDO location")?,
         min_recovery: (least != Lsn(0)).then_some((least, least_timeline)),
         rewindable: checksums || field("wal_log_hints setting")? == "on",
     })
@@ -111,6 +114,7 @@ pg_control version number:            1300
 Database system identifier:           7398120938120938120
 Database cluster state:               in production
 Latest checkpoint location:           0/3000060
+Latest checkpoint's REDO location:    0/3000028
 Latest checkpoint's TimeLineID:       2
 Minimum recovery ending location:     0/0
 Min recovery ending loc's timeline:   0
@@ -122,7 +126,7 @@ Data page checksum version:           0
     fn a_primarys_control_file_is_understood() {
         let control = parse(PRIMARY).unwrap();
         assert!(control.was_primary() && control.rewindable);
-        assert_eq!((control.timeline(), control.checkpoint), (Timeline(2), Lsn(0x300_0060)));
+        assert_eq!((control.timeline(), control.checkpoint, control.redo), (Timeline(2), Lsn(0x300_0060), Lsn(0x300_0028)));
     }
 
     #[test]

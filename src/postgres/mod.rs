@@ -15,12 +15,12 @@ pub mod sql;
 pub mod start_check;
 pub mod timelines;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{model::Secret, sys::process::ProcessError};
 
 /// Where a server's parts are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
     /// The data directory.
     pub data_dir: PathBuf,
@@ -38,7 +38,7 @@ impl Installation {
 }
 
 /// A role's name and, where it has one, its password.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The role.
     pub username: String,
@@ -86,6 +86,14 @@ pub enum PostgresError {
     /// The server to follow is there and not yet what it has to be.
     #[error("{0}")]
     NotYet(String),
+    /// A copy did not fit on the disk.
+    #[error("no room for a copy: {} MB were free for it{}", free >> 20, beside(old.as_deref()))]
+    NoRoom {
+        /// Bytes that were free for it.
+        free: u64,
+        /// The data that it would have replaced.
+        old: Option<PathBuf>,
+    },
     /// SQL failed.
     #[error("{0}")]
     Sql(String),
@@ -97,6 +105,15 @@ pub enum PostgresError {
         /// What was missing.
         what: String,
     },
+}
+
+fn beside(old: Option<&Path>) -> String {
+    old.map_or_else(
+        || "; make some".to_owned(),
+        |old| {
+            format!(" beside the old data, which stay until the copy streams; make some, or remove '{}' if nobody needs it", old.display())
+        },
+    )
 }
 
 impl PostgresError {

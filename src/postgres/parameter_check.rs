@@ -19,6 +19,14 @@ pub async fn refusal(installation: &Installation, name: &str, value: &str) -> Re
     }
 }
 
+/// The installed major version, such as 17.
+pub async fn major_version(installation: &Installation) -> Result<u32, PostgresError> {
+    let text = Run::new(installation.program("postgres")).arg("--version").output().await?;
+    let word = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let major = word.and_then(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+    major.ok_or_else(|| PostgresError::Unexpected { program: "postgres", what: "no version".to_owned() })
+}
+
 /// The message and its hint, without the times and process ids before them; `None` when it is not about a parameter.
 fn reason(output: &str) -> Option<String> {
     let after = |label: &str| output.lines().find_map(|line| Some(line.split_once(label)?.1.trim()));

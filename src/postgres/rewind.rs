@@ -48,16 +48,37 @@ pub async fn origin(installation: &Installation, address: &Address, user: &str) 
 /// Whether the server still has the WAL that a standby at `position` needs next. The file's name begins with a timeline: where one timeline
 /// follows another, the segment lies there under either.
 pub async fn has_wal_from(installation: &Installation, address: &Address, user: &str, position: Lsn) -> Result<bool, PostgresError> {
-    // The name that belongs to the very start of a segment is the one before it.
-    let inside = Lsn(position.0.saturating_add(1));
+    let inside = position.0;
+    // PostgreSQL's own function for the name does not work on a standby, which a source may be.
     let query = format!(
-        "select count(*) from pg_catalog.pg_ls_dir('pg_wal', true, false) f \
-         where f ~ '^[0-9A-F]{{24}}$' and substr(f, 9) = substr(pg_walfile_name('{inside}'), 9)"
+        "with place as (select pg_size_bytes(current_setting('wal_segment_size')) as size, {inside}::numeric as lsn), \
+           segment as (select lpad(upper(to_hex(div(lsn, 4294967296)::bigint)), 8, '0') \
+             || lpad(upper(to_hex(div(mod(lsn, 4294967296), size)::bigint)), 8, '0') as name from place) \
+         select count(*) from pg_catalog.pg_ls_dir('pg_wal', true, false) f, segment \
+         where f ~ '^[0-9A-F]{{24}}$' and substr(f, 9) = segment.name"
     );
     let target = conninfo(address, user, &installation.passfile, &[("dbname", "postgres"), ("connect_timeout", "3")]);
     let run = Run::new(installation.program("psql")).args(["-X", "-A", "-t", "-q", "-w", "-d"]).arg(target).args(["-c", &query]);
     let answer = run.env("LC_MESSAGES", "C").limit(Duration::from_secs(10)).output().await?;
     Ok(answer.trim() != "0")
+}
+
+/// How far a server has come, and whether it is a standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What it has written or, as a standby, received.
+    pub position: Lsn,
+    /// It is a standby itself.
+    pub in_recovery: bool,
+}
+
+/// Asks the server at `address` how far it has come, in the same way.
+pub async fn standing(installation: &Installation, address: &Address, user: &str) -> Result<Standing, PostgresError> {
+    let identity = replication_command(installation, address, user, "IDENTIFY_SYSTEM").await?;
+    let unexpected = || PostgresError::Unexpected { program: "IDENTIFY_SYSTEM", what: "no position".to_owned() };
+    let position = identity.trim().split('|').nth(2).and_then(|field| field.parse().ok()).ok_or_else(unexpected)?;
+    let in_recovery = replication_command(installation, address, user, "SHOW in_hot_standby").await?.trim() == "on";
+    Ok(Standing { position, in_recovery })
 }
 
 async fn ask_origin(installation: &Installation, address: &Address, user: &str) -> Result<Origin, PostgresError> {
@@ -190,14 +211,14 @@ pub async fn ensure_ready_source(
     };
     // A role that may not ask for one waits for the leader's own.
     let asked = query("CHECKPOINT").await;
-    let facts = query("select timeline_id, pg_is_in_recovery() from pg_control_checkpoint()").await;
+    let facts = query("select timeline_id from pg_control_checkpoint()").await;
     let no_word = |error: crate::sys::process::ProcessError| PostgresError::NoOrigin {
         host: source.host.clone(),
         port: source.port,
         source: Box::new(error.into()),
     };
     let facts = facts.map_err(no_word)?;
-    if facts.trim() == format!("{timeline}|f") {
+    if facts.trim() == timeline.to_string() {
         return Ok(());
     }
     let why = asked.err().map(|error| format!(" ({error})")).unwrap_or_default();
@@ -218,6 +239,8 @@ pub async fn rewind(installation: &Installation, source: &Address, user: &str, r
         .args(restore.then_some("--restore-target-wal"));
     run.env("LC_MESSAGES", "C").limit(Duration::from_secs(6 * 3600)).output().await?;
     super::conf::set_standby_signal(&installation.data_dir, true)?;
+    // pg_rewind brings along whatever files the source has.
+    super::clone::leave_out_agents_own(&installation.data_dir)?;
     forget_unfinished(installation)
 }
 
@@ -232,6 +255,7 @@ mod tests {
             state,
             checkpoint_timeline: Timeline(timeline),
             checkpoint: Lsn(checkpoint),
+            redo: Lsn(checkpoint),
             min_recovery: None,
             rewindable: true,
         }

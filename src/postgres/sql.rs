@@ -17,6 +17,8 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// A connection to the local server as superuser.
 pub struct Session {
     client: tokio_postgres::Client,
+    /// The observation is made every second or so: the server plans it once.
+    observation: tokio::sync::OnceCell<tokio_postgres::Statement>,
     begun: Moment,
     driver: tokio::task::JoinHandle<()>,
 }
@@ -54,6 +56,8 @@ pub struct ServerFacts {
     pub replay_paused: bool,
     /// Standby: a receiver is streaming.
     pub streaming: bool,
+    /// Its process id.
+    pub receiver: Option<i32>,
     /// `primary_conninfo` that is in force.
     pub primary_conninfo: String,
     /// `synchronous_standby_names` that is in force.
@@ -62,6 +66,10 @@ pub struct ServerFacts {
     pub standbys: Vec<StandbyFacts>,
     /// Physical slots that hold WAL, by name.
     pub slots: BTreeMap<String, SlotFacts>,
+    /// `wal_level` in force is `logical`.
+    pub decodes: bool,
+    /// Logical slots, by name.
+    pub logical_slots: BTreeMap<String, LogicalSlotFacts>,
     /// Standby: WAL may come from an archive, because `restore_command` is set.
     pub has_archive: bool,
 }
@@ -73,6 +81,19 @@ pub struct SlotFacts {
     pub active: bool,
     /// The first position it holds WAL from.
     pub restart_lsn: Option<Lsn>,
+}
+
+/// A logical slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogicalSlotFacts {
+    /// Somebody reads from it.
+    pub active: bool,
+    /// Standbys take it over. PostgreSQL before 17 has none.
+    pub failover: bool,
+    /// It was taken over from the primary.
+    pub synced: bool,
+    /// How far its consumer has come.
+    pub confirmed: Option<Lsn>,
 }
 
 /// A parameter, as far as a restart may change it.
@@ -143,7 +164,13 @@ select r.rec,
   current_setting('data_directory'),
   coalesce((select json_object_agg(slot_name, json_build_object('active', active, 'restart_lsn', (restart_lsn - '0/0')::bigint))::text
       from pg_replication_slots where slot_type = 'physical' and not temporary and wal_status is distinct from 'lost'), '{}'),
-  current_setting('restore_command') <> ''
+  current_setting('restore_command') <> '',
+  coalesce((select json_object_agg(slot_name, json_build_object('active', active,
+      'failover', coalesce((to_jsonb(s) ->> 'failover')::boolean, false), 'synced', coalesce((to_jsonb(s) ->> 'synced')::boolean, false),
+      'confirmed', (confirmed_flush_lsn - '0/0')::bigint))::text
+    from pg_replication_slots s where slot_type = 'logical' and not temporary), '{}'),
+  current_setting('wal_level') = 'logical',
+  case when w.status = 'streaming' then w.pid end
 from (select pg_is_in_recovery() as rec) r
   cross join pg_control_checkpoint() c
   cross join files
@@ -166,7 +193,7 @@ impl Session {
             // Its end shows in the next statement's error.
             let _ = connection.await;
         });
-        Ok(Session { client, begun, driver })
+        Ok(Session { client, observation: tokio::sync::OnceCell::new(), begun, driver })
     }
 
     /// True once the connection is gone.
@@ -181,7 +208,8 @@ impl Session {
 
     /// Observes the server, bounded in time.
     pub async fn observe(&self) -> Result<ServerFacts, PostgresError> {
-        let row = bounded(self.client.query_one(OBSERVE, &[])).await?;
+        let statement = bounded(self.observation.get_or_try_init(|| self.client.prepare(OBSERVE))).await?;
+        let row = bounded(self.client.query_one(statement, &[])).await?;
         read_facts(&row).map_err(|e| PostgresError::Sql(format!("unexpected answer: {e}")))
     }
 
@@ -271,6 +299,12 @@ impl Session {
         bounded(self.client.execute("select pg_create_physical_replication_slot($1, true)", &[&slot])).await.map(drop)
     }
 
+    /// Creates a logical slot that standbys take over, in the database of this session. It waits for the transactions that are running.
+    pub async fn create_failover_slot(&self, slot: &str, plugin: &str) -> Result<(), PostgresError> {
+        let query = "select pg_create_logical_replication_slot($1, $2, temporary => false, twophase => false, failover => true)";
+        bounded(self.client.execute(query, &[&slot, &plugin])).await.map(drop)
+    }
+
     /// Lets a physical slot that nobody uses release the WAL before `position`; never further than this server itself has come.
     pub async fn advance_slot(&self, slot: &str, position: Lsn) -> Result<(), PostgresError> {
         let query = "select pg_replication_slot_advance(slot_name, least($2::text::pg_lsn,
@@ -320,6 +354,9 @@ fn read_facts(row: &tokio_postgres::Row) -> Result<ServerFacts, Box<dyn std::err
         data_directory: row.try_get(14)?,
         slots: serde_json::from_str(&row.try_get::<_, String>(15)?)?,
         has_archive: row.try_get(16)?,
+        logical_slots: serde_json::from_str(&row.try_get::<_, String>(17)?)?,
+        decodes: row.try_get(18)?,
+        receiver: row.try_get(19)?,
     })
 }
 

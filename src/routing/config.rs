@@ -49,10 +49,23 @@ struct Document {
     #[serde(rename = "namespace", default)]
     _namespace: Option<String>,
     #[serde(rename = "etcd3", default)]
-    _etcd3: Value,
+    _etcd3: Option<Store>,
     #[serde(default)]
     restapi: RestApi,
     router: Section,
+}
+
+/// The keys that have an effect there: whoever writes a password into it, or certificates, has to know that they have none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "only the keys are looked at here")]
+struct Store {
+    host: Option<Value>,
+    hosts: Option<Value>,
+    url: Option<Value>,
+    port: Option<Value>,
+    protocol: Option<Value>,
+    use_proxies: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -134,6 +147,7 @@ router:
             ("run_dir: /run/spilo", "run_dir: /run/spilo\n  run_dri: 1", "run_dri"),
             ("0.0.0.0:5001", "nonsense", "socket address"),
             ("etcd3:", "consul:", "consul"),
+            ("2379\"]}", "2379\"], cacert: /ca.pem}", "cacert"),
             ("router:", "restapi: {authentication: {username: admin}}\nrouter:", "restapi.authentication.password"),
             ("scope: orders", "scop: orders", "scope"),
             ("scope: orders", "scope: orders\nlog: {}", "log"),

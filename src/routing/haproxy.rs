@@ -27,7 +27,7 @@ pub struct Member {
 pub struct Routes {
     /// The members that can be reached.
     pub members: BTreeMap<MemberName, Member>,
-    /// The one that holds the leader key and accepts writes.
+    /// The one that leads and accepts writes.
     pub writer: Option<MemberName>,
 }
 
@@ -98,7 +98,8 @@ fn api_address(url: &str) -> Option<(String, u16)> {
     Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
 }
 
-fn authority(host: &str, port: u16) -> String {
+/// `host:port`, with brackets where they are needed.
+pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 

@@ -1,5 +1,6 @@
 //! Where clients are sent: haproxy's configuration from what the DCS says, and haproxy itself.
 
+mod claim;
 mod config;
 mod follow;
 mod haproxy;

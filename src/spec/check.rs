@@ -253,6 +253,11 @@ pub fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     names.iter().copied().filter(|name| likeness(name) > 0.8).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
+/// The known name of which this is a slip of the pen: closer than [`nearest`], for where a name of somebody's own may stand too.
+pub fn misspelt<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+    nearest(word, names).filter(|name| strsim::jaro_winkler(word, name) > 0.92)
+}
+
 fn describe_number(value: &Value) -> &'static str {
     match value {
         Value::Number(number) if number.is_f64() => "a fraction",

@@ -1,13 +1,15 @@
 //! A change of the dynamic configuration: merged in Patroni's way, and judged before anything is written. Pure.
 
+mod access_line;
+mod parameter;
+
 use serde_json::{Map, Value};
 
 use super::{
-    Mistake, nearest,
-    parameters::{AT_LEAST, is_parameter_name, parameter_text},
+    Mistake, Origin, nearest,
     raw::kind_of,
     settings::{Settings, flag, is_quorum, time},
-    slots,
+    slots, standby_cluster,
 };
 
 /// What a setting may hold.
@@ -28,8 +30,8 @@ enum Kind {
     List,
     /// The section of PostgreSQL.
     Postgresql,
-    /// What is not there yet. To accept it and do nothing would be worse: a cluster meant to follow another one would take writes of its own.
-    Missing(&'static str),
+    /// The section of a standby cluster.
+    StandbyCluster,
 }
 
 const MOST: i64 = i32::MAX as i64;
@@ -57,7 +59,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("permanent_slots", Kind::Slots),
     ("permanent_replication_slots", Kind::Slots),
     ("ignore_slots", Kind::List),
-    ("standby_cluster", Kind::Missing(NO_STANDBY_CLUSTER)),
+    ("standby_cluster", Kind::StandbyCluster),
     ("postgresql", Kind::Postgresql),
 ];
 
@@ -72,48 +74,6 @@ const POSTGRESQL: &[(&str, Kind)] = &[
     ("recovery_conf", Kind::Mapping),
     ("pg_hba", Kind::List),
     ("pg_ident", Kind::List),
-];
-
-/// Said of a section `standby_cluster`, wherever it is found.
-pub const NO_STANDBY_CLUSTER: &str = "standby clusters are not supported";
-
-/// Parameters that the agent decides, with the reason: a value from here would be ignored, so it is refused instead.
-const MANAGED: &[(&str, &str)] = &[
-    ("listen_addresses", "each member listens where its own 'postgresql.listen' says"),
-    ("port", "each member listens where its own 'postgresql.listen' says"),
-    ("cluster_name", "it is the cluster's scope"),
-    ("hot_standby", "replicas always answer reads"),
-    ("primary_conninfo", "the agent follows the leader with it"),
-    ("primary_slot_name", "the agent follows the leader with it"),
-    ("synchronous_standby_names", "use 'synchronous_mode' and 'synchronous_node_count'"),
-    ("promote_trigger_file", "the agent promotes"),
-];
-
-/// Parameters by which whoever sets them gets commands run or code loaded.
-const COMMANDS: &[&str] = &[
-    "archive_command",
-    "restore_command",
-    "archive_cleanup_command",
-    "recovery_end_command",
-    "ssl_passphrase_command",
-    "dynamic_library_path",
-    "extension_control_path",
-    "jit_provider",
-];
-
-/// Parameters by which the server reads or writes files of somebody else's choice.
-const PLACES: &[&str] = &[
-    "data_directory",
-    "config_file",
-    "hba_file",
-    "ident_file",
-    "external_pid_file",
-    "log_directory",
-    "log_filename",
-    "unix_socket_directories",
-    "unix_socket_group",
-    "unix_socket_permissions",
-    "stats_temp_directory",
 ];
 
 /// Patroni's merge: `null` deletes, mappings merge, everything else replaces.
@@ -151,17 +111,29 @@ pub fn parameter_path(name: &str) -> String {
 
 /// Everything that is wrong with a dynamic configuration which came over the network.
 pub fn mistakes(config: &Value) -> Vec<Mistake> {
+    let mut found = mistakes_from(config, Origin::Network);
+    found.extend(timings(config));
+    found
+}
+
+/// Everything that is wrong with a dynamic configuration from a member's own file, or in the DCS, where the file's may have been written. There
+/// `null` says nothing, and timings that do not fit are made to.
+pub fn mistakes_of_file(config: &Value) -> Vec<Mistake> {
+    mistakes_from(&if config.is_object() { merged(&Value::Null, config) } else { config.clone() }, Origin::File)
+}
+
+fn mistakes_from(config: &Value, origin: Origin) -> Vec<Mistake> {
     let Some(config) = config.as_object() else {
         return vec![Mistake { path: String::new(), value: None, problem: format!("it is {}, expected a mapping", kind_of(config)) }];
     };
     let mut found = Vec::new();
     for (key, value) in config {
         match SETTINGS.iter().find(|(name, _)| name == key) {
-            Some((_, kind)) => judge(key, value, kind, &mut found),
+            Some((_, kind)) => judge(key, value, kind, origin, &mut found),
             None => found.push(unknown(key, key, &names(SETTINGS))),
         }
     }
-    found.extend(timings(&Value::Object(config.clone())));
+    found.extend(slots::conditions(&Value::Object(config.clone())));
     found
 }
 
@@ -174,7 +146,7 @@ fn unknown(path: &str, key: &str, known: &[&str]) -> Mistake {
     Mistake { path: path.to_owned(), value: None, problem: format!("there is no such setting{hint}") }
 }
 
-fn judge(path: &str, value: &Value, kind: &Kind, found: &mut Vec<Mistake>) {
+fn judge(path: &str, value: &Value, kind: &Kind, origin: Origin, found: &mut Vec<Mistake>) {
     let expected = match kind {
         Kind::Whole(least, most) => {
             let fits = whole(value).is_some_and(|number| (*least..=*most).contains(&number));
@@ -191,7 +163,7 @@ fn judge(path: &str, value: &Value, kind: &Kind, found: &mut Vec<Mistake>) {
         Kind::Sync => (flag(value).is_none() && !is_quorum(value)).then(|| "expected off, on or quorum".to_owned()),
         Kind::Mapping | Kind::Slots => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
         Kind::List => (!value.is_array()).then(|| format!("it is {}, expected a list", kind_of(value))),
-        Kind::Missing(why) => (!value.is_null()).then(|| (*why).to_owned()),
+        Kind::StandbyCluster => None,
         Kind::Postgresql => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
     };
     if let Some(problem) = expected {
@@ -199,8 +171,9 @@ fn judge(path: &str, value: &Value, kind: &Kind, found: &mut Vec<Mistake>) {
         return;
     }
     match (kind, value.as_object()) {
-        (Kind::Postgresql, Some(section)) => postgresql(section, found),
+        (Kind::Postgresql, Some(section)) => postgresql(section, origin, found),
         (Kind::Slots, Some(_)) => found.extend(slots::mistakes(path, value)),
+        (Kind::StandbyCluster, _) if !value.is_null() => found.extend(standby_cluster::mistakes(value, origin)),
         _ => {}
     }
 }
@@ -222,7 +195,7 @@ fn timings(config: &Value) -> Option<Mistake> {
     })
 }
 
-fn postgresql(section: &Map<String, Value>, found: &mut Vec<Mistake>) {
+fn postgresql(section: &Map<String, Value>, origin: Origin, found: &mut Vec<Mistake>) {
     for (key, value) in section {
         let path = format!("postgresql.{key}");
         let Some((_, kind)) = POSTGRESQL.iter().find(|(name, _)| name == key) else {
@@ -230,20 +203,20 @@ fn postgresql(section: &Map<String, Value>, found: &mut Vec<Mistake>) {
             found.push(Mistake { path, value: None, problem: problem.to_owned() });
             continue;
         };
-        judge(&path, value, kind, found);
+        judge(&path, value, kind, origin, found);
         match (key.as_str(), value) {
             ("parameters" | "recovery_conf", Value::Object(parameters)) => {
                 for (name, value) in parameters {
-                    if let Err(problem) = parameter(name, value) {
+                    if let Err(problem) = parameter::fault(name, value, origin) {
                         // What somebody tried to have run is not repeated: it may carry a password.
-                        let value = (!runs_code(&name.to_lowercase())).then(|| value.to_string());
+                        let value = (!parameter::runs_code(&name.to_lowercase())).then(|| value.to_string());
                         found.push(Mistake { path: format!("{path}.{name}"), value, problem });
                     }
                 }
             }
             ("pg_hba" | "pg_ident", Value::Array(lines)) => {
                 for (number, line) in lines.iter().enumerate() {
-                    if let Some(problem) = access_line(key, line) {
+                    if let Some(problem) = access_line::fault(key, line) {
                         found.push(Mistake { path: format!("{path}[{number}]"), value: Some(line.to_string()), problem });
                     }
                 }
@@ -252,77 +225,6 @@ fn postgresql(section: &Map<String, Value>, found: &mut Vec<Mistake>) {
         }
     }
 }
-
-/// What can be said of a parameter without asking PostgreSQL.
-fn parameter(name: &str, value: &Value) -> Result<(), String> {
-    let name = name.to_lowercase();
-    if !is_parameter_name(&name) {
-        return Err("parameter names are letters, digits, underscores and dots".to_owned());
-    }
-    if runs_code(&name) {
-        return Err("it runs commands or loads code: set it in the member's own configuration file".to_owned());
-    }
-    if PLACES.contains(&name.as_str()) {
-        return Err("it names files of a member: set it in the member's own configuration file".to_owned());
-    }
-    if let Some((_, why)) = MANAGED.iter().find(|(managed, _)| *managed == name) {
-        return Err(format!("it cannot be set: {why}"));
-    }
-    if name.starts_with("recovery_target") {
-        return Err("it cannot be set: the agent decides what to follow".to_owned());
-    }
-    let text = parameter_text(value)?;
-    if name == "wal_level" && !matches!(text.as_str(), "replica" | "logical" | "hot_standby") {
-        return Err("possible are: replica, logical".to_owned());
-    }
-    match AT_LEAST.iter().find(|(limited, _)| *limited == name) {
-        Some((_, least)) if !text.parse::<u64>().is_ok_and(|number| number >= *least) => {
-            Err(format!("expected a whole number of at least {least}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// True for parameters by which whoever sets them gets commands run or code loaded.
-fn runs_code(name: &str) -> bool {
-    let interpreter = ["plperl.", "pltcl.", "plpython.", "pljava.", "plv8."].iter().any(|language| name.starts_with(language));
-    COMMANDS.contains(&name)
-        || name.ends_with("_command")
-        || name.ends_with("_libraries")
-        || name.ends_with("_library")
-        || (interpreter && name != "plperl.use_strict")
-}
-
-/// What is wrong with a line of pg_hba.conf or pg_ident.conf: with one that PostgreSQL cannot read it would not start.
-fn access_line(file: &str, line: &Value) -> Option<String> {
-    let Some(text) = line.as_str() else { return Some(format!("it is {}, expected a text", kind_of(line))) };
-    if text.chars().any(|c| c.is_control() && c != '\t') {
-        return Some("line breaks and control characters are not possible".to_owned());
-    }
-    let words: Vec<&str> = text.split_whitespace().collect();
-    if words.is_empty() || words[0].starts_with('#') {
-        return None;
-    }
-    if file == "pg_ident" {
-        return (words.len() < 3).then(|| "expected a map, a system user and a database user".to_owned());
-    }
-    let (least, method) = match words[0] {
-        "local" => (4, words.get(3)),
-        "host" | "hostssl" | "hostnossl" | "hostgssenc" | "hostnogssenc" => {
-            let masked = words.get(4).is_some_and(|word| word.parse::<std::net::IpAddr>().is_ok());
-            if masked { (6, words.get(5)) } else { (5, words.get(4)) }
-        }
-        _ => return Some("expected a line that begins with local, host, hostssl, hostnossl, hostgssenc or hostnogssenc".to_owned()),
-    };
-    if words.len() < least {
-        return Some(format!("expected at least {least} words: type, databases, users, address (not for local) and method"));
-    }
-    let known = METHODS.contains(method.unwrap_or(&""));
-    (!known && !text.contains('"')).then(|| format!("the method is none of: {}", METHODS.join(", ")))
-}
-
-const METHODS: &[&str] =
-    &["trust", "reject", "scram-sha-256", "md5", "password", "gss", "ident", "peer", "ldap", "radius", "cert", "pam", "oauth"];
 
 fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
@@ -421,7 +323,7 @@ mod tests {
             for section in ["parameters", "recovery_conf"] {
                 let found = said(&json!({"postgresql": {section: {name: "secret-thing"}}})).join("\n");
                 assert!(found.contains(name) && found.contains("own configuration file"), "{name}: {found}");
-                assert!(!found.contains("secret-thing") || PLACES.contains(&name), "{found}");
+                assert!(!found.contains("secret-thing") || parameter::PLACES.contains(&name), "{found}");
             }
         }
         for path in [
@@ -434,9 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_that_should_follow_another_one_is_refused_before_it_takes_writes() {
-        assert_eq!(said(&json!({"standby_cluster": {"host": "x"}})).len(), 1);
-        assert!(said(&json!({"standby_cluster": {"host": "x"}}))[0].contains(NO_STANDBY_CLUSTER));
+    fn a_section_of_a_standby_cluster_is_judged_key_by_key() {
+        assert_eq!(said(&json!({"standby_cluster": {"host": "x", "port": 5432, "primary_slot_name": "s"}})), [""; 0]);
+        assert!(said(&json!({"standby_cluster": {"host": "x", "restore_command": "/x"}}))[0].contains("own configuration file"));
+        assert!(said(&json!({"standby_cluster": {"hots": "x"}}))[0].contains("'standby_cluster.hots'"));
     }
 
     #[test]

@@ -4,6 +4,15 @@ use std::fmt;
 
 use serde::Serialize;
 
+/// Who wrote something: that decides whether it may name commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody over the network: whoever may change the configuration may not run commands on every member.
+    Network,
+    /// Whoever owns a member's configuration file.
+    File,
+}
+
 /// One mistake: where, what stands there, what would be possible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mistake {

@@ -4,14 +4,16 @@ mod check;
 mod cluster;
 mod difference;
 pub mod dynamic;
+pub mod idle;
 mod mistake;
 mod parameters;
 mod raw;
 pub mod settings;
 pub mod slots;
+pub mod standby_cluster;
 
-pub use check::{SpecOverrides, check_first_port, check_spec, nearest, parse_spec};
+pub use check::{SpecOverrides, check_first_port, check_spec, misspelt, nearest, parse_spec};
 pub use cluster::{ClusterSpec, Durability, EtcdCount, HaTimings, NodeCount, OutOfRange, PostgresVersion};
 pub use difference::{Difference, differences};
-pub use mistake::{InvalidSpec, Mistake};
+pub use mistake::{InvalidSpec, Mistake, Origin};
 pub use raw::{UnreadableSpec, parse_spec_text};

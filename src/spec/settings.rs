@@ -8,7 +8,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::slots::{self, IgnoredSlot};
+use super::{
+    slots::{self, IgnoredSlot, LogicalSlot},
+    standby_cluster::{self, StandbyCluster},
+};
 
 /// A century: nothing that is longer can be meant, and sums of such times still fit.
 const LONGEST: u64 = 100 * 365 * 24 * 3600;
@@ -47,6 +50,8 @@ pub struct Settings {
     pub member_slots_ttl: Duration,
     /// Physical slots that outlive whoever leads.
     pub permanent_slots: BTreeSet<String>,
+    /// Logical slots that outlive whoever leads, where PostgreSQL can do that.
+    pub logical_slots: BTreeMap<String, LogicalSlot>,
     /// Slots that are left alone.
     pub ignore_slots: Vec<IgnoredSlot>,
     /// See [`SyncMode`].
@@ -59,6 +64,8 @@ pub struct Settings {
     pub failsafe_mode: bool,
     /// Nobody fails over, promotes, starts or stops anything by itself.
     pub pause: bool,
+    /// The whole cluster follows the primary of another one.
+    pub standby_cluster: Option<StandbyCluster>,
     /// Replicas stream through slots of their own.
     pub use_slots: bool,
     /// A former primary may be rewound instead of copied anew.
@@ -67,6 +74,8 @@ pub struct Settings {
     pub parameters: BTreeMap<String, String>,
     /// Lines of pg_hba.conf for every member.
     pub pg_hba: Option<Vec<String>>,
+    /// Lines of pg_ident.conf for every member.
+    pub pg_ident: Option<Vec<String>>,
 }
 
 impl Default for Settings {
@@ -82,16 +91,19 @@ impl Default for Settings {
             primary_start_timeout: Duration::from_secs(300),
             member_slots_ttl: Duration::from_secs(1800),
             permanent_slots: BTreeSet::new(),
+            logical_slots: BTreeMap::new(),
             ignore_slots: Vec::new(),
             synchronous_mode: SyncMode::Off,
             synchronous_node_count: 1,
             synchronous_mode_strict: false,
             failsafe_mode: false,
             pause: false,
+            standby_cluster: None,
             use_slots: true,
             use_pg_rewind: false,
             parameters: BTreeMap::new(),
             pg_hba: None,
+            pg_ident: None,
         }
     }
 }
@@ -119,16 +131,19 @@ impl Settings {
             ),
             member_slots_ttl: seconds("member_slots_ttl", default.member_slots_ttl, 0),
             permanent_slots: slots::permanent(config),
+            logical_slots: slots::logical(config),
             ignore_slots: slots::ignored(config),
             synchronous_mode: sync_mode(&config["synchronous_mode"]),
             synchronous_node_count: number(&config["synchronous_node_count"]).and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1),
             synchronous_mode_strict: flag(&config["synchronous_mode_strict"]).unwrap_or(false),
             failsafe_mode: flag(&config["failsafe_mode"]).unwrap_or(false),
             pause: flag(&config["pause"]).unwrap_or(false),
+            standby_cluster: standby_cluster::read(config),
             use_slots: flag(&postgresql["use_slots"]).unwrap_or(true),
             use_pg_rewind: flag(&postgresql["use_pg_rewind"]).unwrap_or(false),
-            parameters: parameters(&postgresql["parameters"]),
+            parameters: all_parameters(postgresql),
             pg_hba: lines(&postgresql["pg_hba"]),
+            pg_ident: lines(&postgresql["pg_ident"]),
         };
         settings.fit_timings();
         settings
@@ -156,6 +171,22 @@ pub fn parameters(mapping: &Value) -> BTreeMap<String, String> {
         _ => None,
     };
     mapping.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.to_lowercase(), text(v)?))).collect()
+}
+
+/// Parameters that Patroni has in a section of their own, because PostgreSQL 11 had them in another file. The rest of what was there the agent
+/// sets itself.
+const RECOVERY: [&str; 4] = ["restore_command", "archive_cleanup_command", "recovery_end_command", "recovery_min_apply_delay"];
+
+/// True for what has an effect in the section `recovery_conf`.
+pub fn is_recovery_parameter(name: &str) -> bool {
+    RECOVERY.contains(&name)
+}
+
+/// The parameters of a section `postgresql`, in its sections `parameters` and `recovery_conf`.
+pub fn all_parameters(postgresql: &Value) -> BTreeMap<String, String> {
+    let mut all = parameters(&postgresql["parameters"]);
+    all.extend(parameters(&postgresql["recovery_conf"]).into_iter().filter(|(name, _)| is_recovery_parameter(name)));
+    all
 }
 
 /// A list of lines, or `None` where there is no list.

@@ -6,4 +6,5 @@ pub mod lock;
 pub mod memory;
 pub mod priority;
 pub mod process;
+pub mod process_end;
 pub mod process_table;

@@ -201,7 +201,13 @@ mod tests {
     fn who_is_spared_lives_with_all_its_children() {
         let (mut child, pid, middle) = shell("sh -c 'sleep 60 & wait' & sleep 60 & wait", 2);
         let mut table = ProcessTable::new().unwrap();
-        let spared = middle.iter().copied().find(|m| table.children(*m).count() == 1).expect("one of them has a child");
+        // The inner shell makes its child a moment after it is there itself.
+        let parent = |table: &mut ProcessTable| middle.iter().copied().find(|m| table.children(*m).count() == 1);
+        let spared = (0..500).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            parent(&mut table)
+        });
+        let spared = spared.expect("one of them has a child");
         let below: Vec<i32> = table.children(spared).collect();
         assert_eq!(table.kill_below(pid, &[spared]), 1);
         std::thread::sleep(Duration::from_millis(100));

@@ -54,6 +54,7 @@ pub fn render_agent_config(config: &AgentConfig<'_>) -> String {
             "pg_hba": [
                 "local all postgres peer",
                 "host replication replicator all scram-sha-256",
+                "host postgres replicator all scram-sha-256",
                 "host postgres rewinder all scram-sha-256",
                 "host postgres monitor all scram-sha-256",
                 "host all app all scram-sha-256",

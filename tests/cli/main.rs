@@ -1,5 +1,6 @@
 //! The command line from outside: the real binary, a hermetic environment, and no Docker engine.
 
+mod agent;
 mod completion;
 mod errors;
 mod help;

@@ -25,11 +25,13 @@ async fn output_errors_and_exit_code_come_back_apart() {
     assert!(echoed.stdout == large && echoed.exit_code == 0, "{} bytes came back", echoed.stdout.len());
 }
 
-/// Not a test of its own: runs the command that the tests below watch from outside.
-#[tokio::test]
-#[ignore = "run by the tests of attached commands"]
-async fn attach() {
-    let (Ok(container), Ok(script)) = (std::env::var("TEST_CONTAINER"), std::env::var("TEST_SCRIPT")) else { return };
+/// The variables by which a test tells a process of its own what to run where.
+const CONTAINER: &str = "TEST_CONTAINER";
+const SCRIPT: &str = "TEST_SCRIPT";
+
+/// In the process that the tests of attached commands watch from outside: runs the command. In the tests themselves: nothing.
+async fn attach_if_told() {
+    let (Ok(container), Ok(script)) = (std::env::var(CONTAINER), std::env::var(SCRIPT)) else { return };
     let platform = engine().await.expect("the parent has an engine");
     let code = platform.exec_attached(&container, &command(&["sh", "-c", &script])).await.unwrap();
     println!("it ended with {code}");
@@ -37,17 +39,17 @@ async fn attach() {
     std::process::exit(0);
 }
 
-/// Runs `attach` under a wrapper that takes a command as its first argument, with this input.
-fn attached(scratch: &Scratch, script: &str, wrapper: &[&str], input: &str) -> String {
+/// Runs the test of this name in a process of its own, where it attaches to the script. `wrapper` takes a command as its first argument.
+fn attached(test: &str, scratch: &Scratch, script: &str, wrapper: &[&str], input: &str) -> String {
     let this = std::env::current_exe().unwrap().display().to_string();
-    let harness = format!("{this} --exact exec::attach --ignored --nocapture");
+    let harness = format!("{this} --exact exec::{test} --nocapture");
     let mut words = wrapper.to_vec();
     // `script` writes its protocol to the file that follows the command; `sh` takes it for a name and ignores it.
     words.extend([harness.as_str(), "/dev/null"]);
     let mut child = Command::new(words[0])
         .args(&words[1..])
-        .env("TEST_CONTAINER", scratch.container("1"))
-        .env("TEST_SCRIPT", script)
+        .env(CONTAINER, scratch.container("1"))
+        .env(SCRIPT, script)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -61,18 +63,21 @@ fn attached(scratch: &Scratch, script: &str, wrapper: &[&str], input: &str) -> S
 
 #[tokio::test]
 async fn an_attached_command_reads_our_pipe_to_its_end() {
+    attach_if_told().await;
     let Some(scratch) = Scratch::new(1).await else { return };
     scratch.create().await;
-    let seen = attached(&scratch, "tr a-z A-Z; test -t 0 && echo terminal; exit 4", &["sh", "-c"], "some\ninput\n");
+    let (test, script) = ("an_attached_command_reads_our_pipe_to_its_end", "tr a-z A-Z; test -t 0 && echo terminal; exit 4");
+    let seen = attached(test, &scratch, script, &["sh", "-c"], "some\ninput\n");
     assert!(seen.contains("SOME\nINPUT\n") && seen.contains("it ended with 4") && !seen.contains("terminal"), "{seen}");
 }
 
 #[tokio::test]
 async fn an_attached_command_has_a_terminal_where_we_have_one() {
+    attach_if_told().await;
     let Some(scratch) = Scratch::new(1).await else { return };
     scratch.create().await;
     let script = "test -t 0 && test -t 1 && echo a terminal; read line; echo \"got $line\"; exit 6";
-    let seen = attached(&scratch, script, &["script", "-qec"], "hello\n");
+    let seen = attached("an_attached_command_has_a_terminal_where_we_have_one", &scratch, script, &["script", "-qec"], "hello\n");
     assert!(seen.contains("a terminal\n") && seen.contains("got hello\n") && seen.contains("it ended with 6"), "{seen}");
 }
 

@@ -102,11 +102,10 @@ async fn a_lock_that_cannot_be_read_is_respected() {
     assert!(matches!(scratch.platform.acquire_lock(&scratch.name, "y").await, Err(ProvisionError::Busy { .. })));
 }
 
-/// Not a test of its own: the process that the next test kills.
-#[tokio::test]
-#[ignore = "run by a_lock_dies_with_a_process_that_is_killed"]
-async fn hold_a_lock_until_killed() {
-    let Ok(name) = std::env::var("TEST_LOCK_OF") else { return };
+/// Names the cluster to the process that holds its lock until it is killed.
+const HOLD: &str = "TEST_LOCK_OF";
+
+async fn hold_until_killed(name: &str) {
     let platform = engine().await.expect("the parent has an engine");
     platform.acquire_lock(&name.parse().unwrap(), "hold").await.unwrap();
     println!("held");
@@ -115,10 +114,13 @@ async fn hold_a_lock_until_killed() {
 
 #[tokio::test]
 async fn a_lock_dies_with_a_process_that_is_killed() {
+    if let Ok(name) = std::env::var(HOLD) {
+        return hold_until_killed(&name).await;
+    }
     let Some(scratch) = Scratch::new(1).await else { return };
     let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "locks::hold_a_lock_until_killed", "--ignored", "--nocapture"])
-        .env("TEST_LOCK_OF", scratch.name.as_str())
+        .args(["--exact", "locks::a_lock_dies_with_a_process_that_is_killed", "--nocapture"])
+        .env(HOLD, scratch.name.as_str())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{
-    cluster::{Cluster, LIMIT, send},
+    cluster::{Cluster, LIMIT, Node, send},
     writer::Writer,
 };
 use crate::support::wait_until;
@@ -77,19 +77,6 @@ fn when_the_agent_hangs_the_guard_stops_postgresql_before_anybody_else_leads() {
     send(leader.agent_pid(), Signal::CONT);
     cluster.wait_healthy();
     assert_eq!(cluster.leader().unwrap().name, next);
-}
-
-#[test]
-fn a_postgresql_that_crashes_is_restarted_in_place() {
-    let Some(cluster) = Cluster::start() else { return };
-    let writer = Writer::start(&cluster);
-    let leader = cluster.leader().unwrap();
-    let postmaster = leader.postmaster_pid().unwrap();
-    send(postmaster, Signal::KILL);
-    wait_until("PostgreSQL is back", LIMIT, || leader.postmaster_pid().is_some_and(|p| p != postmaster));
-    writer.wait_for_more();
-    assert_eq!(cluster.leader().unwrap().name, leader.name);
-    writer.check(&cluster);
 }
 
 #[test]
@@ -198,6 +185,47 @@ fn a_dcs_that_lost_its_content_never_leads_to_a_second_cluster() {
     assert_eq!(cluster.leader().map(|l| l.name.clone()), Some(leader), "nobody may take over from a primary that runs");
     let mode = cluster.replica().get("/config").1["synchronous_mode"].clone();
     assert_eq!(mode, "quorum", "the configuration is what it was");
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_dcs_that_lost_its_content_while_nobody_ran_gets_it_back_from_whoever_knows_most() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let writer = Writer::start(&cluster);
+    // One of three has never heard of the last leader, of its voters and of its timeline.
+    let first = cluster.leader().expect("there is a leader").name.clone();
+    let unaware = cluster.replica().name.clone();
+    cluster.node(&unaware).lose_host();
+    writer.wait_for_more();
+    cluster.node(&first).stop();
+    let second = cluster.wait_for_another_leader(&first);
+    cluster.node(&first).start();
+    writer.wait_for_more();
+    let timeline = cluster.node(&second).get("/patroni").1["timeline"].clone();
+    cluster.node(&first).lose_host();
+    cluster.node(&second).lose_host();
+    cluster.etcd.kill();
+    cluster.etcd.wipe();
+    cluster.etcd.run();
+    cluster.node(&unaware).start();
+    cluster.node(&first).start();
+    let missing =
+        |node: &Node| node.get("/patroni").1["trouble"].as_str().is_some_and(|said| said.contains(&format!("'{second}' may know more")));
+    for name in [&unaware, &first] {
+        wait_until("who is missing is said", LIMIT, || missing(cluster.nodes.iter().find(|n| n.name == *name).expect("it is a member")));
+    }
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(cluster.leader().is_none(), "a lease has passed, and who is missing is missing still");
+    // Nobody leads who would bring the configuration back; whoever changes it does.
+    let (code, changed) = cluster.node(&first).request("PATCH", "/config", Some(&json!({"maximum_lag_on_failover": 77})));
+    assert_eq!((code, &changed["synchronous_mode"], &changed["maximum_lag_on_failover"]), (200, &json!("quorum"), &json!(77)));
+    cluster.node(&second).start();
+    wait_until("somebody leads", LIMIT, || cluster.leader().is_some());
+    cluster.wait_healthy();
+    let leader = cluster.leader().expect("there is a leader").get("/patroni").1;
+    assert!(leader["timeline"].as_u64() > timeline.as_u64(), "no number is taken twice: {leader}");
+    assert!(cluster.nodes.iter().all(|n| n.get("/patroni").1["trouble"].is_null()));
+    assert_eq!(cluster.replica().get("/config").1, changed);
     writer.check(&cluster);
 }
 

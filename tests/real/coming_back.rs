@@ -37,14 +37,14 @@ fn a_timeline_that_somebody_else_may_have_begun_is_never_begun_again() {
     let writer = Writer::start(&cluster);
     let first = cluster.leader().unwrap().name.clone();
     // As if leaders had come and gone of whom nothing else is left.
-    timelines(&cluster, Some((&first, TimelineKey { reserved: 4, by: "gone".into(), begun: None })));
+    timelines(&cluster, Some((&first, TimelineKey { reserved: 4, by: "gone".into(), begun: None, remote: None })));
     cluster.node(&first).lose_host();
     let second = cluster.wait_for_another_leader(&first);
     assert_eq!(timeline_of(&cluster, &second), 5);
     cluster.node(&first).start();
     cluster.wait_healthy();
     wait_until("the new timeline is recorded", LIMIT, || {
-        timelines(&cluster, None) == TimelineKey { reserved: 5, by: second.clone(), begun: Some(Timeline(5)) }
+        timelines(&cluster, None) == TimelineKey { reserved: 5, by: second.clone(), begun: Some(Timeline(5)), remote: None }
     });
     // Those who followed know enough to go on from there, also when they start anew.
     cluster.nodes.iter_mut().for_each(super::cluster::Node::lose_host);

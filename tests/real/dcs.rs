@@ -10,7 +10,7 @@ use serde_json::json;
 use spilo::{
     dcs::{
         Dcs, DcsError, Etcd, Renewal,
-        snapshot::{FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, Seen, StatusKey, SyncState},
+        snapshot::{Claim, FailoverKey, HistoryEntry, Initialize, MemberData, MemberRole, StatusKey, SyncState, TimelineKey},
     },
     model::{Lsn, MemberName, SystemId, Term, Timeline},
 };
@@ -74,7 +74,7 @@ fn name(text: &str) -> MemberName {
 /// Claims the leader key from what is seen now.
 async fn claim(dcs: &Etcd, who: &str) -> bool {
     let seen = dcs.snapshot().await.unwrap().seen();
-    dcs.claim_leader(&name(who), &seen).await.unwrap()
+    dcs.claim_leader(&name(who), &seen.into()).await.unwrap()
 }
 
 async fn leader_of(dcs: &Etcd) -> Option<MemberName> {
@@ -102,6 +102,20 @@ fn the_leader_key_has_one_winner_and_can_be_kept_and_given_up() {
 }
 
 #[test]
+fn a_key_that_another_session_of_the_member_holds_is_not_given_up() {
+    with_scope("late-release", async |agents| {
+        // The release of an agent that was killed may arrive when the next one leads.
+        let (former, present) = (agents.agent(TTL).await, agents.agent(TTL).await);
+        assert!(claim(&present, "a").await);
+        assert!(former.release_leader(&name("a"), None).await.is_err());
+        assert_eq!(leader_of(&present).await, Some(name("a")));
+        present.release_leader(&name("a"), None).await.unwrap();
+        assert_eq!(leader_of(&present).await, None);
+        former.release_leader(&name("a"), None).await.unwrap();
+    });
+}
+
+#[test]
 fn of_many_that_claim_at_once_one_wins() {
     with_scope("race", async |agents| {
         let mut claims = Vec::new();
@@ -118,7 +132,7 @@ fn of_many_that_claim_at_once_one_wins() {
 fn without_a_session_nothing_is_claimed() {
     with_scope("sessionless", async |agents| {
         let agent = agents.new_agent().await;
-        assert!(matches!(agent.claim_leader(&name("a"), &Seen::default()).await, Err(DcsError::SessionLost)));
+        assert!(matches!(agent.claim_leader(&name("a"), &Claim::default()).await, Err(DcsError::SessionLost)));
         assert!(matches!(agent.claim_initialize().await, Err(DcsError::SessionLost)));
         assert!(matches!(agent.put_member(&name("a"), &MemberData::default()).await, Err(DcsError::SessionLost)));
         assert_eq!(leader_of(&agent).await, None);
@@ -397,7 +411,7 @@ fn votes_that_another_leader_has_made_stale_win_nothing() {
         let only_me = SyncState { leader: Some("a".into()), ..SyncState::default() };
         assert!(a.put_sync(&name("a"), &only_me, seen.sync_version).await.unwrap());
         a.release_leader(&name("a"), None).await.unwrap();
-        assert!(!b.claim_leader(&name("b"), &seen).await.unwrap(), "the voters have changed since");
+        assert!(!b.claim_leader(&name("b"), &seen.into()).await.unwrap(), "the voters have changed since");
         assert!(claim(&b, "b").await);
     });
 }
@@ -415,11 +429,29 @@ fn votes_from_before_the_same_leader_led_again_win_nothing() {
         // It comes back, leads without changing anything else, and is gone again.
         assert!(claim(&a, "a").await);
         a.release_leader(&name("a"), None).await.unwrap();
-        assert!(!b.claim_leader(&name("b"), &seen.seen()).await.unwrap(), "somebody has led since");
-        assert!(!b.claim_leader(&name("b"), &none.seen()).await.unwrap(), "somebody has led since nobody ever had");
+        assert!(!b.claim_leader(&name("b"), &seen.seen().into()).await.unwrap(), "somebody has led since");
+        assert!(!b.claim_leader(&name("b"), &none.seen().into()).await.unwrap(), "somebody has led since nobody ever had");
         assert!(claim(&b, "b").await);
         assert!(claim(&b, "b").await, "its own claim, repeated, is still won");
         assert_eq!(b.snapshot().await.unwrap().term, Term(3), "a repeated claim is no new term");
+    });
+}
+
+#[test]
+fn a_claim_brings_back_what_the_store_has_lost() {
+    with_scope("lost", async |agents| {
+        let a = agents.agent(TTL).await;
+        let sync = SyncState { leader: Some("b".into()), quorum: 0, voters: ["a".to_owned()].into() };
+        let timelines = TimelineKey { reserved: 4, by: "b".into(), begun: Some(Timeline(3)), ..TimelineKey::default() };
+        let seen = a.snapshot().await.unwrap();
+        let lost = Claim { lost_sync: Some(sync.clone()), lost_timelines: Some(timelines.clone()), ..seen.seen().into() };
+        assert!(a.claim_leader(&name("a"), &lost).await.unwrap());
+        let now = a.snapshot().await.unwrap();
+        assert_eq!((now.leader, now.term, now.term_leader), (Some(name("a")), Term(1), Some(name("a"))));
+        assert_eq!((now.sync, now.timelines), (sync, timelines));
+        assert!(now.revision > seen.revision, "the store counts its changes");
+        a.release_leader(&name("a"), None).await.unwrap();
+        assert!(!a.claim_leader(&name("a"), &lost).await.unwrap(), "it was there to be lost once");
     });
 }
 

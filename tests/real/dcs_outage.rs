@@ -13,13 +13,13 @@ use super::{
 use crate::support::wait_until;
 
 /// Several leases long.
-const OUTAGE: Duration = Duration::from_secs(16);
+pub const OUTAGE: Duration = Duration::from_secs(16);
 
 /// The longest time without an acknowledged row that is no outage: the machine is shared with other tests.
 const GAP: Duration = Duration::from_secs(2);
 
 /// Watches that rows are acknowledged all the time, and that nobody else leads.
-fn expect_no_outage(cluster: &Cluster, writer: &Writer, leader: &str, span: Duration) {
+pub fn expect_no_outage(cluster: &Cluster, writer: &Writer, leader: &str, span: Duration) {
     let (begun, mut last, mut longest) = (Instant::now(), (writer.count(), Instant::now()), Duration::ZERO);
     while begun.elapsed() < span {
         std::thread::sleep(Duration::from_millis(20));
@@ -43,17 +43,22 @@ fn identity(cluster: &Cluster) -> (String, Option<i32>, String) {
     (leader.name.clone(), leader.postmaster_pid(), timeline)
 }
 
+/// The store hangs and goes on: no write and no leader is lost by it, and all is as it was.
+fn expect_to_outlast_a_hang(cluster: &Cluster, writer: &Writer, before: &(String, Option<i32>, String)) {
+    cluster.etcd.freeze();
+    expect_no_outage(cluster, writer, &before.0, OUTAGE);
+    cluster.etcd.thaw();
+    expect_no_outage(cluster, writer, &before.0, Duration::from_secs(6));
+    cluster.wait_healthy();
+    assert_eq!(identity(cluster), *before);
+}
+
 #[test]
 fn a_store_that_hangs_costs_no_write_and_no_leader() {
     let Some(cluster) = Cluster::start() else { return };
     let writer = Writer::start(&cluster);
     let before = identity(&cluster);
-    cluster.etcd.freeze();
-    expect_no_outage(&cluster, &writer, &before.0, OUTAGE);
-    cluster.etcd.thaw();
-    expect_no_outage(&cluster, &writer, &before.0, Duration::from_secs(6));
-    cluster.wait_healthy();
-    assert_eq!(identity(&cluster), before);
+    expect_to_outlast_a_hang(&cluster, &writer, &before);
     writer.check(&cluster);
 }
 
@@ -185,12 +190,7 @@ fn without_synchronous_replication_failsafe_mode_does_the_same() {
         let (code, body) = cluster.replica().get("/failsafe");
         code == 200 && body.as_object().is_some_and(|members| members.keys().eq(names.iter()))
     });
-    cluster.etcd.freeze();
-    expect_no_outage(&cluster, &writer, &before.0, OUTAGE);
-    cluster.etcd.thaw();
-    expect_no_outage(&cluster, &writer, &before.0, Duration::from_secs(6));
-    cluster.wait_healthy();
-    assert_eq!(identity(&cluster), before);
+    expect_to_outlast_a_hang(&cluster, &writer, &before);
     writer.check(&cluster);
 }
 

@@ -48,7 +48,7 @@ fn member(api: SocketAddr, role: &str) -> Value {
 }
 
 /// A leader's REST API and, instead of its agent, something that hands over to `orders-2` as soon as it is asked to.
-async fn lead(api: SocketAddr, agent: &Etcd) {
+async fn lead(api: SocketAddr, silent: SocketAddr, agent: &Etcd) {
     let later = Moment::now() + Duration::from_secs(60);
     let published = |cluster| NodeStatus {
         state: PgState::Running,
@@ -75,8 +75,9 @@ async fn lead(api: SocketAddr, agent: &Etcd) {
                 assert!(agent.put_failover(&key, None).await.unwrap());
                 answer.send(Ok(())).unwrap();
                 agent.release_leader(&name("orders-1"), None).await.unwrap();
-                assert!(agent.claim_leader(&name("orders-2"), &agent.snapshot().await.unwrap().seen()).await.unwrap());
+                assert!(agent.claim_leader(&name("orders-2"), &agent.snapshot().await.unwrap().seen().into()).await.unwrap());
                 agent.put_failover(&FailoverKey::default(), None).await.unwrap();
+                agent.put_member(&name("orders-2"), &serde_json::from_value(member(silent, "primary")).unwrap()).await.unwrap();
                 status.send_replace(Arc::new(published(agent.snapshot().await.unwrap())));
             }
             other => panic!("nobody asks for {other:?} here"),
@@ -105,9 +106,9 @@ fn the_probe_reports_and_a_request_hands_over() {
             agent.put_member(&name("orders-1"), &serde_json::from_value(member(api, "primary")).unwrap()).await.unwrap();
             agent.put_member(&name("orders-2"), &serde_json::from_value(member(silent, "replica")).unwrap()).await.unwrap();
             assert!(agent.record_initialize(SystemId(7_398_000_000_000_000_000)).await.unwrap());
-            assert!(agent.claim_leader(&name("orders-1"), &agent.snapshot().await.unwrap().seen()).await.unwrap());
+            assert!(agent.claim_leader(&name("orders-1"), &agent.snapshot().await.unwrap().seen().into()).await.unwrap());
             ready.send(()).unwrap();
-            lead(api, &agent).await;
+            lead(api, silent, &agent).await;
         });
     });
     begin.recv().unwrap();

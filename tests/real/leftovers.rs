@@ -26,9 +26,8 @@ fn frozen_backends_of_a_killed_postmaster_are_gone_before_the_next_one_starts() 
     wait_until("another server runs", LIMIT, || leader.postmaster_pid().is_some_and(|pid| pid != postmaster));
     assert!(old.iter().all(|pid| !is_alive(*pid)), "{old:?}");
     writer.wait_for_more();
-    // Clients are served a moment before the agent says so.
-    wait_until("somebody says that it leads", LIMIT, || cluster.leader().is_some());
-    assert_eq!(cluster.leader().unwrap().name, leader.name);
+    // In place, or behind a successor: whichever was quicker.
+    cluster.wait_healthy();
     writer.check(&cluster);
 }
 

@@ -43,3 +43,17 @@ fn a_consumer_finds_no_gap_after_a_failover() {
     cluster.wait_healthy();
     writer.check(&cluster);
 }
+
+#[test]
+fn a_logical_slot_is_refused_with_the_version_that_cannot_keep_it() {
+    let Some(cluster) = Cluster::start_with(&json!({"synchronous_mode": "off"})) else { return };
+    let leader = cluster.leader().unwrap();
+    let version: u32 = leader.query("show server_version_num").unwrap().parse::<u32>().unwrap() / 10_000;
+    let feed = json!({"slots": {"feed": {"type": "logical", "database": "postgres", "plugin": "pgoutput"}}});
+    let (code, text) = leader.request("PATCH", "/config", Some(&feed));
+    assert!(code >= 400 && text.to_string().contains("slots.feed") && text.to_string().contains("wal_level"), "{code} {text}");
+    if version < 17 {
+        assert!(text.to_string().contains(&format!("this is {version}")), "{text}");
+    }
+    assert_eq!(leader.query("select count(*)::text from pg_replication_slots where slot_type = 'logical'").unwrap(), "0");
+}

@@ -178,7 +178,7 @@ fn without_a_leader_nobody_throws_its_copy_away() {
 fn a_reload_reads_the_local_file_again() {
     let Some(cluster) = Cluster::start() else { return };
     let replica = cluster.replica();
-    replica.rewrite_config(|config| config["postgresql"]["parameters"]["log_min_messages"] = json!("debug1"));
+    replica.edit_config(|config| config["postgresql"]["parameters"]["log_min_messages"] = json!("debug1"));
     assert_eq!(post(replica, "/reload", &json!({})), (202, "reload scheduled".to_owned()));
     wait_until("the new value is in force", LIMIT, || replica.query("show log_min_messages").is_ok_and(|v| v == "debug1"));
     assert_eq!(cluster.leader().unwrap().query("show log_min_messages").unwrap(), "warning");

@@ -31,6 +31,13 @@ impl Writer {
         writer
     }
 
+    /// The same through a way of its own to the primary.
+    pub fn start_through(way: &Config) -> Writer {
+        let writer = Writer(writer::Writer::start(way));
+        writer.wait_for_more();
+        writer
+    }
+
     /// The same, with a witness at each member that shows when two of them take rows at once.
     pub fn start_with_witnesses(cluster: &Cluster) -> Writer {
         let members: Vec<Config> = cluster.nodes.iter().map(|node| config([node])).collect();

@@ -61,7 +61,7 @@ fn the_router_follows_the_leader_and_outlives_the_store() {
         let (agent_a, agent_b) = (session(&server).await, session(&server).await);
         publish(&agent_b, &b, MemberRole::Replica).await;
         publish(&agent_a, &a, MemberRole::Primary).await;
-        assert!(agent_a.claim_leader(&a.name, &agent_a.snapshot().await.unwrap().seen()).await.unwrap());
+        assert!(agent_a.claim_leader(&a.name, &agent_a.snapshot().await.unwrap().seen().into()).await.unwrap());
         (agent_a, agent_b)
     });
     writes_reach(read_write, &a.name);
@@ -72,7 +72,7 @@ fn the_router_follows_the_leader_and_outlives_the_store() {
     let mut before = Session::open(read_write).unwrap();
     runtime.block_on(async {
         agent_a.release_leader(&a.name, None).await.unwrap();
-        assert!(agent_b.claim_leader(&b.name, &agent_b.snapshot().await.unwrap().seen()).await.unwrap());
+        assert!(agent_b.claim_leader(&b.name, &agent_b.snapshot().await.unwrap().seen().into()).await.unwrap());
     });
     assert!(before.is_closed_within(SOON), "a session with the former primary goes on");
     assert_eq!(greeted_by(read_write), None);
@@ -81,6 +81,31 @@ fn the_router_follows_the_leader_and_outlives_the_store() {
     runtime.block_on(publish(&agent_b, &b, MemberRole::Primary));
     let took = writes_reach(read_write, &b.name);
     eprintln!("writes reached the new primary {took:?} after it said so");
+
+    // Without its key it takes writes as long as it says itself that it leads, and somebody else's key ends that.
+    let mut before = Session::open(read_write).unwrap();
+    runtime.block_on(async {
+        agent_b.release_leader(&b.name, None).await.unwrap();
+        agent_b.remove_member(&b.name).await.unwrap();
+    });
+    assert!(!before.is_closed_within(Duration::from_secs(3)), "the loss of the leader key ended a session");
+    assert!(before.works() && greeted_by(read_write).as_deref() == Some("orders-2"));
+    b.becomes(Role::Replica);
+    assert!(before.is_closed_within(SOON) && greeted_by(read_write).is_none(), "it says that it does not lead");
+    b.becomes(Role::Primary);
+    writes_reach(read_write, &b.name);
+    let mut before = Session::open(read_write).unwrap();
+    runtime.block_on(async {
+        publish(&agent_a, &a, MemberRole::Replica).await;
+        assert!(agent_a.claim_leader(&a.name, &agent_a.snapshot().await.unwrap().seen().into()).await.unwrap());
+    });
+    assert!(before.is_closed_within(SOON) && greeted_by(read_write).is_none(), "its word counts beside somebody else's key");
+    runtime.block_on(async {
+        agent_a.release_leader(&a.name, None).await.unwrap();
+        assert!(agent_b.claim_leader(&b.name, &agent_b.snapshot().await.unwrap().seen().into()).await.unwrap());
+        publish(&agent_b, &b, MemberRole::Primary).await;
+    });
+    writes_reach(read_write, &b.name);
 
     // Without the store everything stays as it was.
     let mut before = Session::open(read_write).unwrap();

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use spilo::{model::MemberName, routing::Member};
 
 /// What a member pretends to be.
@@ -38,8 +39,8 @@ impl FakeMember {
             let _ = stream.write_all(greeting.as_bytes());
             echo(stream);
         });
-        let of = shared.clone();
-        let api = listen(move |stream| answer(stream, of.load(Ordering::SeqCst)));
+        let (of, itself) = (shared.clone(), name.to_owned());
+        let api = listen(move |stream| answer(stream, &itself, of.load(Ordering::SeqCst)));
         FakeMember { name: name.parse().unwrap(), postgres, api, role: shared }
     }
 
@@ -80,14 +81,15 @@ fn echo(mut stream: TcpStream) {
     }
 }
 
-fn answer(mut stream: TcpStream, role: u8) {
+fn answer(mut stream: TcpStream, name: &str, role: u8) {
     let mut request = [0; 1024];
     let length = stream.read(&mut request).unwrap_or_default();
     let request = String::from_utf8_lossy(&request[..length]);
-    let holds = (request.starts_with("OPTIONS /primary ") && role == Role::Primary as u8)
-        || (request.starts_with("OPTIONS /replica ") && role == Role::Replica as u8);
+    let asked = |path: &str| ["OPTIONS", "GET"].into_iter().any(|method| request.starts_with(&format!("{method} {path} ")));
+    let holds = (asked("/primary") && role == Role::Primary as u8) || (asked("/replica") && role == Role::Replica as u8);
     let status = if holds { "200 OK" } else { "503 Service Unavailable" };
-    let _ = stream.write_all(format!("HTTP/1.0 {status}\r\n\r\n").as_bytes());
+    let body = json!({"patroni": {"version": "4.1.5", "scope": "orders", "name": name}});
+    let _ = stream.write_all(format!("HTTP/1.0 {status}\r\n\r\n{body}").as_bytes());
 }
 
 /// A session through the router.

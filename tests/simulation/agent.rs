@@ -13,6 +13,7 @@ use spilo::{
         guard::{FromGuard, ToGuard},
         lease,
         memory::{Look, SETTLED, TaskEnd},
+        past,
         reason::Reason,
         standing,
         view::{Local, Lock, Memory, Peer, ServerFacts, Task, View, Wishes},
@@ -143,6 +144,7 @@ impl Shell {
         if disk.data.is_none() {
             disk.data = disk.old.take();
         }
+        let past = disk.past.clone();
         let last_config = disk.data.is_some().then(|| disk.config.clone()).flatten();
         let settings = Settings::read(last_config.as_ref().unwrap_or(&first));
         let dcs = Rc::new(Client::new(sim.clone(), id, settings.retry_timeout));
@@ -158,7 +160,7 @@ impl Shell {
             lease_until: None,
             peers: None,
             asked_at: None,
-            memory: Memory::default(),
+            memory: Memory { past, ..Memory::default() },
             task: None,
             stopping: false,
             ended: false,
@@ -201,6 +203,7 @@ impl Shell {
             };
             self.say(&decision.reason, &decision.actions);
             let again = self.perform(decision.actions, &view).await;
+            self.keep_past();
             self.publish(&view).await;
             if again && !self.ended {
                 continue;
@@ -231,11 +234,15 @@ impl Shell {
             let Some(message) = message else { return };
             let now = self.now();
             if let FromGuard::Ended { .. } | FromGuard::NotStarted { .. } = message {
-                let fenced = matches!(message, FromGuard::Ended { fenced: true, .. });
-                if self.server_age() < SETTLED && !self.server.stopping.get() && !fenced {
-                    self.memory.start_failed(now);
+                let stopped = matches!(message, FromGuard::Ended { fenced: true, .. }) || self.server.stopping.get();
+                if !stopped {
+                    self.memory.server_crashed(now);
+                }
+                if self.server_age() < SETTLED && !stopped {
+                    self.memory.start_failed(self.server.answered.get().is_some(), now);
                 }
                 self.configured = None;
+                self.memory.server_ended();
             }
             match message {
                 FromGuard::Running { .. } => self.server.process.set(Process::Running(now)),
@@ -292,13 +299,14 @@ impl Shell {
         let local = self.observe_local().await;
         self.remember(&local, &lock);
         self.arm_guard(&local);
+        let may_initialize = !self.sim.world().members[self.id].join_only;
         View {
             now: self.now(),
             me: self.me.clone(),
             settings: self.settings.clone(),
             tags: Default::default(),
             pre_promote: false,
-            may_initialize: true,
+            may_initialize,
             stopping: self.stopping,
             cluster: self.cluster.clone(),
             dcs_answers: self.dcs_answers,
@@ -407,6 +415,7 @@ impl Shell {
         let (now, age) = (self.now(), self.server_age());
         let world = self.sim.world();
         let disk = &world.members[self.id].disk;
+        let own = world.mutated(Mutation::OwnMemoryOnly).then(|| self.memory.past.clone());
         self.memory.look(&Look {
             now,
             me: &self.me,
@@ -418,6 +427,20 @@ impl Shell {
             unrecorded_bootstrap: disk.unrecorded,
             has_old_data: disk.old.is_some(),
         });
+        if let Some(own) = own.filter(|_| self.memory.forgotten_since.is_some()) {
+            self.memory.past = own;
+        }
+    }
+
+    /// What the DCS may lose, on disk.
+    pub fn keep_past(&self) {
+        if self.sim.world().mutated(Mutation::PastNotKept) {
+            return;
+        }
+        let disk = &mut self.sim.world().members[self.id].disk;
+        if !self.memory.past.says_the_same_as(&disk.past) {
+            disk.past = self.memory.past.clone();
+        }
     }
 
     fn arm_guard(&self, local: &Local) {
@@ -449,7 +472,7 @@ impl Shell {
             return;
         }
         let member = self.member_data(view);
-        let known = view.cluster.members.contains_key(&self.me);
+        let known = view.cluster.members.get(&self.me).is_some_and(|seen| past::says_the_same(seen, &member));
         if known && self.published.as_ref() == Some(&member) {
             return;
         }
@@ -475,6 +498,7 @@ impl Shell {
                 _ => facts.map(|f| f.timeline),
             },
             pause: view.settings.pause.then_some(true),
+            other: self.memory.tells(&view.cluster).map(|past| (past::FIELD.to_owned(), past)).into_iter().collect(),
             ..MemberData::default()
         }
     }

@@ -79,28 +79,29 @@ names!(
     seen: [
         Leading, Following, TaskRunning, DcsSilentWhileLeading, DcsSilentWhileFollowing, LeaseAlmostOver, LostTheLock,
         NoLeaderToClone, Cloning, ClaimingInitialize, OthersInitialize, Initializing, RecordingBootstrap, TakingOverExisting,
-        StartingPrimary, StartingStandby, PrimaryWillNotStart, WaitingForServer, Promoting, PreparingPromotion, NoDataToLead,
+        StartingPrimary, StartingStandby, PrimaryWillNotStart, LeavingAfterCrash, RecoversForLong, WaitingForServer, Promoting, PreparingPromotion, NoDataToLead,
         Rejoining, CopyingAnew, ComparingHistories, Paused, NotAmongVoters, DcsForgot, LagsTooMuch, AskingPeers, PrimaryAlive,
         PeerAhead, TooFewVotes, CandidateFirst, SuccessorFirst, Healthiest, NamedCandidate, HasCleanShutdown, HandingOver, BadHandOver,
-        OtherLedSince,
+        OtherLedSince, NotHeard, OthersHaveData,
         Fencing,
     ],
-    // Data of another system, unusable data and an agent told to end are not part of this world; the rest needs more than one rare thing.
-    rare: [AskedToEnd, DiscardingUnrecorded, ForeignData, Unusable, NotAllowedToLead, OtherTimelineAhead, AskedFor, LeadingByPromise, KeepingPromise, NotInFailsafe, PostmasterHangs, DiskFails, DiskFull, PrePromoteFailed, PeerPreferred, NoWatchdog]
+    // Data of another system, another cluster to follow, unusable data and an agent told to end are not part of this world; the rest needs more than one rare thing.
+    rare: [AskedToEnd, DiscardingUnrecorded, ForeignData, Unusable, NotAllowedToLead, OtherTimelineAhead, AskedFor, LeadingByPromise, KeepingPromise, NotInFailsafe, PostmasterHangs, DataGone, DiskFails, DiskFull, NoRoomToCopy, PrePromoteFailed, PeerPreferred, NoWatchdog, DcsUnreadable, PastUnreadable, PastOfAnother, LeadingStandby, DemotingCluster,
+        ComparingWithRemote, RejoiningRemote, CopyingRemote, StartingBehindRemote, NothingToFollow, WillNotStart, MustStream]
 );
 
 names!(
     action_name, Action, ACTIONS,
     seen: [
-        ClaimInitialize, RecordInitialize, EnsureConfig, EnsureRoles, BootstrapIsRecorded, AskPeers, ClaimLeader, ReleaseLeader,
+        ClaimInitialize, RecordInitialize, EnsureConfig, EnsureRoles, BootstrapIsRecorded, AskPeers, ClaimLeader, LeaveToSuccessor, ReleaseLeader,
         StartPrimary, StartStandby, Fence, ReserveTimeline, RecordTimeline, Follow, Clone, Rejoin, CompareHistories, Promote, GiveUpStarting, StopServer, HandOver, SetSyncNames,
         PutSync, PutStatus, ForgetCleanEnd, EnsureHistory, ClearFailover, EnsureSlots, DropSlots, Checkpoint, DropOldData,
     ],
-    rare: [SetDataAside, End, Restart, Reinitialize, Refuse, ForgetScheduledRestart, RefuseToStart, PutFailsafe, RunPrePromote, CancelTask, EnsureKeptSlots, AdvanceSlots]
+    rare: [SetDataAside, End, Restart, Reinitialize, Refuse, ForgetScheduledRestart, RefuseToStart, PutFailsafe, RunPrePromote, CancelTask, EnsureKeptSlots, CreateLogicalSlots, AdvanceSlots, DemoteCluster, Remote]
 );
 
 fn task_name(task: Task) -> &'static str {
     named_task(&task)
 }
 
-names!(named_task, Task, TASKS, seen: [Initialize, Clone, Rejoin, CompareHistories, Promote, HandOver, Checkpoint], rare: [Stop, Restart, RestartPrimary, Reinitialize, PrePromote]);
+names!(named_task, Task, TASKS, seen: [Initialize, Clone, Rejoin, CompareHistories, Promote, HandOver, Checkpoint], rare: [Stop, Restart, RestartPrimary, Reinitialize, PrePromote, DemoteCluster, CreateSlots]);

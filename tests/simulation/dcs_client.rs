@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 use spilo::{
     dcs::{
         Dcs, DcsError, Renewal,
-        snapshot::{FailoverKey, HistoryEntry, MemberData, Seen, Snapshot, StatusKey, SyncState, TermKey, TimelineKey},
+        snapshot::{Claim, FailoverKey, HistoryEntry, MemberData, Snapshot, StatusKey, SyncState, TermKey, TimelineKey},
     },
     model::{MemberName, SystemId},
 };
@@ -159,7 +159,8 @@ impl Dcs for Client {
         Ok(())
     }
 
-    async fn claim_leader(&self, me: &MemberName, seen: &Seen) -> Result<bool, DcsError> {
+    async fn claim_leader(&self, me: &MemberName, claim: &Claim) -> Result<bool, DcsError> {
+        let seen = &claim.seen;
         let lease = self.session()?;
         let mut when =
             vec![Compare::Created(Key::Leader, 0), unchanged(&Key::Sync, seen.sync_version), unchanged(&Key::Term, seen.term_version)];
@@ -170,7 +171,9 @@ impl Dcs for Client {
             when.clear();
         }
         let next = TermKey { term: seen.term.next(), leader: me.clone() };
-        let take = vec![Step::Put(Key::Leader, name(me), lease), Step::Put(Key::Term, Value::Term(next), 0)];
+        let mut take = vec![Step::Put(Key::Leader, name(me), lease), Step::Put(Key::Term, Value::Term(next), 0)];
+        take.extend(claim.lost_sync.clone().map(|sync| Step::Put(Key::Sync, Value::Sync(sync), 0)));
+        take.extend(claim.lost_timelines.clone().map(|timelines| Step::Put(Key::Timeline, Value::Timeline(timelines), 0)));
         let (succeeded, found) = self.txn(when, take, vec![Step::Get(Key::Leader)]).await?;
         Ok(succeeded || found.is_some_and(|e| e.lease == lease && e.value == name(me)))
     }
@@ -200,7 +203,10 @@ impl Dcs for Client {
     async fn release_leader(&self, me: &MemberName, status: Option<&StatusKey>) -> Result<(), DcsError> {
         let mut steps = vec![Step::Delete(Key::Leader)];
         steps.extend(status.map(|s| Step::Put(Key::Status, Value::Status(s.clone()), 0)));
-        self.txn(vec![Compare::Value(Key::Leader, name(me))], steps, Vec::new()).await.map(drop)
+        let mine = vec![Compare::Value(Key::Leader, name(me)), Compare::Lease(Key::Leader, self.session()?)];
+        let (succeeded, found) = self.txn(mine, steps, vec![Step::Get(Key::Leader)]).await?;
+        let ours = found.is_some_and(|entry| entry.value == name(me));
+        if !succeeded && ours { Err(DcsError::Refused("bound to another session".to_owned())) } else { Ok(()) }
     }
 
     async fn claim_initialize(&self) -> Result<bool, DcsError> {

@@ -107,6 +107,12 @@ pub struct Store {
     next_lease: i64,
     clock: Clock,
     read: Option<Rc<Snapshot>>,
+    /// What was last written of the voters, whatever became of it.
+    last_sync: SyncState,
+    /// The configuration that was last written, the same.
+    last_config: Option<serde_json::Value>,
+    /// Who held the leader key when everything was lost, and until when that was promised.
+    cut_short: Option<(String, Nanos)>,
     /// It does not answer at all.
     pub down: u32,
     /// Requests wait this long before they are worked on.
@@ -131,6 +137,9 @@ impl Store {
             next_lease: 1,
             clock: Clock { offset: 0, error },
             read: None,
+            last_sync: SyncState::default(),
+            last_config: None,
+            cut_short: None,
             down: 0,
             slow_before: 0,
             slow_after: 0,
@@ -164,12 +173,29 @@ impl Store {
         }
     }
 
+    /// Who might succeed the leader when that was last said.
+    pub fn last_sync(&self) -> &SyncState {
+        &self.last_sync
+    }
+
+    /// The configuration that was last written, if the cluster is paused, or a member may believe so since the store has lost everything.
+    pub fn paused_config(&self) -> Option<serde_json::Value> {
+        let was_paused = |config: &serde_json::Value| config["pause"] == true || (self.config().is_none() && !config["pause"].is_null());
+        self.last_config.clone().filter(was_paused)
+    }
+
+    /// Whether `name` holds the leader key, or would hold it still if the store had not lost everything: nobody else can have been given it.
+    pub fn has_given_the_key_to(&self, name: &str, now: Nanos) -> bool {
+        let before = |(holder, until): &(String, Nanos)| holder == name && now < *until;
+        self.leader().map_or_else(|| self.cut_short.as_ref().is_some_and(before), |holder| holder == name)
+    }
+
     /// Everything, as a client reads it.
     pub fn snapshot(&mut self) -> Rc<Snapshot> {
         if let Some(read) = &self.read {
             return read.clone();
         }
-        let mut s = Snapshot::default();
+        let mut s = Snapshot { revision: self.revision, ..Snapshot::default() };
         for (key, entry) in &self.entries {
             match (key, &entry.value) {
                 (Key::Initialize, Value::Text(id)) => s.initialize = id.parse().map_or(Initialize::InProgress, Initialize::Done),
@@ -177,7 +203,9 @@ impl Store {
                 (Key::Leader, Value::Text(name)) => s.leader = name.parse().ok(),
                 (Key::Status, Value::Status(status)) => s.status = status.clone(),
                 (Key::Sync, Value::Sync(sync)) => (s.sync, s.sync_version) = (sync.clone(), Some(entry.modified)),
-                (Key::Term, Value::Term(key)) => (s.term, s.term_version) = (key.term, Some(entry.modified)),
+                (Key::Term, Value::Term(key)) => {
+                    (s.term, s.term_leader, s.term_version) = (key.term, Some(key.leader.clone()), Some(entry.modified));
+                }
                 (Key::Timeline, Value::Timeline(key)) => (s.timelines, s.timelines_version) = (key.clone(), Some(entry.modified)),
                 (Key::Failsafe, Value::Failsafe(members)) => {
                     s.failsafe = Some(members.clone()).filter(|m| !m.is_empty());
@@ -261,6 +289,9 @@ impl World {
 
     /// Writes a key.
     pub fn put(&mut self, from: Id, key: Key, value: Value, lease: i64) {
+        if let (Key::Leader, Value::Text(holder)) = (&key, &value) {
+            self.check_claim(holder);
+        }
         self.dcs.revision += 1;
         let revision = self.dcs.revision;
         let old = self.dcs.entries.get(&key);
@@ -272,6 +303,11 @@ impl World {
         };
         self.note(|w| format!("store  {key:?} = {} by {}", in_short(&value), w.members.get(from).map_or("operator", |m| m.name.as_str())));
         let announce = key.clone();
+        match &value {
+            Value::Sync(sync) => self.dcs.last_sync = sync.clone(),
+            Value::Config(config) => self.dcs.last_config = Some((**config).clone()),
+            _ => {}
+        }
         self.dcs.entries.insert(key, Entry { value, created, modified: revision, lease });
         self.dcs.read = None;
         self.mix(revision as u64);
@@ -352,9 +388,13 @@ impl World {
     pub fn wipe_store(&mut self) {
         self.note(|_| "store  wiped".to_owned());
         let keys: Vec<Key> = self.dcs.entries.keys().cloned().collect();
+        let until = self.dcs.entries.get(&Key::Leader).and_then(|e| self.dcs.leases.get(&e.lease)).map(|lease| lease.ends);
+        self.dcs.cut_short = self.dcs.leader().map(str::to_owned).zip(until).or_else(|| self.dcs.cut_short.take());
         self.dcs.entries.clear();
         self.dcs.leases.clear();
         self.dcs.read = None;
+        // A new store counts from the beginning.
+        self.dcs.revision /= 2;
         keys.iter().for_each(|key| self.stored(key));
         self.tell_watchers();
     }
@@ -372,7 +412,9 @@ fn in_short(value: &Value) -> String {
         Value::Failover(f) => format!("{f:?}"),
         Value::History(h) => format!("{:?}", h.iter().map(|e| (e.0.0, e.1.0)).collect::<Vec<_>>()),
         Value::Member(m) => {
-            format!("{:?} {:?} timeline {:?} at {:?}", m.state, m.role, m.timeline.map(|t| t.0), m.xlog_location.map(|l| l.0))
+            let said: Vec<String> = m.other.values().map(ToString::to_string).collect();
+            let at = m.xlog_location.map(|l| l.0);
+            format!("{:?} {:?} timeline {:?} at {at:?} {}", m.state, m.role, m.timeline.map(|t| t.0), said.join(" "))
         }
     }
 }

@@ -412,11 +412,7 @@ impl World {
                 self.freeze_guard(id, frozen);
             }
             What::Server => self.freeze_server(id, frozen),
-            What::Postmaster => {
-                if let Some(server) = &mut self.members[id].server {
-                    server.deaf = frozen;
-                }
-            }
+            What::Postmaster => self.freeze_postmaster(id, frozen),
             What::Host => {
                 // Whichever process runs first after that, nobody can say.
                 self.promises.unguarded = true;
@@ -451,10 +447,11 @@ impl World {
         let id = self.whom(Who::Standby(who));
         let others = (0..self.members.len()).filter(|o| *o != id && self.members[*o].disk.data.is_some()).count();
         let writes = self.members[id].server.as_ref().is_some_and(|s| s.primary || s.promoting);
-        if others < 2 || writes || self.members[id].server.is_none() {
+        if others < 2 || writes || self.members[id].server.is_none() || !self.could_lead_without(id) {
             return;
         }
         self.members[id].disk = Default::default();
+        self.members[id].join_only = true;
         self.kill_server(id);
         if self.members[id].agent.alive {
             self.agent_ended(id);
@@ -470,6 +467,17 @@ impl World {
         }
     }
 
+    /// Whether somebody could lead, as far as the voters say, if this member's data were gone: the last leader, or enough voters to elect. When
+    /// more copies are lost than that, nobody may be elected ever again, and an operator has to say what is given up.
+    fn could_lead_without(&self, id: Id) -> bool {
+        let sync = self.dcs.last_sync();
+        let holds = |name: &str| {
+            self.members.iter().enumerate().any(|(o, m)| o != id && m.name.as_str() == name && m.disk.data.is_some() && !m.disk.rewinding)
+        };
+        let voters = sync.voters.iter().filter(|name| holds(name)).count();
+        !sync.is_active() || sync.leader.as_deref().is_some_and(holds) || voters > sync.quorum as usize
+    }
+
     /// Everything works again.
     pub fn heal(&mut self) {
         self.note(|_| "====== everything is healed".to_owned());
@@ -482,15 +490,17 @@ impl World {
         for id in 0..self.members.len() {
             self.freeze_agent(id, false);
             self.freeze_guard(id, false);
-            if let Some(server) = &mut self.members[id].server {
-                server.deaf = false;
-            }
+            self.freeze_postmaster(id, false);
             self.freeze_server(id, false);
             if !self.members[id].host_up {
                 self.power_on(id);
             }
         }
-        self.patch(&[("pause", json!(false))]);
+        // Whoever has paused the cluster ends that, also when nobody but the members remembers it.
+        if let Some(mut config) = self.dcs.paused_config() {
+            config["pause"] = json!(false);
+            self.put(usize::MAX, Key::Config, Value::Config(config.into()), 0);
+        }
         self.review_connections();
     }
 }

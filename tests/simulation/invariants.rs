@@ -30,8 +30,10 @@ pub enum Class {
     StreamsAnotherHistory,
     /// initdb beside data of the cluster.
     InitialisedBesideData,
-    /// The only data that held acknowledged commits was removed.
+    /// Data was removed that nothing good has replaced, or the only data that held acknowledged commits.
     LastCopyRemoved,
+    /// Without synchronous replication somebody took over who was further behind than `maximum_lag_on_failover` allows.
+    LaggardLeads,
     /// Some set of standbys may acknowledge, and another that does not meet it may elect.
     QuorumsDoNotMeet,
     /// pg_rewind from a server whose control file names an older timeline than it writes.
@@ -40,6 +42,8 @@ pub enum Class {
     StartedHalfRewound,
     /// One standby counts for two.
     CountedTwice,
+    /// A crashed primary was left to others while it might have acknowledged something, or something that was acknowledged might be lost.
+    LeftUnsafely,
     /// After everything was healed, nobody acknowledges writes, or somebody does not stream.
     DoesNotHeal,
     /// The leader changed although nothing was wrong.
@@ -85,22 +89,36 @@ impl World {
 
     /// A server is about to accept writes.
     pub fn check_writer(&mut self, id: Id) {
-        let place = self.data(id).place();
-        if let Some(lost) = self.wal.missing(place) {
-            let text = format!("{} begins to write at {place:?} without {lost:?}", self.name(id));
-            self.broken(Class::AcknowledgedCommitLost, text);
-        }
         let other = (0..self.members.len()).find(|o| *o != id && self.members[*o].server.as_ref().is_some_and(|s| s.writes() && !s.frozen));
         if let Some(other) = other.filter(|_| !self.promises.unguarded) {
             let text = format!("{} begins to write while {} does", self.name(id), self.name(other));
             self.broken(Class::TwoWriters, text);
         }
-        if self.promises.reigns.last().is_none_or(|(last, _)| *last != id) {
-            self.promises.role_changes += 1;
+        if self.dcs.has_given_the_key_to(self.members[id].name.as_str(), self.now) {
+            self.reigns(id);
+        } else if !self.promises.unguarded {
+            // Who starts up without the key is about to be stopped: nobody's successor. A promotion that was frozen with its machine ends
+            // before anybody can stop it; what counts then is that it acknowledges nothing.
+            self.check_complete(id);
         }
-        // Who starts up without the key is about to be stopped: nobody's successor.
-        if self.dcs.leader() == Some(self.members[id].name.as_str()) {
-            self.promises.reigns.push((id, place.branch));
+    }
+
+    /// A primary has the leader key: it leads from now on, if it has not before.
+    fn reigns(&mut self, id: Id) {
+        let reign = (id, self.data(id).branch);
+        if self.promises.reigns.last() == Some(&reign) {
+            return;
+        }
+        self.check_complete(id);
+        self.promises.role_changes += u64::from(self.promises.reigns.last().is_none_or(|(last, _)| *last != id));
+        self.promises.reigns.push(reign);
+    }
+
+    fn check_complete(&mut self, id: Id) {
+        let place = self.data(id).place();
+        if let Some(lost) = self.wal.missing(place) {
+            let text = format!("{} is primary at {place:?} without {lost:?}", self.name(id));
+            self.broken(Class::AcknowledgedCommitLost, text);
         }
     }
 
@@ -113,20 +131,35 @@ impl World {
             self.broken(Class::TimelineChosenTwice, text);
         }
         let leader = self.dcs.leader().map(str::to_owned);
-        if leader.as_deref() != Some(self.members[id].name.as_str()) && !self.promises.unguarded {
+        if !self.dcs.has_given_the_key_to(self.members[id].name.as_str(), self.now) && !self.promises.unguarded {
             let text = format!("{} was promoted while the leader is {leader:?}", self.name(id));
             self.broken(Class::PromotedWithoutLease, text);
         }
     }
 
-    /// A commit is acknowledged to a client.
-    pub fn acknowledged(&mut self, id: Id, end: Lsn) {
+    /// The leader key is about to be given to a member.
+    pub fn check_claim(&mut self, holder: &str) {
+        let Some(id) = (0..self.members.len()).find(|m| self.members[*m].name.as_str() == holder) else { return };
+        let snapshot = self.dcs.snapshot();
+        let standby = self.members[id].server.as_ref().is_some_and(|s| !s.primary);
+        let unlimited = snapshot.sync.is_active() || snapshot.status.final_lsn.is_some() || snapshot.leader.is_some();
+        let behind = snapshot.status.optime.ahead_of(self.members[id].disk.data.as_ref().map_or(Lsn(0), |d| d.end));
+        if standby && !unlimited && behind > self.settings().maximum_lag_on_failover {
+            let text = format!("{holder} takes over {behind} bytes behind the last leader");
+            self.broken(Class::LaggardLeads, text);
+        }
+    }
+
+    /// A commit is acknowledged to a client; `confirmed`: after as many standbys as this server waits for have said that they have it.
+    pub fn acknowledged(&mut self, id: Id, end: Lsn, confirmed: bool) {
         let place = Place { branch: self.data(id).branch, lsn: end };
         self.promises.acknowledged += 1;
         self.mix(end.0);
         self.promises.last_ack = Some((self.now, id));
         let wanted = self.dcs.config().is_none_or(|config| config["synchronous_mode"] != "off");
-        let promised = wanted && self.dcs.sync().leader.as_deref() == Some(self.members[id].name.as_str());
+        let sync = self.dcs.sync();
+        // Also an old primary that nobody could stop: the standbys that confirm must be able to tell.
+        let promised = wanted && (sync.leader.as_deref() == Some(self.members[id].name.as_str()) || confirmed && sync.is_active());
         if let Some((successor, branch)) = self.promises.reigns.last().copied()
             && !self.wal.contains(Place { branch, lsn: Lsn(u64::MAX) }, place)
             && (promised || !self.promises.unguarded)
@@ -163,6 +196,23 @@ impl World {
         }
     }
 
+    /// After a crash the leader key is about to be given up.
+    pub fn check_leaving(&mut self, id: Id) {
+        self.counters.event("left after a crash");
+        let me = self.members[id].name.as_str();
+        if self.dcs.leader() != Some(me) {
+            return;
+        }
+        let elected = self.dcs.sync().leader.as_deref() == Some(me) && !self.dcs.sync().voters.is_empty();
+        if self.members[id].server.is_some() {
+            let text = format!("{} leaves the lead while its server runs", self.name(id));
+            self.broken(Class::LeftUnsafely, text);
+        } else if !elected && !self.settings().primary_start_timeout.is_zero() {
+            let text = format!("{} leaves the lead although nobody votes", self.name(id));
+            self.broken(Class::LeftUnsafely, text);
+        }
+    }
+
     /// A server is about to start.
     pub fn check_start(&mut self, id: Id) {
         if self.members[id].disk.data.as_ref().is_some_and(|d| d.damaged) {
@@ -171,9 +221,22 @@ impl World {
         }
     }
 
+    /// A directory is about to go that nothing has replaced: nobody's data may be in it.
+    pub fn check_removal(&mut self, id: Id) {
+        if !self.members[id].disk.unrecorded {
+            let text = format!("{} removes its data before anything replaces them", self.name(id));
+            self.broken(Class::LastCopyRemoved, text);
+        }
+    }
+
     /// The directory that a copy replaced is about to go.
     pub fn check_drop(&mut self, id: Id) {
         let Some(old) = self.members[id].disk.old.as_ref().map(|d| d.place()) else { return };
+        let leads = self.members[id].server.as_ref().is_some_and(|s| s.writes());
+        if !leads && self.members[id].disk.data.as_ref().is_some_and(|d| !d.streamed) {
+            let text = format!("{} removes its former data for a copy that has never streamed", self.name(id));
+            self.broken(Class::LastCopyRemoved, text);
+        }
         let held =
             |w: &World, promise: Place| w.members.iter().filter_map(|m| m.disk.data.as_ref()).any(|d| w.wal.contains(d.place(), promise));
         let promises: Vec<Place> = self.wal.promised.iter().map(|(b, l)| Place { branch: *b, lsn: *l }).collect();
@@ -225,6 +288,10 @@ impl World {
 
     /// Something was written into the store.
     pub fn stored(&mut self, key: &Key) {
+        let holder = (0..self.members.len()).find(|m| self.dcs.leader() == Some(self.members[*m].name.as_str()));
+        if let Some(leader) = holder.filter(|m| self.members[*m].server.as_ref().is_some_and(|s| s.writes())) {
+            self.reigns(leader);
+        }
         if matches!(key, Key::Sync | Key::Leader) {
             for id in 0..self.members.len() {
                 self.check_quorums(id);

@@ -2,10 +2,8 @@
 //! and whatever is kept again is to be struck off here.
 
 use crate::{
-    faults::Fault,
     invariants::{Class, Violation},
     schedule::Schedule,
-    world::MILLI,
 };
 
 /// A weakness that is known.
@@ -16,35 +14,8 @@ pub struct Known {
     why: &'static str,
 }
 
-fn wiped(schedule: &Schedule) -> bool {
-    schedule.faults.iter().any(|(_, fault)| *fault == Fault::Wipe)
-}
-
-fn busy_checkpointer(schedule: &Schedule) -> bool {
-    schedule.slow_reload > 10 * MILLI
-}
-
 /// All of them.
-pub const KNOWN: &[Known] = &[
-    Known {
-        class: Class::AcknowledgedCommitLost,
-        when: wiped,
-        why: "who may succeed the leader is remembered by running agents only: a store that loses its content while an agent is started \
-              again leaves a member that knows of no voters",
-    },
-    Known {
-        class: Class::TimelineChosenTwice,
-        when: wiped,
-        why: "numbers of timelines that were taken are remembered by running agents only",
-    },
-    Known { class: Class::StreamsAnotherHistory, when: wiped, why: "follows from a number that was taken twice" },
-    Known { class: Class::InitialisedBesideData, when: wiped, why: "that others have data is remembered by running agents only" },
-    Known {
-        class: Class::QuorumsDoNotMeet,
-        when: busy_checkpointer,
-        why: "a promotion goes on although the checkpointer was too busy to tell commits that they have to wait",
-    },
-];
+pub const KNOWN: &[Known] = &[];
 
 /// What is known of a promise that breaks.
 pub fn why(class: Class) -> &'static str {

@@ -11,6 +11,7 @@ use spilo::{
     },
     dcs::snapshot::SyncState,
     model::{Lsn, Timeline},
+    sys::clock::Moment,
 };
 
 /// A planted bug.
@@ -66,7 +67,7 @@ pub enum Mutation {
     SilenceIgnored,
     /// An empty member initialises although others have data.
     InitialiseBesideData,
-    /// Data is removed as soon as a copy is begun.
+    /// What a copy replaced is removed as soon as the copy runs, whether or not it streams.
     OldDataDropped,
     /// The voters of the last leader remain after a promotion.
     VotersKeptAtPromotion,
@@ -84,6 +85,20 @@ pub enum Mutation {
     FenceWithoutCut,
     /// The number of a timeline is not reserved.
     TimelineNotReserved,
+    /// After a crash the lead is left whoever could be elected.
+    LeftWithoutVoters,
+    /// The lead is left while the crashed server is still coming up.
+    LeftWhileRecovering,
+    /// What the store may lose is not kept on disk.
+    PastNotKept,
+    /// After a loss of the store nobody is waited for who may know more.
+    NobodyIsHeard,
+    /// After a loss of the store each goes by what it remembers itself.
+    OwnMemoryOnly,
+    /// A claim after a loss of the store brings nothing back.
+    NothingBroughtBack,
+    /// A primary whose lease is over claims the key of a store that has forgotten who led since.
+    LeaseOverIgnored,
 }
 
 impl Mutation {
@@ -123,6 +138,13 @@ impl Mutation {
         Mutation::OldVotesCount,
         Mutation::FenceWithoutCut,
         Mutation::TimelineNotReserved,
+        Mutation::LeftWithoutVoters,
+        Mutation::LeftWhileRecovering,
+        Mutation::PastNotKept,
+        Mutation::NobodyIsHeard,
+        Mutation::OwnMemoryOnly,
+        Mutation::NothingBroughtBack,
+        Mutation::LeaseOverIgnored,
     ];
 
     /// Changes what the decision is made from.
@@ -186,7 +208,12 @@ impl Mutation {
                     data.half_rewound = false;
                 }
             }
-            Mutation::InitialiseBesideData => view.cluster.members.clear(),
+            Mutation::NobodyIsHeard => view.memory.unheard.clear(),
+            Mutation::LeaseOverIgnored => {
+                view.memory.led_until = Some(Moment(u64::MAX));
+                view.memory.past.leader = Some(view.me.clone());
+            }
+            Mutation::InitialiseBesideData if view.local == Local::Empty => view.cluster.members.clear(),
             Mutation::VotersKeptAtPromotion if matches!(view.local, Local::Standby(_)) => {
                 view.cluster.sync = SyncState { leader: Some(view.me.to_string()), ..SyncState::default() };
             }
@@ -198,25 +225,40 @@ impl Mutation {
     /// Changes what was decided.
     pub fn change_decision(self, view: &View, mut decision: Decision) -> Decision {
         match (self, &view.local) {
-            (Mutation::NamesBeforeVoters, Local::Primary(_)) => {
+            (Mutation::NamesBeforeVoters, Local::Primary(server)) => {
                 // Whatever voters are being replaced, PostgreSQL takes the new names first.
                 let voters = decision.actions.iter().find_map(|a| match a {
                     Action::PutSync(sync) => Some(sync.clone()),
                     _ => None,
                 });
+                let present = PgSync::parse(&server.synchronous_standby_names);
                 if let Some(sync) = voters {
-                    let names = if sync.voters.is_empty() { PgSync::default() } else { PgSync::any(1, sync.voters) };
-                    decision.actions.insert(0, Action::SetSyncNames(names));
+                    let count = u32::try_from(sync.voters.len()).unwrap_or(u32::MAX).saturating_sub(sync.quorum);
+                    let names = PgSync::any(count, sync.voters);
+                    if names != present {
+                        decision.actions.insert(0, Action::SetSyncNames(names));
+                    }
                 }
             }
             (Mutation::VotersBeforeNames, Local::Primary(_)) => {
                 let me = Some(view.me.to_string());
                 for action in &mut decision.actions {
-                    if let Action::SetSyncNames(names) = action {
-                        *action = Action::PutSync(SyncState { leader: me, quorum: 0, voters: names.names.clone() });
+                    if let Action::SetSyncNames(names) = action
+                        && names.names != view.cluster.sync.voters
+                    {
+                        let quorum = u32::try_from(names.names.len()).unwrap_or(u32::MAX).saturating_sub(names.count);
+                        *action = Action::PutSync(SyncState { leader: me, quorum, voters: names.names.clone() });
                         break;
                     }
                 }
+            }
+            (Mutation::LeftWithoutVoters, Local::Stopped(_))
+                if view.memory.crashed_at.is_some() && decision.actions == [Action::StartPrimary] =>
+            {
+                return Decision::act([Action::LeaveToSuccessor, Action::ReleaseLeader], Reason::LeavingAfterCrash);
+            }
+            (Mutation::LeftWhileRecovering, Local::Silent { .. }) if decision.reason == Reason::RecoversForLong => {
+                return Decision::act([Action::LeaveToSuccessor, Action::ReleaseLeader], Reason::LeavingAfterCrash);
             }
             (Mutation::PromotionWithoutLease, Local::Standby(_)) if decision.reason == Reason::AskingPeers => {
                 return Decision::act([Action::Promote], Reason::Promoting);
@@ -227,9 +269,7 @@ impl Mutation {
             (Mutation::SilenceIgnored, Local::Primary(_)) if decision.reason == Reason::LeaseAlmostOver => {
                 return Decision::wait(Reason::DcsSilentWhileLeading);
             }
-            (Mutation::OldDataDropped, Local::Stopped(_)) if matches!(decision.reason, Reason::Rejoining { .. }) => {
-                return Decision::act([Action::SetDataAside], decision.reason);
-            }
+            (Mutation::OldDataDropped, Local::Standby(_)) if view.memory.has_old_data => decision.actions.push(Action::DropOldData),
             (Mutation::PromotionWithoutNames, Local::Standby(_)) => {
                 if let Some(position) = decision.actions.iter().position(|a| matches!(a, Action::SetSyncNames(_))) {
                     decision.actions[position] = Action::Promote;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spilo::{
     agent::{
         action::{Action, PgSync, Stop},
-        decide::names_at_start,
+        decide::{claim, names_at_start},
         guard::{StopMode, ToGuard},
         rejoin::Rejoin,
         view::{Local, Peer, Task, View},
@@ -64,6 +64,9 @@ impl Shell {
 
     async fn perform_one(&mut self, action: Action, view: &View) -> Result<Flow, Failed> {
         let me = self.me.clone();
+        if matches!(action, Action::SetSyncNames(_) | Action::Promote | Action::StartPrimary | Action::Clone(_)) {
+            self.keep_past();
+        }
         match action {
             Action::ClaimInitialize => return self.claim_initialize(view).await,
             Action::RecordInitialize(id) => {
@@ -82,15 +85,16 @@ impl Shell {
                 return Ok(Flow::LookAgain);
             }
             Action::SetDataAside => {
-                let disk = &mut self.sim.world().members[self.id].disk;
+                let mut world = self.sim.world();
+                world.check_removal(self.id);
+                let disk = &mut world.members[self.id].disk;
                 disk.data = None;
                 disk.unrecorded = false;
                 return Ok(Flow::LookAgain);
             }
             Action::Fence => return self.fence(view).await,
             Action::AskPeers(names) => {
-                let known = |name: &MemberName| self.cluster.members.contains_key(name) || self.memory.past.members.contains_key(name);
-                let names: Vec<MemberName> = names.into_iter().filter(known).collect();
+                let names: Vec<MemberName> = names.into_iter().filter(|name| self.cluster.members.contains_key(name)).collect();
                 self.asked_at = Some(self.now());
                 let answers = self.ask(names.clone());
                 let all = self.sim.until(|_| (answers.borrow().len() == names.len()).then_some(()));
@@ -103,7 +107,11 @@ impl Shell {
                 return Ok(Flow::LookAgain);
             }
             Action::ClaimLeader => return self.claim_leader(view).await,
+            Action::LeaveToSuccessor => self.memory.leaves_to_successor(self.now()),
             Action::ReleaseLeader => {
+                if self.memory.has_left() {
+                    self.sim.world().check_leaving(self.id);
+                }
                 let released = self.dcs.release_leader(&me, None).await;
                 if !self.sim.world().mutated(Mutation::UnknownIsFailed) {
                     released?;
@@ -137,6 +145,7 @@ impl Shell {
                     archive_command: None,
                     may_restore: false,
                     disk_full: false,
+                    copy_waits: false,
                 };
                 let source = self.address_of(&leader)?;
                 self.begin(Task::Rejoin, tasks::rejoin(self.tools(), data.clone(), leader, source, how));
@@ -149,7 +158,12 @@ impl Shell {
             }
             Action::ReserveTimeline(least) => return self.reserve_timeline(least, view).await,
             Action::RecordTimeline(begun) => {
-                let key = TimelineKey { reserved: self.cluster.timelines.reserved.max(begun.0), by: me.to_string(), begun: Some(begun) };
+                let key = TimelineKey {
+                    reserved: self.cluster.timelines.reserved.max(begun.0),
+                    by: me.to_string(),
+                    begun: Some(begun),
+                    remote: None,
+                };
                 self.dcs.put_timelines(&me, &key, self.cluster.timelines_version).await?;
             }
             Action::Promote => {
@@ -160,7 +174,7 @@ impl Shell {
             }
             Action::CancelTask => self.task = None,
             // There are no scripts and no kept slots here.
-            Action::RunPrePromote | Action::EnsureKeptSlots(_) | Action::AdvanceSlots(_) => {}
+            Action::RunPrePromote | Action::EnsureKeptSlots(_) | Action::CreateLogicalSlots(_) | Action::AdvanceSlots(_) => {}
             // Nobody asks for these here.
             Action::Restart { .. } | Action::Reinitialize(_) | Action::Refuse(_) | Action::ForgetScheduledRestart => {}
             Action::RefuseToStart => return Ok(Flow::Enough),
@@ -169,6 +183,8 @@ impl Shell {
                 self.task = None;
                 self.stop(if how == Stop::Fast { StopMode::Fast } else { StopMode::Immediate });
             }
+            // There is no other cluster in this world.
+            Action::DemoteCluster | Action::Remote(_) => {}
             Action::HandOver => self.begin(Task::HandOver, tasks::hand_over(self.tools())),
             Action::SetSyncNames(names) => return self.set_sync_names(&names, view).await,
             Action::PutSync(sync) => {
@@ -258,7 +274,11 @@ impl Shell {
     async fn claim_leader(&mut self, view: &View) -> Result<Flow, Failed> {
         let sent = self.now();
         self.dcs.keep_session(self.settings.ttl).await?;
-        if !self.dcs.claim_leader(&self.me.clone(), &view.cluster.seen()).await? {
+        let mut claim = claim(view);
+        if self.sim.world().mutated(Mutation::NothingBroughtBack) {
+            claim = claim.seen.into();
+        }
+        if !self.dcs.claim_leader(&self.me.clone(), &claim).await? {
             return Ok(Flow::Enough);
         }
         self.lease_until = Some(self.deadline(sent, self.settings.ttl));
@@ -344,7 +364,7 @@ impl Shell {
             data.histories.iter().chain(&data.places).copied().max().unwrap_or(1)
         };
         let number = least.max(Timeline(highest + 1));
-        let key = TimelineKey { reserved: number.0, by: self.me.to_string(), begun: view.cluster.timelines.begun };
+        let key = TimelineKey { reserved: number.0, by: self.me.to_string(), begun: view.cluster.timelines.begun, remote: None };
         if !self.dcs.put_timelines(&self.me.clone(), &key, view.cluster.timelines_version).await? {
             return Ok(Flow::Enough);
         }
@@ -389,6 +409,7 @@ impl Shell {
             }
             self.sim.sleep(self.id, Duration::from_millis(if seen == 1 { 15 } else { 5 })).await;
         }
+        self.memory.names_are_heeded(names);
         if matches!(view.local, Local::Primary(_)) {
             let insert = self.sim.world().members[self.id].server.as_ref().map(|s| s.insert);
             self.memory.barrier_is(insert.ok_or(Failed)?);

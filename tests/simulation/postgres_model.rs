@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, collections::VecDeque};
 use spilo::{
     agent::{
         action::PgSync,
-        view::{ServerFacts, StoppedData},
+        view::{Past, ServerFacts, StoppedData},
     },
     model::{HistoryLine, Lsn, SystemId, Timeline},
     postgres::{
@@ -18,12 +18,16 @@ use spilo::{
 use crate::{
     guard_model::ServerEnd,
     replication::{Receiver, Sender},
+    signals::Pending,
     wal::{BranchId, Place},
     world::{Effect, Id, MILLI, Nanos, SECOND, World},
 };
 
 /// Size of a checkpoint record.
 const CHECKPOINT: u64 = 120;
+
+/// Where the WAL of a new system begins: so far on that a crashed server may have much to replay.
+pub const BEGIN: Lsn = Lsn(1 << 30);
 
 /// The configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub struct Data {
     pub control: ControlData,
     pub standby_signal: bool,
     pub backup_label: bool,
+    /// It has streamed since it was made: a copy that has not may be good for nothing.
+    pub streamed: bool,
     /// A rewind changed it and was cut short.
     pub damaged: bool,
     pub slots: BTreeSet<String>,
@@ -62,6 +68,8 @@ pub struct Disk {
     pub unrecorded: bool,
     pub rewinding: bool,
     pub config: Option<serde_json::Value>,
+    /// What the agent remembers of the cluster.
+    pub past: Past,
 }
 
 /// How far a server has come.
@@ -89,6 +97,7 @@ pub struct Server {
     /// The postmaster alone does not run: no new sessions, no reload, no stop but SIGKILL.
     pub deaf: bool,
     pub held: VecDeque<Effect>,
+    pub pending: Pending,
     /// The checkpointer is at work and does not read its configuration.
     pub busy: bool,
     /// End of the WAL in memory.
@@ -168,19 +177,21 @@ impl World {
             system_id: system,
             state: ClusterState::ShutDown,
             checkpoint_timeline: Timeline(1),
-            checkpoint: Lsn(1000),
+            checkpoint: BEGIN,
+            redo: BEGIN,
             min_recovery: None,
             rewindable: true,
         };
         self.members[id].disk.data = Some(Data {
             identity,
             branch,
-            end: Lsn(1000 + CHECKPOINT),
+            end: Lsn(BEGIN.0 + CHECKPOINT),
             histories: BTreeSet::new(),
             places: BTreeSet::new(),
             control,
             standby_signal: false,
             backup_label: false,
+            streamed: true,
             damaged: false,
             slots: BTreeSet::new(),
             conf: Conf::default(),
@@ -201,6 +212,7 @@ impl World {
             frozen: false,
             deaf: false,
             held: VecDeque::new(),
+            pending: Pending::default(),
             busy: false,
             insert: data.end,
             sync: data.conf.sync.clone(),
@@ -266,6 +278,12 @@ impl World {
         });
     }
 
+    /// Where the checkpoint that is complete here had begun: some have been written for so long that a crash leaves much to replay.
+    fn redo(&self, id: Id, checkpoint: Lsn) -> Lsn {
+        let long = (self.schedule.seed ^ checkpoint.0 ^ id as u64) & 1 == 0;
+        Lsn(checkpoint.0 - if long { 64 << 20 } else { 0 })
+    }
+
     /// A checkpoint: the control file names the present timeline from now on.
     pub fn checkpoint(&mut self, id: Id) {
         let Some(epoch) = self.members[id].server.as_ref().filter(|s| s.writes()).map(|s| s.epoch) else { return };
@@ -274,9 +292,11 @@ impl World {
         if let Some(server) = self.server(id, epoch) {
             server.insert = Lsn(start.0 + CHECKPOINT);
         }
+        let redo = self.redo(id, start);
         let data = self.data_mut(id);
         data.end = Lsn(start.0 + CHECKPOINT);
         data.control.checkpoint = start;
+        data.control.redo = redo;
         data.control.checkpoint_timeline = timeline;
         self.send_wal(id, epoch);
     }
@@ -325,25 +345,8 @@ impl World {
         self.begins_to_write(id, epoch);
     }
 
-    /// Stops a server as `pg_ctl stop` would; `fast`: cleanly.
-    pub fn stop_server(&mut self, id: Id, fast: bool) {
-        let Some(server) = self.members[id].server.as_mut().filter(|s| !s.frozen && !s.deaf) else { return };
-        let (epoch, primary, was) = (server.epoch, server.primary, server.phase);
-        if !fast {
-            let takes = self.between(3 * MILLI, 60 * MILLI);
-            return self.in_server(id, epoch, takes, move |w| w.end_server(id, epoch));
-        }
-        if was != Phase::Up {
-            let takes = self.between(5 * MILLI, 100 * MILLI);
-            return self.in_server(id, epoch, takes, move |w| w.end_server(id, epoch));
-        }
-        server.phase = Phase::Stopping;
-        server.waiting.clear();
-        let takes = self.between(10 * MILLI, 200 * MILLI);
-        self.in_server(id, epoch, takes, move |w| if primary { w.shutdown_checkpoint(id, epoch) } else { w.standby_shut_down(id, epoch) });
-    }
-
-    fn standby_shut_down(&mut self, id: Id, epoch: u64) {
+    /// The end of a clean stop.
+    pub fn standby_shut_down(&mut self, id: Id, epoch: u64) {
         if self.server(id, epoch).is_none() {
             return;
         }
@@ -354,14 +357,17 @@ impl World {
         self.end_server(id, epoch);
     }
 
-    fn shutdown_checkpoint(&mut self, id: Id, epoch: u64) {
+    /// The last checkpoint of a clean stop.
+    pub fn shutdown_checkpoint(&mut self, id: Id, epoch: u64) {
         let Some(server) = self.server(id, epoch) else { return };
         let start = server.insert;
         server.insert = Lsn(start.0 + CHECKPOINT);
         let timeline = self.timeline(id);
+        let redo = self.redo(id, start);
         let data = self.data_mut(id);
         data.end = Lsn(start.0 + CHECKPOINT);
         data.control.checkpoint = start;
+        data.control.redo = redo;
         data.control.checkpoint_timeline = timeline;
         self.send_wal(id, epoch);
         self.wait_for_senders(id, epoch);
@@ -404,59 +410,6 @@ impl World {
         }
     }
 
-    /// Stops or resumes all processes of a server.
-    pub fn freeze_server(&mut self, id: Id, frozen: bool) {
-        let Some(server) = &mut self.members[id].server else { return };
-        let epoch = server.epoch;
-        server.frozen = frozen;
-        if frozen {
-            return;
-        }
-        for effect in std::mem::take(&mut server.held) {
-            self.now_in_server(id, epoch, effect);
-        }
-    }
-
-    /// The server reads its configuration again: each process in its own time.
-    pub fn reload(&mut self, id: Id) {
-        let Some(server) = self.members[id].server.as_ref().filter(|s| !s.deaf) else { return };
-        let epoch = server.epoch;
-        let connections: Vec<u64> = server.senders.iter().map(|s| s.connection).collect();
-        // Sessions and senders read it within moments. The checkpointer, which tells commits whether to wait, may be busy for longer.
-        let quick = self.between(0, 4 * MILLI);
-        self.in_server(id, epoch, quick, move |w| {
-            let conf = w.data(id).conf.clone();
-            if let Some(server) = w.server(id, epoch) {
-                (server.shown, server.shown_upstream) = (conf.sync, conf.upstream);
-            }
-        });
-        let busy = self.one_in(4);
-        let most = if busy { self.schedule.slow_reload } else { 4 * MILLI };
-        let takes = self.between(0, most);
-        if let Some(server) = self.server(id, epoch) {
-            server.busy |= busy;
-        }
-        self.in_server(id, epoch, takes, move |w| {
-            if let Some(server) = w.server(id, epoch) {
-                server.busy = false;
-            }
-            let names = w.data(id).conf.sync.clone();
-            w.commits_look_at(id, epoch, names);
-        });
-        let takes = self.between(0, 4 * MILLI);
-        self.in_server(id, epoch, takes, move |w| w.take_upstream(id, epoch));
-        for connection in connections {
-            let takes = self.between(0, 4 * MILLI);
-            self.in_server(id, epoch, takes, move |w| {
-                let names = w.data(id).conf.sync.clone();
-                if let Some(sender) = w.server(id, epoch).and_then(|s| s.senders.iter_mut().find(|s| s.connection == connection)) {
-                    sender.sync = names;
-                }
-                w.check_quorums(id);
-            });
-        }
-    }
-
     /// What a session is told; `None`: nobody answers.
     pub fn facts(&self, id: Id) -> Option<ServerFacts> {
         let server = self.members[id].server.as_ref().filter(|s| s.phase == Phase::Up && !s.frozen && !s.deaf)?;
@@ -484,11 +437,14 @@ impl World {
             replayed_at: None,
             replay_paused: false,
             streaming: server.receiver.as_ref().is_some_and(|r| r.streaming),
+            receiver: None,
             primary_conninfo: server.shown_upstream.map_or_else(String::new, |u| self.members[u].name.to_string()),
             synchronous_standby_names: server.shown.render(),
             standbys: standbys.collect(),
             slots: data.slots.iter().map(|slot| (slot.clone(), Default::default())).collect(),
             has_archive: false,
+            decodes: false,
+            logical_slots: Default::default(),
         })
     }
 

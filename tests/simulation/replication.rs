@@ -97,6 +97,10 @@ impl World {
             return;
         }
         let Some(upstream) = server.upstream.filter(|u| *u != id) else { return };
+        if server.deaf {
+            // Nobody is there to start the receiver.
+            return self.stream_soon(id, epoch, RETRY);
+        }
         let travel = self.travel() + self.travel();
         let silent = !self.connected(id, upstream) || self.members[upstream].server.as_ref().is_some_and(|s| s.frozen || s.deaf);
         if silent {
@@ -155,7 +159,9 @@ impl World {
             server.senders.push(Sender { connection, standby: id, sync, flush: mine.lsn, caught_up_at: from.lsn, streaming: false, slot });
         }
         let histories = self.data(upstream).histories.clone();
-        self.data_mut(id).histories.extend(histories);
+        let data = self.data_mut(id);
+        data.histories.extend(histories);
+        data.streamed = true;
         self.note(|w| format!("{}     streams from {}", w.members[id].name, w.members[upstream].name));
         self.counters.event("standby streams");
         self.send(connection, false, Message::Wal(from.branch, from.lsn));
@@ -311,7 +317,7 @@ impl World {
             w.send_wal(id, epoch);
             let Some(server) = w.server(id, epoch) else { return };
             if server.sync.names.is_empty() {
-                w.acknowledged(id, end);
+                w.acknowledged(id, end, false);
             } else {
                 server.waiting.push(Waiting { end });
             }
@@ -334,7 +340,7 @@ impl World {
         server.sync = names;
         if server.sync.names.is_empty() && server.writes() {
             for waiting in std::mem::take(&mut server.waiting) {
-                self.acknowledged(id, waiting.end);
+                self.acknowledged(id, waiting.end, false);
             }
         }
         self.check_quorums(id);
@@ -362,7 +368,7 @@ impl World {
             self.check_distinct(id);
         }
         for waiting in done {
-            self.acknowledged(id, waiting.end);
+            self.acknowledged(id, waiting.end, true);
         }
     }
 

@@ -49,7 +49,7 @@ impl Schedule {
             "ttl": ttl, "loop_wait": wait, "retry_timeout": retry,
             "synchronous_mode": mode, "synchronous_node_count": count, "synchronous_mode_strict": rng.u32(0..4) == 0,
             "maximum_lag_on_failover": if rng.u32(0..3) == 0 { 2000 } else { 1_048_576 },
-            "primary_start_timeout": if rng.u32(0..3) == 0 { 3 } else { 300 },
+            "primary_start_timeout": match rng.u32(0..3) { 0 => 3, _ if seed % 16 == 3 => 0, _ => 300 },
             "member_slots_ttl": if rng.u32(0..2) == 0 { 5 } else { 1800 },
             "postgresql": { "use_pg_rewind": rng.u32(0..4) > 0, "use_slots": slots },
         });

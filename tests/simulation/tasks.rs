@@ -180,7 +180,7 @@ pub async fn copy(tools: Tools, leader: MemberName, source: Id) -> Outcome {
     } else {
         ClusterState::InArchiveRecovery
     };
-    let copied = Data { identity, control, standby_signal: true, backup_label: true, slots: Default::default(), ..from };
+    let copied = Data { identity, control, standby_signal: true, backup_label: true, streamed: false, slots: Default::default(), ..from };
     let disk = &mut world.members[tools.id].disk;
     if let Some(replaced) = disk.data.replace(copied) {
         disk.old = Some(replaced);

@@ -92,6 +92,8 @@ pub struct Member {
     pub disk: Disk,
     pub server: Option<Server>,
     pub host_up: bool,
+    /// Made anew in a cluster that was healthy once: it never initialises one.
+    pub join_only: bool,
 }
 
 /// Everything.
@@ -144,6 +146,7 @@ impl World {
                 disk: Disk::default(),
                 server: None,
                 host_up: true,
+                join_only: false,
             })
             .collect();
         World {

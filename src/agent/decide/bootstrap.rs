@@ -1,5 +1,6 @@
 //! Members without data, and data without a cluster.
 
+use super::{forgotten, space, standby_cluster};
 use crate::{
     agent::{
         action::{Action, Decision, Stop},
@@ -10,17 +11,23 @@ use crate::{
         snapshot::{Initialize, MemberData, MemberRole, PgState},
         tags,
     },
-    model::{MemberName, SystemId},
+    model::MemberName,
 };
 
 /// Nobody leads and this member is empty: initialise if nobody has and nobody else may have data.
 pub fn new_cluster(view: &View) -> Decision {
+    if !matches!(view.cluster.initialize, Initialize::Done(_))
+        && let Some(wait) = forgotten::begin(view, None)
+    {
+        return wait;
+    }
     match view.cluster.initialize {
         Initialize::Done(_) => Decision::wait(Reason::NoLeaderToClone),
         Initialize::InProgress if view.memory.holds_initialize => Decision::act([Action::ClaimInitialize], Reason::Initializing),
         Initialize::InProgress => Decision::wait(Reason::OthersInitialize),
         // A DCS that lost its content: whoever has data takes over, an empty member never starts afresh beside it.
         Initialize::Absent if someone_has_data(view) => Decision::wait(Reason::NoLeaderToClone),
+        Initialize::Absent if let Some(reason) = standby_cluster::hindrance(view) => Decision::wait(reason),
         Initialize::Absent if view.may_initialize && !tags::nofailover(&view.tags) => {
             Decision::act([Action::ClaimInitialize], Reason::ClaimingInitialize)
         }
@@ -33,17 +40,17 @@ fn someone_has_data(view: &View) -> bool {
         matches!(state, PgState::Running | PgState::Starting | PgState::Restarting | PgState::Stopping | PgState::Crashed)
             || role == MemberRole::Primary
     };
-    // A store that was just emptied knows nobody until they have come back: what was known before counts too.
-    let known = |name: &MemberName| view.cluster.members.get(name).into_iter().chain(view.memory.past.members.get(name));
-    let others = view.others().chain(view.memory.past.members.keys().filter(|name| **name != view.me));
-    others.flat_map(known).any(|m| has_data(m.state, m.role))
+    view.others().filter_map(|name| view.cluster.members.get(name)).any(|m| has_data(m.state, m.role))
 }
 
 /// Somebody leads: copy it, or a standby that is there for it, once it accepts connections.
 pub fn clone_leader(view: &View, leader: &MemberName) -> Decision {
-    let ready = view.cluster.members.get(leader).is_some_and(|m| m.role == MemberRole::Primary && m.state == PgState::Running);
+    let ready = view.cluster.members.get(leader).is_some_and(MemberData::is_ready_leader);
     if !ready {
         return Decision::wait(Reason::NoLeaderToClone);
+    }
+    if let Some(wait) = space::wait_to_copy(view) {
+        return wait;
     }
     let source = copy_source(view, leader);
     Decision::act([Action::Clone(source.clone())], Reason::Cloning { source })
@@ -67,7 +74,7 @@ pub fn copy_source(view: &View, leader: &MemberName) -> MemberName {
 /// Data of another database cluster is not touched, except when it is the never recorded beginning of one that lost the race.
 pub fn foreign_data(view: &View) -> Option<Decision> {
     let Initialize::Done(theirs) = view.cluster.initialize else { return None };
-    let ours = system_id(view)?;
+    let ours = view.local.system_id()?;
     if ours == theirs {
         return None;
     }
@@ -89,13 +96,5 @@ pub fn foreign_data(view: &View) -> Option<Decision> {
 
 /// The local data are of another system than the cluster's.
 pub fn is_foreign(view: &View) -> bool {
-    matches!((view.cluster.initialize, system_id(view)), (Initialize::Done(theirs), Some(ours)) if ours != theirs)
-}
-
-fn system_id(view: &View) -> Option<SystemId> {
-    match &view.local {
-        Local::Stopped(data) => Some(data.control.system_id),
-        Local::Primary(server) | Local::Standby(server) => Some(server.system_id),
-        _ => None,
-    }
+    matches!((view.cluster.initialize, view.local.system_id()), (Initialize::Done(theirs), Some(ours)) if ours != theirs)
 }

@@ -52,7 +52,9 @@ pub fn may_succeed(view: &View) -> bool {
 
 /// The failsafe key, if it is not what it should be: everybody whom the leader could ask, or nobody.
 pub fn key_to_write(view: &View) -> Option<Action> {
-    let reachable = view.cluster.members.iter().filter(|(_, member)| view.settings.failsafe_mode && !member.api_url.is_empty());
+    // Whoever only follows needs nobody's leave to go on.
+    let asks = view.settings.failsafe_mode && !view.is_standby_cluster();
+    let reachable = view.cluster.members.iter().filter(|(_, member)| asks && !member.api_url.is_empty());
     let wanted: BTreeMap<String, String> = reachable.map(|(name, member)| (name.to_string(), member.api_url.clone())).collect();
     (view.cluster.failsafe.clone().unwrap_or_default() != wanted).then_some(Action::PutFailsafe(wanted))
 }
@@ -93,6 +95,8 @@ pub fn start_in_place(view: &View, data: &StoppedData, until: Moment) -> Option<
     let leads = memory.circle.is_some() && view.cluster.leader.as_ref() == Some(&view.me) && view.now < until;
     // Whom its commits have to wait for follows from what the DCS says of the voters.
     let known = memory.sync_in_doubt.is_empty();
+    // Nor if it has given the leader key up, which the DCS may have heard before it fell silent.
+    let leads = leads && !memory.has_left();
     let sound = data.control.was_primary() && !data.standby_signal && !data.half_rewound && memory.failed_starts <= STARTS_IN_PLACE;
     if !(leads && known && sound) {
         return None;

@@ -1,14 +1,18 @@
-//! Physical slots that outlive whoever leads: those that the configuration asks for, and those of members that are away.
+//! Slots that outlive whoever leads: those that the configuration asks for, and physical ones of members that are away.
+//!
+//! Logical slots are PostgreSQL's own to keep: a standby takes them over from its primary while it streams. What is done here is to create them
+//! once, to never create them a second time, and to clear away what would keep a standby from taking them over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     agent::{
         action::Action,
-        view::{ServerFacts, View},
+        view::{Local, Lock, ServerFacts, View},
     },
     dcs::{snapshot::StatusKey, tags},
     model::{Lsn, MemberName},
+    spec::slots::{FAILOVER_SLOTS, LogicalSlot},
 };
 
 /// The slots that are kept on this member.
@@ -33,6 +37,37 @@ pub fn missing(view: &View, server: &ServerFacts) -> Option<Action> {
     (!missing.is_empty()).then_some(Action::EnsureKeptSlots(missing))
 }
 
+/// The logical slots that a primary of this version is to have.
+fn logical_kept<'v>(view: &'v View, server: &ServerFacts) -> impl Iterator<Item = (&'v String, &'v LogicalSlot)> {
+    let can = server.version / 10_000 >= FAILOVER_SLOTS && server.decodes && view.settings.use_slots && !view.is_standby_cluster();
+    view.settings.logical_slots.iter().filter(move |_| can)
+}
+
+/// Creates the logical slots that never were. One that was and is not here has not survived: a new one of its name would begin now, and hide from
+/// its consumer what it has missed.
+pub fn logical(view: &View, server: &ServerFacts) -> Option<Action> {
+    let never_was = |name: &&String| !server.logical_slots.contains_key(*name) && !view.cluster.status.slots.contains_key(*name);
+    let new: BTreeMap<String, LogicalSlot> =
+        logical_kept(view, server).filter(|(name, _)| never_was(name)).map(|(name, slot)| (name.clone(), slot.clone())).collect();
+    (!new.is_empty() && view.task.is_none()).then_some(Action::CreateLogicalSlots(new))
+}
+
+/// Logical slots that did not survive, each with how far its consumer had come.
+pub fn lost(view: &View) -> BTreeMap<String, Lsn> {
+    let (Local::Primary(server), Lock::Mine { .. }) = (&view.local, &view.lock) else { return BTreeMap::new() };
+    let last = |name: &String| view.cluster.status.slots.get(name).copied();
+    let missing = logical_kept(view, server).filter(|(name, _)| !server.logical_slots.contains_key(*name));
+    missing.filter_map(|(name, _)| Some((name.clone(), last(name)?))).collect()
+}
+
+/// What a standby has of the time when it was a primary, under a name that its leader has too: PostgreSQL would not take over the leader's slot
+/// beside it.
+pub fn in_the_way(view: &View, server: &ServerFacts) -> BTreeSet<String> {
+    let own = |name: &&String| server.logical_slots.get(*name).is_some_and(|slot| slot.failover && !slot.synced && !slot.active);
+    let kept = logical_kept(view, server).map(|(name, _)| name).filter(own);
+    kept.filter(|name| view.cluster.status.slots.contains_key(*name)).cloned().collect()
+}
+
 /// How far a standby may release the WAL that it keeps for others: to where the leader says that they are.
 pub fn advances(view: &View, server: &ServerFacts) -> BTreeMap<String, Lsn> {
     let advance = |slot: String| {
@@ -55,6 +90,11 @@ pub fn status(view: &View, server: &ServerFacts) -> StatusKey {
     let mut slots: BTreeMap<String, Lsn> =
         server.slots.iter().filter_map(|(slot, facts)| Some((slot.clone(), facts.restart_lsn?))).collect();
     slots.insert(view.me.slot_name(), server.position);
+    for (name, _) in logical_kept(view, server) {
+        let is = server.logical_slots.get(name).map(|slot| slot.confirmed.unwrap_or_default());
+        // Of one that did not survive it stays known that it was.
+        slots.extend(is.or_else(|| view.cluster.status.slots.get(name).copied()).map(|lsn| (name.clone(), lsn)));
+    }
     let away = |slot: &&String| !view.settings.permanent_slots.contains(*slot) && !is_ignored(view, slot);
     let retain_slots = view.memory.unclaimed_slots.keys().filter(away).cloned().collect();
     StatusKey { optime: server.position, slots, retain_slots, ..StatusKey::default() }

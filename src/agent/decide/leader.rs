@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    cascade, failsafe, kept_slots, space,
+    cascade, failsafe, forgotten, kept_slots, pause, space,
     switchover::{self, Timing},
     sync, timelines,
 };
@@ -51,12 +51,21 @@ pub fn lead(view: &View, server: &ServerFacts) -> Decision {
     if view.memory.has_old_data {
         actions.push(Action::DropOldData);
     }
+    // Last: a database that does not exist keeps nothing else from being done.
+    actions.extend(kept_slots::logical(view, server));
     let recheck = [soon, until_hand_over].into_iter().flatten().min();
     Decision { actions, reason: Reason::Leading, recheck }
 }
 
 /// What the DCS should hold of a cluster that has a leader.
 fn records(view: &View, server: &ServerFacts) -> Vec<Action> {
+    let mut actions = identity(view, server);
+    actions.extend(timelines::records(view, server));
+    actions
+}
+
+/// Whose data the cluster is made of, and its configuration.
+pub fn identity(view: &View, server: &ServerFacts) -> Vec<Action> {
     let mut actions = Vec::new();
     if view.cluster.initialize != Initialize::Done(server.system_id) {
         actions.push(Action::RecordInitialize(server.system_id));
@@ -66,12 +75,11 @@ fn records(view: &View, server: &ServerFacts) -> Vec<Action> {
     if view.cluster.config.is_none() {
         actions.push(Action::EnsureConfig);
     }
-    actions.extend(timelines::records(view, server));
     actions
 }
 
 /// Slots for everybody who may stream, and none for those who have been away too long: their WAL would fill the disk.
-fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
+pub fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
     if !view.settings.use_slots {
         return Vec::new();
     }
@@ -98,6 +106,11 @@ pub fn missing_slots(members: BTreeSet<MemberName>, server: &ServerFacts) -> Opt
 
 /// The leader key is ours and the server is a standby: promote it, in an order that loses nothing at any point.
 pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
+    // A standby cluster stays one as long as an operator works on it, even if its configuration says otherwise.
+    let named = pause::named_candidate(view) == Some(view.me.as_str());
+    if view.settings.pause && view.cluster.timelines.remote.is_some() && !named {
+        return Decision::wait(Reason::Paused);
+    }
     // Before anything is changed for the promotion: after a no, somebody else may lead at once.
     if view.stays_back() {
         // Whoever was wanted is not, and nobody should wait for it.
@@ -118,8 +131,9 @@ pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
     }
     // Then PostgreSQL: the first commit already waits for a standby.
     let names = sync::names_before_promotion(view);
-    if PgSync::parse(&server.synchronous_standby_names) != names {
-        return Decision::act([Action::SetSyncNames(names)], Reason::PreparingPromotion);
+    if !heeds(view, server, &names) {
+        let actions = vec![Action::SetSyncNames(names)];
+        return Decision { actions, reason: Reason::PreparingPromotion, recheck: Some(RETRY) };
     }
     if until.since(view.now) < PROMOTION {
         return Decision::wait_briefly(Reason::PreparingPromotion, RETRY);
@@ -133,18 +147,23 @@ pub fn promote(view: &View, server: &ServerFacts, until: Moment) -> Decision {
     Decision::act(slots.into_iter().chain(kept).chain([Action::Promote]), Reason::Promoting)
 }
 
+/// Commits would wait for these from the first one on. What sessions show is not what commits heed: the checkpointer tells them, and may be
+/// busy. Only to wait for nobody it need not have told them.
+fn heeds(view: &View, server: &ServerFacts, names: &PgSync) -> bool {
+    let told = names.names.is_empty() || view.memory.heeded.as_ref() == Some(names);
+    told && PgSync::parse(&server.synchronous_standby_names) == *names
+}
+
 /// A primary while nobody holds the leader key: at the end of a bootstrap, after the DCS lost its content, or after the key expired.
 pub fn without_lock(view: &View, server: &ServerFacts) -> Decision {
-    let sync = &view.cluster.sync;
-    if let Some(leader) = sync.leader.as_deref().filter(|l| sync.is_active() && *l != view.me.as_str()) {
-        let reason = Reason::OtherLedSince { leader: leader.to_owned() };
-        return Decision::act([Action::StopServer(Stop::Immediate)], reason);
-    }
-    if server.timeline < timelines::latest(view) {
-        return Decision::act([Action::StopServer(Stop::Immediate)], Reason::OtherTimelineAhead);
+    if let Some(stop) = led_since(view, server) {
+        return stop;
     }
     if view.memory.unrecorded_bootstrap {
         return record_bootstrap(view, server);
+    }
+    if let Some(by_memory) = forgotten::lead_on(view, server) {
+        return by_memory;
     }
     if view.cluster.initialize != Initialize::Done(server.system_id) {
         // The configuration comes after the claim: others who see one and no leader would race while this server writes.
@@ -154,8 +173,25 @@ pub fn without_lock(view: &View, server: &ServerFacts) -> Decision {
     Decision::act([Action::ClaimLeader], Reason::Healthiest)
 }
 
+/// Somebody else has led since, by what the DCS says. One that knows less than this member is not asked.
+fn led_since(view: &View, server: &ServerFacts) -> Option<Decision> {
+    if view.memory.forgotten_since.is_some() {
+        return None;
+    }
+    let sync = &view.cluster.sync;
+    if let Some(leader) = sync.leader.as_deref().filter(|l| sync.is_active() && *l != view.me.as_str()) {
+        let reason = Reason::OtherLedSince { leader: leader.to_owned() };
+        return Some(Decision::act([Action::StopServer(Stop::Immediate)], reason));
+    }
+    let passed_over = server.timeline < timelines::latest(view);
+    passed_over.then(|| Decision::act([Action::StopServer(Stop::Immediate)], Reason::OtherTimelineAhead))
+}
+
 /// The end of a bootstrap: nobody sees the new cluster before its roles exist.
 fn record_bootstrap(view: &View, server: &ServerFacts) -> Decision {
+    if let Some(wait) = forgotten::begin(view, Some(server.system_id)) {
+        return wait;
+    }
     match view.cluster.initialize {
         Initialize::Absent => Decision::act([Action::ClaimInitialize], Reason::ClaimingInitialize),
         Initialize::InProgress if !view.memory.holds_initialize => Decision::wait(Reason::OthersInitialize),

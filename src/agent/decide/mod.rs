@@ -2,7 +2,9 @@
 
 mod bootstrap;
 mod cascade;
+mod crash;
 mod failsafe;
+mod forgotten;
 mod kept_slots;
 mod leader;
 pub mod notices;
@@ -11,6 +13,7 @@ mod race;
 mod recovery;
 mod replica;
 mod space;
+mod standby_cluster;
 mod succession;
 mod switchover;
 mod sync;
@@ -28,7 +31,8 @@ use crate::agent::{
 };
 
 pub use failsafe::circle;
-pub use kept_slots::status as leader_status;
+pub use forgotten::claim;
+pub use kept_slots::{lost as lost_slots, status as leader_status};
 pub use sync::{is_safe, names_at_start};
 
 /// Decides.
@@ -58,6 +62,9 @@ fn rules(view: &View) -> Decision {
     if let Some(refusal) = bootstrap::foreign_data(view) {
         return refusal;
     }
+    if let Some(decision) = forgotten::holds_back(view) {
+        return decision;
+    }
     if let Some(held_back) = pause::holds_back(view) {
         return held_back;
     }
@@ -65,6 +72,12 @@ fn rules(view: &View) -> Decision {
         return kept;
     }
     if let Some(decision) = watchdog::missing(view) {
+        return decision;
+    }
+    if let Some(wait) = without_sense(view) {
+        return wait;
+    }
+    if let Some(decision) = standby_cluster::rule(view) {
         return decision;
     }
     match (&view.local, &view.lock) {
@@ -104,13 +117,25 @@ fn rules(view: &View) -> Decision {
     }
 }
 
+/// What says who may lead, and with whom, cannot be read: nobody begins to. Whoever leads already knows, and writes it anew.
+fn without_sense(view: &View) -> Option<Decision> {
+    let begins = match view.lock {
+        // Data that are started to follow nobody serve reads.
+        Lock::Free => !matches!(view.local, Local::Stopped(_)),
+        Lock::Mine { .. } => !matches!(view.local, Local::Primary(_)),
+        Lock::Other(_) | Lock::Unknown { .. } => false,
+    };
+    let keys: Vec<String> = view.cluster.unreadable.iter().cloned().collect();
+    (begins && !keys.is_empty()).then(|| Decision::wait(Reason::DcsUnreadable { keys }))
+}
+
 /// The agent was told to end: a leader hands over first.
 fn ending(view: &View) -> Decision {
     // Work that was cut short for this tells nobody that it has ended.
     let soon = Some(std::time::Duration::from_millis(200));
     let end = |actions: &[Action]| Decision { actions: actions.to_vec(), reason: Reason::AskedToEnd, recheck: soon };
     match (&view.local, &view.lock, view.task) {
-        (_, _, Some(Task::HandOver | Task::Stop)) => Decision::wait(Reason::AskedToEnd),
+        (_, _, Some(Task::HandOver | Task::DemoteCluster | Task::Stop)) => Decision::wait(Reason::AskedToEnd),
         (Local::Primary(_), Lock::Mine { .. }, _) => end(&[Action::HandOver]),
         (Local::Primary(_) | Local::Standby(_) | Local::Silent { .. }, _, _) => end(&[Action::StopServer(Stop::Fast)]),
         (_, Lock::Mine { .. }, _) => end(&[Action::ReleaseLeader, Action::End]),
@@ -120,7 +145,10 @@ fn ending(view: &View) -> Decision {
 
 /// While long work runs, only losing the right to do it is acted upon.
 fn while_task_runs(view: &View, task: Task) -> Decision {
-    let leads = matches!(task, Task::Promote | Task::HandOver | Task::Checkpoint | Task::RestartPrimary);
+    let leads =
+        matches!(task, Task::Promote | Task::HandOver | Task::DemoteCluster | Task::Checkpoint | Task::CreateSlots | Task::RestartPrimary);
+    // What changes nothing for anybody but takes a while.
+    let aside = matches!(task, Task::Checkpoint | Task::CreateSlots);
     match (&view.local, &view.lock) {
         (Local::Primary(_) | Local::Silent { .. }, Lock::Other(holder)) if leads => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: Some(holder.clone()) })
@@ -131,12 +159,12 @@ fn while_task_runs(view: &View, task: Task) -> Decision {
         (Local::Standby(_), Lock::Other(_) | Lock::Free) if task == Task::Promote => {
             Decision::act([Action::StopServer(Stop::Immediate)], Reason::LostTheLock { holder: None })
         }
-        (Local::Primary(server), Lock::Free) if task == Task::Checkpoint => leader::without_lock(view, server),
+        (Local::Primary(server), Lock::Free) if aside => without_sense(view).unwrap_or_else(|| leader::without_lock(view, server)),
         // A checkpoint is no reason to let the cluster's records grow old, nor is a comparison with one who leads no more to keep others
         // waiting for a vote.
-        (Local::Primary(server), Lock::Mine { .. }) if task == Task::Checkpoint => leader::lead(view, server),
+        (Local::Primary(server), Lock::Mine { .. }) if aside => leader::lead(view, server),
         (Local::Standby(server), Lock::Free) if task == Task::CompareHistories => {
-            failsafe::keep_promise(view).unwrap_or_else(|| race::race(view, server))
+            failsafe::keep_promise(view).or_else(|| without_sense(view)).unwrap_or_else(|| race::race(view, server))
         }
         (_, Lock::Unknown { until: Some(until) }) if leads => failsafe::lead_on(view, *until),
         _ => Decision::wait(Reason::TaskRunning { task }),

@@ -44,6 +44,8 @@ pub enum ToldRole {
     Primary,
     /// It follows.
     Replica,
+    /// It leads a standby cluster.
+    StandbyLeader,
     /// It was primary and is no more.
     Demoted,
 }
@@ -54,6 +56,7 @@ impl ToldRole {
         match self {
             ToldRole::Primary => "primary",
             ToldRole::Replica => "replica",
+            ToldRole::StandbyLeader => "standby_leader",
             ToldRole::Demoted => "demoted",
         }
     }
@@ -73,11 +76,15 @@ pub struct Told {
 /// The callback that is due now, and what has been told with it.
 pub fn due(told: &Told, view: &View) -> (Option<(Event, ToldRole)>, Told) {
     let restarting = told.restarting || matches!(view.task, Some(Task::Restart | Task::RestartPrimary));
+    let (leads, gave_up) = (matches!(view.lock, Lock::Mine { .. }), matches!(view.lock, Lock::Other(_) | Lock::Free));
     let same = || (None, Told { restarting, ..told.clone() });
     let (facts, role) = match &view.local {
         _ if is_bootstrap(&view.memory) => return same(),
         Local::Primary(facts) => (facts, ToldRole::Primary),
         Local::Standby(_) if view.task == Some(Task::Promote) => return same(),
+        Local::Standby(facts) if leads && view.is_standby_cluster() => (facts, ToldRole::StandbyLeader),
+        // About to be promoted, or nobody knows who leads.
+        Local::Standby(_) if told.role == Some(ToldRole::StandbyLeader) && !gave_up => return same(),
         Local::Standby(facts) => (facts, ToldRole::Replica),
         Local::Silent { .. } => return same(),
         Local::Empty | Local::Unusable { .. } | Local::Stopped(_) => return gone(&Told { restarting, ..told.clone() }, view),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{failsafe, pause, space, switchover, watchdog};
+use super::{failsafe, forgotten, pause, space, standby_cluster, switchover, watchdog};
 use crate::{
     agent::{
         action::{Action, Decision},
@@ -29,18 +29,21 @@ const PREFERENCE: Duration = Duration::from_secs(2);
 
 /// The race for the leader key. Positions are compared by timeline first: what a later timeline has forked off is not a lead.
 pub fn race(view: &View, server: &ServerFacts) -> Decision {
+    if view.cluster.initialize == Initialize::Absent && !tags::nofailover(&view.tags) && !view.settings.pause {
+        return Decision::act([Action::RecordInitialize(server.system_id)], Reason::TakingOverExisting);
+    }
+    if let Some(by_memory) = forgotten::race(view, server) {
+        return by_memory;
+    }
     if view.settings.pause && !pause::lets_race(view) {
         // Whom an operator has named needs the votes of the others.
         let votes = pause::named_candidate(view).is_some() && lacks_its_fence(view);
         return if votes { Decision::act([Action::Fence], Reason::Fencing) } else { Decision::wait(Reason::Paused) };
     }
-    if let Some(memory_lost) = dcs_without_memory(view, server) {
-        return memory_lost;
-    }
     let decision = run(view, server);
     // Whoever claims without being asked has a proof of its own. Everybody else who has a vote gets ready to give it at once, whether or not
     // it races itself: others wait for that.
-    if lacks_its_fence(view) && !decision.actions.contains(&Action::ClaimLeader) {
+    if (lacks_its_fence(view) && !decision.actions.contains(&Action::ClaimLeader)) || owes_its_word(view, &decision) {
         return Decision::act([Action::Fence], Reason::Fencing);
     }
     decision
@@ -73,8 +76,18 @@ fn fresh_answers(view: &View) -> Option<&BTreeMap<MemberName, Peer>> {
 
 /// A voter that may still be acknowledging commits of the last leader: its position may be old as soon as it is read, and its own candidacy
 /// would leave behind what it acknowledges meanwhile.
-fn lacks_its_fence(view: &View) -> bool {
+pub fn lacks_its_fence(view: &View) -> bool {
     view.sync_active() && view.cluster.sync.votes(view.me.as_str()) && view.vote != Some(view.cluster.term)
+}
+
+/// Who led last and now waits for somebody else: that one may lack votes, and need no other word than this member's.
+fn owes_its_word(view: &View, decision: &Decision) -> bool {
+    is_former_leader(view, &view.me) && view.vote != Some(view.cluster.term) && decision.actions.is_empty()
+}
+
+/// The voters of now were named by it, when it led or was about to: its own data have all that was ever acknowledged.
+fn is_former_leader(view: &View, name: &MemberName) -> bool {
+    view.sync_active() && view.cluster.sync.leader.as_deref().is_some_and(|leader| leader.eq_ignore_ascii_case(name.as_str()))
 }
 
 /// What keeps this member out whatever the others say.
@@ -88,7 +101,7 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
     if let Some(wait) = space::wait(view) {
         return Some(wait);
     }
-    if let Some(reason) = watchdog::hindrance(view) {
+    if let Some(reason) = watchdog::hindrance(view).or_else(|| standby_cluster::hindrance(view)) {
         return Some(Decision::wait(reason));
     }
     if view.sync_active() {
@@ -100,34 +113,6 @@ fn hindrance(view: &View, server: &ServerFacts) -> Option<Decision> {
     }
     let bytes = view.cluster.status.optime.ahead_of(server.position);
     (bytes > view.settings.maximum_lag_on_failover).then(|| Decision::wait_briefly(Reason::LagsTooMuch { bytes }, RETRY))
-}
-
-/// What the DCS has to know before anybody can be elected by it.
-fn dcs_without_memory(view: &View, server: &ServerFacts) -> Option<Decision> {
-    if view.cluster.initialize == Initialize::Absent && !tags::nofailover(&view.tags) {
-        return Some(Decision::act([Action::RecordInitialize(server.system_id)], Reason::TakingOverExisting));
-    }
-    view.cluster.config.is_none().then(|| after_the_dcs_forgot(view, server))
-}
-
-/// The DCS has lost its content: nobody leads as far as it knows, yet a primary may be running and commits may be acknowledged. Whoever
-/// that is claims the key at once, or is stopped by its guard when its lease has ended. After that the race is run with what was known
-/// before.
-fn after_the_dcs_forgot(view: &View, server: &ServerFacts) -> Decision {
-    let since = view.memory.forgotten_since.unwrap_or(view.now);
-    if view.now.since(since) < view.settings.ttl {
-        return Decision::wait_briefly(Reason::DcsForgot, RETRY);
-    }
-    let mut as_before = view.clone();
-    let past = as_before.memory.past.clone();
-    as_before.cluster.config = Some(serde_json::Value::Null);
-    as_before.cluster.initialize = Initialize::Done(server.system_id);
-    as_before.cluster.sync = past.sync;
-    as_before.cluster.failsafe = past.failsafe;
-    for (name, member) in past.members {
-        as_before.cluster.members.entry(name).or_insert(member);
-    }
-    race(&as_before, server)
 }
 
 fn has_clean_end(view: &View, server: &ServerFacts) -> bool {
@@ -149,8 +134,7 @@ fn is_preferred(view: &View, peer: &MemberName) -> bool {
 
 fn judge(view: &View, mine: (Timeline, Lsn), peers: &BTreeMap<MemberName, Peer>) -> Decision {
     let sync = &view.cluster.sync;
-    let former_leader = |name: &MemberName| sync.leader.as_deref().is_some_and(|l| l.eq_ignore_ascii_case(name.as_str()));
-    let (mut votes, mut soon) = (0, false);
+    let (mut votes, mut soon, mut vouched) = (0, false, false);
     let rivals = rivals(view);
     for (name, peer) in peers.iter().filter(|(name, _)| rivals.contains(*name)) {
         match peer {
@@ -160,23 +144,26 @@ fn judge(view: &View, mine: (Timeline, Lsn), peers: &BTreeMap<MemberName, Peer>)
                 let ahead = (*timeline, *position) > mine;
                 // What the former leader has beyond its voters was never acknowledged. Without voters, one whose disk is full or that lacks a
                 // watchdog is not waited for: it will not lead.
-                let passed =
-                    if view.sync_active() { former_leader(name) } else { !space::has_room(view, name) || watchdog::lacks(view, name) };
+                let led_last = is_former_leader(view, name);
+                let passed = if view.sync_active() { led_last } else { !space::has_room(view, name) || watchdog::lacks(view, name) };
+                let passed = passed || standby_cluster::hands_over(view, name);
                 if ahead && !nofailover && !passed {
                     return Decision::wait_briefly(Reason::PeerAhead { peer: name.clone() }, RETRY);
                 }
-                if !nofailover && !former_leader(name) && (*timeline, *position) == mine && is_preferred(view, name) {
+                if !nofailover && !led_last && (*timeline, *position) == mine && is_preferred(view, name) {
                     return Decision::wait_briefly(Reason::PeerPreferred { peer: name.clone() }, RETRY);
                 }
                 let may_vote = sync.votes(name.as_str());
                 // A vote from another term says nothing of who may have led, and been acknowledged to, since.
                 let has_voted = *vote == Some(view.cluster.term);
                 votes += u32::from(may_vote && has_voted && !ahead);
-                soon |= may_vote && !has_voted;
+                // Whoever has all that the last leader has, which is at an end, has all that was ever acknowledged.
+                vouched |= led_last && has_voted && !ahead;
+                soon |= (may_vote || led_last && !ahead) && !has_voted;
             }
         }
     }
-    if view.sync_active() && !former_leader(&view.me) && votes < sync.quorum {
+    if view.sync_active() && !is_former_leader(view, &view.me) && !vouched && votes < sync.quorum {
         let waited = view.memory.unled_since.map_or(Duration::ZERO, |since| view.now.since(since));
         let pause = if soon && waited < FENCING.1 { FENCING.0 } else { RETRY };
         return Decision::wait_briefly(Reason::TooFewVotes { votes, needed: sync.quorum }, pause);

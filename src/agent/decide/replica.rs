@@ -10,7 +10,7 @@ use crate::{
         reason::Reason,
         view::ServerFacts,
     },
-    dcs::snapshot::{MemberRole, PgState},
+    dcs::snapshot::MemberData,
     model::MemberName,
 };
 
@@ -38,7 +38,7 @@ pub fn follow(view: &View, server: &ServerFacts, leader: &MemberName) -> Decisio
         }
         return Decision::act(actions, reason);
     }
-    let leader_ready = view.cluster.members.get(leader).is_some_and(|m| m.role == MemberRole::Primary && m.state == PgState::Running);
+    let leader_ready = view.cluster.members.get(leader).is_some_and(MemberData::is_ready_leader);
     let impatient = view.memory.not_streaming_since.is_some_and(|since| view.now.since(since) > PATIENCE);
     if leader_ready && impatient {
         actions.push(Action::CompareHistories(leader.clone()));
@@ -55,7 +55,7 @@ fn slots(view: &View, server: &ServerFacts) -> Vec<Action> {
     let behind = cascade::slots_of_standby(view);
     let left: BTreeSet<String> = view.others().filter(|name| !behind.contains(*name)).map(MemberName::slot_name).collect();
     let unused = left.into_iter().filter(|slot| server.slots.contains_key(slot) && !view.settings.permanent_slots.contains(slot));
-    let left: BTreeSet<String> = unused.chain(kept_slots::stale(view)).collect();
+    let left: BTreeSet<String> = unused.chain(kept_slots::stale(view)).chain(kept_slots::in_the_way(view, server)).collect();
     let mut actions: Vec<Action> = missing_slots(behind, server).into_iter().chain(kept_slots::missing(view, server)).collect();
     let advances = kept_slots::advances(view, server);
     if !advances.is_empty() {

@@ -45,6 +45,12 @@ pub fn wait(view: &View) -> Option<Decision> {
     view.memory.disk_full.then(|| Decision::wait_briefly(Reason::DiskFull, RETRY))
 }
 
+/// No copy is begun again so soon after one that did not fit. `None`: it may be tried.
+pub fn wait_to_copy(view: &View) -> Option<Decision> {
+    let why = view.memory.waits_for_room(view.now)?.to_owned();
+    Some(Decision::wait_briefly(Reason::NoRoomToCopy { why }, RETRY))
+}
+
 /// Its disk is not full, as far as it says.
 pub fn has_room(view: &View, name: &MemberName) -> bool {
     view.cluster.members.get(name).is_none_or(|member| member.other.get("disk_full").is_none())

@@ -93,7 +93,9 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
     let candidate = request.member.as_deref().filter(|m| !m.is_empty());
     let was_leader = request.leader.as_deref() == Some(view.me.as_str());
     if candidate == Some(view.me.as_str()) {
-        let complete = view.cluster.status.is_complete_at(server.timeline, server.position);
+        // In a standby cluster nothing can be lost: what this member lacks, the other cluster has.
+        let harmless = view.is_standby_cluster() && !view.sync_active();
+        let complete = harmless || view.cluster.status.is_complete_at(server.timeline, server.position);
         return complete.then(|| Decision::act([Action::ClaimLeader], Reason::NamedCandidate));
     }
     let first: BTreeSet<MemberName> = match candidate {
@@ -130,6 +132,7 @@ pub fn after_the_leader(view: &View, server: &ServerFacts, request: &FailoverKey
 /// decide: any other would wait for us while we wait for it.
 fn could_lead(view: &View, name: &MemberName, peer: &Peer, mine: (Timeline, Lsn)) -> bool {
     match peer {
+        Peer::Standby { nofailover: false, .. } if view.is_standby_cluster() && !view.sync_active() => true,
         Peer::Standby { timeline, position, nofailover: false, .. } => match view.cluster.status.final_lsn {
             Some(_) => view.cluster.status.is_complete_at(*timeline, *position),
             None => (*timeline, *position) >= mine && (!view.sync_active() || view.cluster.sync.admits(name.as_str())),

@@ -201,10 +201,19 @@ pub fn voters_before_promotion(view: &View) -> Option<SyncState> {
     let only_me = SyncState { leader: Some(me.clone()), ..SyncState::default() };
     match (view.settings.synchronous_mode, view.sync_active()) {
         (SyncMode::Off, false) => None,
+        (SyncMode::On | SyncMode::Quorum, false) if view.cluster.timelines.remote.is_some() => Some(first_voters(view)),
         // Its commits will be acknowledged without anybody, or nobody has promised anything so far.
         (SyncMode::Off, true) | (_, false) => Some(only_me),
         (_, true) => Some(succession(&view.cluster.sync, &me, may_come(view), view.settings.synchronous_node_count)),
     }
+}
+
+/// The voters of a standby cluster that is promoted. Nothing was acknowledged in it yet, so whoever may come may vote from the first commit on;
+/// should this leader die with the promotion, they elect another.
+fn first_voters(view: &View) -> SyncState {
+    let names = PgSync::any(view.settings.synchronous_node_count, may_come(view));
+    let quorum = u32::try_from(names.names.len()).unwrap_or(u32::MAX).saturating_sub(names.count);
+    SyncState { leader: Some(view.me.to_string()), quorum, voters: names.names }
 }
 
 /// Whom the first commit after a promotion waits for: voters where there are some, else everybody who may come.

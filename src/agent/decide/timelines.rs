@@ -13,12 +13,18 @@ use crate::{
 pub fn reservation(view: &View, server: &ServerFacts) -> Option<Action> {
     let ours = view.cluster.timelines.by == view.me.as_str();
     let reserved = view.memory.reserved_timeline.filter(|number| ours && number.0 == view.cluster.timelines.reserved);
-    reserved.is_none().then(|| Action::ReserveTimeline(Timeline(highest(view, server).saturating_add(1))))
+    let step = if view.cluster.timelines.remote.is_some() { LEAP } else { 1 };
+    reserved.is_none().then(|| Action::ReserveTimeline(Timeline(highest(view, server).saturating_add(step))))
 }
+
+/// How far above the other cluster's timelines a standby cluster that is promoted begins. Both go on from the same history, and neither knows
+/// of the other's numbers: at the same one they would be two histories under one name as soon as one of them follows the other again. After
+/// this leap a number that both come to have has another past in each.
+const LEAP: u32 = 8;
 
 fn highest(view: &View, server: &ServerFacts) -> u32 {
     let written = latest(view).0;
-    server.timeline.0.max(written).max(view.cluster.timelines.reserved).max(view.memory.highest_timeline)
+    server.timeline.0.max(written).max(view.cluster.timelines.reserved).max(view.memory.past.timelines.reserved)
 }
 
 /// The latest timeline on which a leader is known to have written.
@@ -30,7 +36,7 @@ pub fn latest(view: &View) -> Timeline {
 /// What the DCS should hold of the timeline that the leader writes.
 pub fn records(view: &View, server: &ServerFacts) -> Vec<Action> {
     let mut actions = Vec::new();
-    if view.cluster.timelines.begun.unwrap_or(Timeline(1)) != server.timeline {
+    if view.cluster.timelines.begun.unwrap_or(Timeline(1)) != server.timeline || view.cluster.unreadable.contains("timeline") {
         actions.push(Action::RecordTimeline(server.timeline));
     }
     let parent = view.cluster.history.last().map(|entry| entry.0.0);

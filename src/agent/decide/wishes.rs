@@ -6,7 +6,7 @@ use crate::{
         action::Action,
         view::{Local, Lock, Refusal, Request, Restart, Task, View},
     },
-    dcs::snapshot::{MemberRole, PgState},
+    dcs::snapshot::{MemberData, MemberRole},
 };
 
 /// A standby with less than its primary's of one of these cannot replay what the primary writes.
@@ -75,7 +75,7 @@ fn may_restart(view: &View, restart: &Restart) -> Result<Action, Refusal> {
             // Elsewhere it is started without being asked.
             return if view.settings.pause { Ok(go) } else { Err(Refusal::Starting) };
         }
-        Local::Standby(_) if matches!(view.lock, Lock::Mine { .. }) => return Err(Refusal::BeingPromoted),
+        Local::Standby(_) if matches!(view.lock, Lock::Mine { .. }) && !view.is_standby_cluster() => return Err(Refusal::BeingPromoted),
         Local::Primary(_) if !matches!(view.lock, Lock::Mine { .. }) => return Err(Refusal::NoLease),
         Local::Primary(_) | Local::Standby(_) => {}
     }
@@ -90,7 +90,11 @@ fn may_restart(view: &View, restart: &Restart) -> Result<Action, Refusal> {
 
 fn conditions_hold(view: &View, restart: &Restart) -> bool {
     let (Local::Primary(server) | Local::Standby(server)) = &view.local else { return false };
-    let role = if server.in_recovery { MemberRole::Replica } else { MemberRole::Primary };
+    let role = match (server.in_recovery, &view.lock) {
+        (false, _) => MemberRole::Primary,
+        (true, Lock::Mine { .. }) => MemberRole::StandbyLeader,
+        (true, _) => MemberRole::Replica,
+    };
     restart.role.is_none_or(|wanted| wanted == role)
         && restart.older_than.is_none_or(|version| server.version < version)
         && (!restart.pending || !view.wishes.pending.is_empty())
@@ -124,9 +128,8 @@ fn may_reinitialize(view: &View, force: bool) -> Result<Action, Refusal> {
     if bootstrap::is_foreign(view) {
         return Err(Refusal::Foreign);
     }
-    let healthy = |member: &crate::dcs::snapshot::MemberData| member.role == MemberRole::Primary && member.state == PgState::Running;
     // A primary that is about to be stopped, because another leads now, is no copy to throw away unseen.
-    if matches!(view.local, Local::Primary(_)) || !view.cluster.members.get(leader).is_some_and(healthy) {
+    if matches!(view.local, Local::Primary(_)) || !view.cluster.members.get(leader).is_some_and(MemberData::is_ready_leader) {
         return Err(Refusal::NoHealthyCopy { leader: leader.clone() });
     }
     Ok(Action::Reinitialize(leader.clone()))
@@ -271,7 +274,7 @@ mod tests {
             assert_eq!(refused(&reinitialize(view(Local::Standby(server(true)), lock))), "Cluster has no leader, can not reinitialize");
         }
         let mut ill = standby();
-        ill.cluster.members.get_mut(&name("b")).unwrap().state = PgState::Starting;
+        ill.cluster.members.get_mut(&name("b")).unwrap().state = crate::dcs::snapshot::PgState::Starting;
         assert!(refused(&reinitialize(ill)).contains("mine may be the only good copy"));
         assert!(refused(&reinitialize(view(Local::Primary(server(false)), other()))).contains("can not reinitialize"));
         let mut foreign = standby();

@@ -7,18 +7,18 @@ use super::{ClusterStatus, ContainerState, Evidence, Health, NodeRole, NodeStatu
 use crate::{
     api::report::{MemberReport, ProbeReport},
     model::{Lsn, MemberName},
-    spec::Durability,
+    spec::{Durability, standby_cluster},
 };
 
 /// Judges a cluster.
 pub fn derive(evidence: &Evidence<'_>) -> ClusterStatus {
     let nodes = nodes(evidence);
     let report = evidence.probe.ok();
-    let (health, reason) = match who_takes_writes(evidence) {
+    let (health, reason) = match who_leads(evidence) {
         Err(why) => (Health::Critical, with_other_troubles(why, &nodes, evidence)),
         Ok(leader) => match troubles(evidence, &nodes) {
             troubles if troubles.is_empty() => (Health::Healthy, all_well(evidence, leader)),
-            troubles => (Health::Degraded, format!("'{}' takes writes, but {}", leader.name, troubles.join("; "))),
+            troubles => (Health::Degraded, format!("'{}' {}, but {}", leader.name, what_it_does(evidence), troubles.join("; "))),
         },
     };
     ClusterStatus {
@@ -35,8 +35,17 @@ pub fn derive(evidence: &Evidence<'_>) -> ClusterStatus {
     }
 }
 
-/// The member that takes writes of clients, or why nobody does.
-fn who_takes_writes<'a>(evidence: &Evidence<'a>) -> Result<&'a MemberReport, String> {
+/// The whole cluster follows another one, and takes no writes.
+fn is_standby_cluster(report: &ProbeReport) -> bool {
+    standby_cluster::read(&report.config).is_some()
+}
+
+fn what_it_does(evidence: &Evidence<'_>) -> &'static str {
+    if evidence.probe.is_ok_and(is_standby_cluster) { "leads a standby cluster" } else { "takes writes" }
+}
+
+/// The member that takes writes of clients, or, in a standby cluster, that the others follow; or why there is none.
+fn who_leads<'a>(evidence: &Evidence<'a>) -> Result<&'a MemberReport, String> {
     if evidence.containers.iter().all(|c| c.state == ContainerState::Missing) {
         return Err("none of its containers exists".to_owned());
     }
@@ -53,12 +62,19 @@ fn who_takes_writes<'a>(evidence: &Evidence<'a>) -> Result<&'a MemberReport, Str
         let why = leader.sql_error.as_deref().unwrap_or("no reason given");
         return Err(format!("leader '{leader_name}' does not answer a read{}: {why}", container_note(evidence, leader_name)));
     };
-    if read.in_recovery {
+    let follows = is_standby_cluster(report);
+    if read.in_recovery && !follows {
         return Err(format!("leader '{leader_name}' is still in recovery"));
+    }
+    if follows && !read.in_recovery {
+        return Err(format!("leader '{leader_name}' is to follow another cluster, and is a primary still"));
     }
     let other = |member: &&MemberReport| member.name != leader.name && member.sql.as_ref().is_some_and(|sql| !sql.in_recovery);
     if let Some(other) = report.members.iter().find(other) {
         return Err(format!("'{}' answers as a primary besides the leader '{leader_name}'", other.name));
+    }
+    if follows {
+        return Ok(leader);
     }
     commits_are_acknowledged(evidence, report)?;
     match evidence.containers.iter().find(|c| c.place == Place::Router) {
@@ -100,7 +116,11 @@ fn troubles(evidence: &Evidence<'_>, nodes: &[NodeStatus]) -> Vec<String> {
         troubles.push(format!("it has {} nodes, not {wanted}", nodes.len()));
     }
     let waits_for_nobody = report.sync.as_ref().is_none_or(|sync| sync.sync_standby.is_empty());
-    if evidence.spec.durability == Durability::Quorum && wanted > 1 && waits_for_nobody {
+    let follows = is_standby_cluster(report);
+    if follows && leader_of(report).is_some_and(|leader| said(leader, "replication_state") != Some("streaming")) {
+        troubles.push("it does not stream from the other cluster".to_owned());
+    }
+    if evidence.spec.durability == Durability::Quorum && wanted > 1 && waits_for_nobody && !follows {
         troubles.push("no synchronous standby has been chosen yet: losing the leader now could lose commits".to_owned());
     }
     troubles
@@ -132,10 +152,11 @@ fn with_other_troubles(why: String, nodes: &[NodeStatus], evidence: &Evidence<'_
 
 fn all_well(evidence: &Evidence<'_>, leader: &MemberReport) -> String {
     let timeline = leader.sql.as_ref().and_then(|sql| sql.timeline).map_or(String::new(), |timeline| format!(" on timeline {timeline}"));
+    let does = what_it_does(evidence);
     match evidence.spec.nodes.get() - 1 {
-        0 => format!("'{}' takes writes{timeline}, alone as asked for", leader.name),
-        1 => format!("'{}' takes writes{timeline}, its replica streams", leader.name),
-        replicas => format!("'{}' takes writes{timeline}, all {replicas} replicas stream", leader.name),
+        0 => format!("'{}' {does}{timeline}, alone as asked for", leader.name),
+        1 => format!("'{}' {does}{timeline}, its replica streams", leader.name),
+        replicas => format!("'{}' {does}{timeline}, all {replicas} replicas stream", leader.name),
     }
 }
 
@@ -171,7 +192,7 @@ fn node(evidence: &Evidence<'_>, name: &MemberName) -> NodeStatus {
 fn role(report: &ProbeReport, member: &MemberReport) -> NodeRole {
     let synchronous = report.sync.as_ref().is_some_and(|sync| sync.sync_standby.contains(&member.name));
     if report.leader.as_ref() == Some(&member.name) {
-        NodeRole::Leader
+        if is_standby_cluster(report) { NodeRole::StandbyLeader } else { NodeRole::Leader }
     } else if synchronous && report.config["synchronous_mode"] == "quorum" {
         NodeRole::QuorumStandby
     } else if synchronous {

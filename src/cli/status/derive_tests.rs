@@ -271,3 +271,23 @@ fn several_troubles_are_all_named() {
     let reason = "'orders-1' takes writes, but 'orders-2' is on timeline 7, the leader on 1; 'orders-3' does not answer a read: timeout";
     world.is(Health::Degraded, reason);
 }
+
+fn following() -> World {
+    let leader = member("orders-1", &json!({"state": "running", "role": "standby_leader", "replication_state": "streaming"}), true, 1000);
+    let config = json!({"synchronous_mode": "quorum", "standby_cluster": {"host": "elsewhere"}});
+    World::healthy()
+        .set("/config", config)
+        .set("/sync", json!(null))
+        .set("/members/0", leader)
+        .set("/route", json!({"error": "no server is available to handle this request"}))
+}
+
+#[test]
+fn a_cluster_that_follows_another_one_is_healthy_without_taking_writes() {
+    following().is(Health::Healthy, "'orders-1' leads a standby cluster on timeline 1, all 2 replicas stream");
+    assert_eq!(following().status().nodes[0].role, Some(NodeRole::StandbyLeader));
+    let cut_off = following().set("/members/0/rest/body/replication_state", json!("in archive recovery"));
+    cut_off.is(Health::Degraded, "'orders-1' leads a standby cluster, but it does not stream from the other cluster");
+    let writes = following().set("/members/0/sql/in_recovery", json!(false));
+    writes.is(Health::Critical, "leader 'orders-1' is to follow another cluster, and is a primary still");
+}

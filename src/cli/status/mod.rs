@@ -49,6 +49,8 @@ impl Health {
 pub enum NodeRole {
     /// Holds the leader key.
     Leader,
+    /// Holds the leader key of a cluster that follows another one.
+    StandbyLeader,
     /// Every commit waits for it.
     SyncStandby,
     /// Commits wait for some of these.
@@ -62,6 +64,7 @@ impl NodeRole {
     pub fn as_str(self) -> &'static str {
         match self {
             NodeRole::Leader => "leader",
+            NodeRole::StandbyLeader => "standby leader",
             NodeRole::SyncStandby => "sync standby",
             NodeRole::QuorumStandby => "quorum standby",
             NodeRole::Replica => "replica",

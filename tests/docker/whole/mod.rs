@@ -5,6 +5,7 @@ mod cluster;
 mod engine;
 mod first_day;
 mod interruption;
+mod logical_slots;
 mod losses;
 mod neighbours;
 mod operation;

@@ -69,13 +69,13 @@ fn starts_that_failed_for_want_of_room_do_not_count_against_the_data() {
     let mut lacking = view(stopped(ClusterState::InArchiveRecovery, true), other());
     lacking.memory.room_is(0);
     for _ in 0..4 {
-        lacking.memory.start_failed(NOW);
+        lacking.memory.start_failed(false, NOW);
     }
     assert_eq!(decide(&lacking).actions, [Action::StartStandby(Some(name("b")))]);
     lacking.memory.room_is(1 << 30);
     assert_eq!(decide(&lacking).actions, [Action::StartStandby(Some(name("b")))], "it is started again, not copied");
     for _ in 0..3 {
-        lacking.memory.start_failed(NOW);
+        lacking.memory.start_failed(false, NOW);
     }
     lacking.memory.start_looked_into(Some("a bad parameter".into()));
     lacking.memory.start_looked_into(None);
@@ -91,4 +91,30 @@ fn without_voters_nobody_waits_for_a_member_whose_disk_is_full() {
     let mut voting = quorum(view, 1);
     voting.vote = Some(voting.cluster.term);
     assert!(!claims(&voting), "it may have what was acknowledged");
+}
+
+#[test]
+fn a_copy_that_did_not_fit_is_not_begun_again_at_once_unless_room_was_made() {
+    let broken = || {
+        let mut view = view(stopped(ClusterState::ShutDownInRecovery, true), other());
+        view.memory.failed_starts = 5;
+        view.memory.room_is(200 << 20);
+        view.memory.copy_did_not_fit("no room for a copy".into(), 200 << 20, NOW);
+        view
+    };
+    for mut waiting in [broken(), View { local: Local::Empty, ..broken() }] {
+        let said = Reason::NoRoomToCopy { why: "no room for a copy".into() };
+        assert_eq!((decide(&waiting).actions, decide(&waiting).reason), (vec![], said));
+        assert_eq!(waiting.memory.trouble(), Some("no room for a copy".into()));
+        waiting.memory.room_is(399 << 20);
+        assert_eq!(decide(&waiting).actions, []);
+        waiting.memory.room_is(401 << 20);
+        assert_eq!(decide(&waiting).actions, [Action::Clone(name("b"))]);
+    }
+    let mut later = broken();
+    later.now = NOW + Duration::from_secs(61);
+    assert_eq!(decide(&later).actions, [Action::Clone(name("b"))], "what was to be copied may have become less");
+    let mut good = broken();
+    good.memory.failed_starts = 0;
+    assert_eq!(decide(&good).actions, [Action::StartStandby(Some(name("b")))], "good data are started meanwhile");
 }

@@ -11,7 +11,7 @@ fn about_to_promote(timelines: TimelineKey) -> View {
 }
 
 fn taken(reserved: u32, by: &str) -> TimelineKey {
-    TimelineKey { reserved, by: by.to_owned(), begun: None }
+    TimelineKey { reserved, by: by.to_owned(), begun: None, remote: None }
 }
 
 fn line(timeline: u32, switch: u64) -> HistoryLine {
@@ -38,7 +38,7 @@ fn a_number_that_another_member_took_is_never_taken_again() {
 #[test]
 fn a_dcs_that_lost_its_content_gives_no_number_out_twice() {
     let mut view = about_to_promote(TimelineKey::default());
-    view.memory.highest_timeline = 8;
+    view.memory.past.timelines.reserved = 8;
     assert_eq!(decide(&view).actions, [Action::ReserveTimeline(Timeline(9))]);
     view.cluster.history = vec![forked(11, 900)];
     assert_eq!(decide(&view).actions, [Action::ReserveTimeline(Timeline(13))]);
@@ -49,7 +49,7 @@ fn a_leader_records_its_timeline_and_its_history_once() {
     let mut view = view(Local::Primary(ServerFacts { timeline: Timeline(5), ..server(false) }), mine());
     let asks = |view: &View, action: &Action| decide(view).actions.contains(action);
     assert!(asks(&view, &Action::RecordTimeline(Timeline(5))) && asks(&view, &Action::EnsureHistory));
-    view.cluster.timelines = TimelineKey { reserved: 5, by: "a".into(), begun: Some(Timeline(5)) };
+    view.cluster.timelines = TimelineKey { reserved: 5, by: "a".into(), begun: Some(Timeline(5)), remote: None };
     // Numbers were passed over: the newest line is not of the number before.
     view.cluster.history = vec![forked(1, 900)];
     assert!(!asks(&view, &Action::RecordTimeline(Timeline(5))) && asks(&view, &Action::EnsureHistory));
@@ -63,7 +63,7 @@ fn a_leader_records_its_timeline_and_its_history_once() {
 fn a_primary_whose_timeline_was_passed_over_does_not_take_the_key() {
     let mut view = view(Local::Primary(ServerFacts { timeline: Timeline(3), ..server(false) }), Lock::Free);
     view.cluster.history = vec![forked(1, 900)];
-    view.cluster.timelines = TimelineKey { reserved: 5, by: "b".into(), begun: Some(Timeline(5)) };
+    view.cluster.timelines = TimelineKey { reserved: 5, by: "b".into(), begun: Some(Timeline(5)), remote: None };
     assert_eq!(decide(&view).reason, Reason::OtherTimelineAhead);
 }
 
