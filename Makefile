@@ -26,7 +26,7 @@ TOGETHER := $(filter-out real routing docker simulation,$(TESTS))
 SEEDS ?= 20000
 export SEEDS
 # How many of them `make test` runs.
-SIMULATED := 2000
+SIMULATED := 20000
 
 .PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration soak bench-local bench-failover
 

@@ -126,9 +126,15 @@ pub enum Fault {
     RemoveMember {
         who: Who,
     },
+    /// Somebody deletes the leader key.
+    DropLeaderKey,
+    /// The leader's machine is off for a while and comes back with an empty disk.
+    LoseLeader {
+        span: u64,
+    },
 }
 
-/// How many kinds [`Fault::random`] knows.
+/// How many kinds [`Fault::random`] knows. The others are for scenarios: one more here would change what every seed means.
 pub const KINDS: u32 = 26;
 
 /// Names of what a long run has to have seen.
@@ -161,6 +167,8 @@ pub const NAMES: &[&str] = &[
     "set ttl",
     "pause",
     "remove member",
+    "drop leader key",
+    "lose leader",
     "answer lost",
 ];
 
@@ -252,6 +260,8 @@ impl Fault {
             Fault::SetTtl { .. } => "set ttl",
             Fault::Pause { .. } => "pause",
             Fault::RemoveMember { .. } => "remove member",
+            Fault::DropLeaderKey => "drop leader key",
+            Fault::LoseLeader { .. } => "lose leader",
         }
     }
 }
@@ -374,6 +384,16 @@ impl World {
                 let name = self.members[self.whom(who)].name.clone();
                 self.delete(&Key::Member(name));
             }
+            Fault::DropLeaderKey => self.delete(&Key::Leader),
+            Fault::LoseLeader { span } => {
+                let id = self.whom(Who::Leader);
+                if self.members[id].disk.data.is_none() || !self.could_lead_without(id) {
+                    return;
+                }
+                self.power_off(id);
+                self.empty_disk(id);
+                self.undo(span, move |w| w.power_on(id));
+            }
             _ => unreachable!("hit before"),
         }
     }
@@ -450,12 +470,16 @@ impl World {
         if others < 2 || writes || self.members[id].server.is_none() || !self.could_lead_without(id) {
             return;
         }
-        self.members[id].disk = Default::default();
-        self.members[id].join_only = true;
         self.kill_server(id);
         if self.members[id].agent.alive {
             self.agent_ended(id);
         }
+        self.empty_disk(id);
+    }
+
+    fn empty_disk(&mut self, id: Id) {
+        self.members[id].disk = Default::default();
+        self.members[id].join_only = true;
         // What nobody holds any more cannot be asked for.
         let held = |w: &World, b: usize, l| {
             let part = crate::wal::Place { branch: b, lsn: l };

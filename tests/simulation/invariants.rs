@@ -311,7 +311,8 @@ impl World {
             if !server.senders.iter().any(|s| s.standby == id && s.streaming) {
                 return Some(format!("{} does not stream", self.name(id)));
             }
-            if self.wal.branches[self.data(id).branch].system != self.wal.branches[self.data(primary).branch].system {
+            let Some(data) = &self.members[id].disk.data else { return Some(format!("{} has no data", self.name(id))) };
+            if self.wal.branches[data.branch].system != self.wal.branches[self.data(primary).branch].system {
                 return Some(format!("{} is of another system", self.name(id)));
             }
         }

@@ -104,8 +104,24 @@ pub struct Report {
     pub took: Duration,
 }
 
-/// Runs `seeds` on all cores; stops early when `enough` of them have failed.
-pub fn run_many(seeds: std::ops::Range<u64>, mutation: Option<Mutation>, enough: usize) -> Report {
+/// Names the seed when a run panics: the model itself was wrong.
+struct Names(u64);
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("seed {} panicked", self.0);
+        }
+    }
+}
+
+/// Runs the schedules of `seeds` on all cores; stops early when `enough` of them have failed.
+pub fn run_all(
+    seeds: std::ops::Range<u64>,
+    schedule: impl Fn(u64) -> Schedule + Sync,
+    mutation: Option<Mutation>,
+    enough: usize,
+) -> Report {
     let (next, report, started) = (AtomicU64::new(seeds.start), Mutex::new(Report::default()), Instant::now());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -116,7 +132,8 @@ pub fn run_many(seeds: std::ops::Range<u64>, mutation: Option<Mutation>, enough:
                     if seed >= seeds.end || report.lock().expect("no worker panics").failures.len() >= enough {
                         return;
                     }
-                    let schedule = Schedule::of(seed);
+                    let _names = Names(seed);
+                    let schedule = schedule(seed);
                     let outcome = run(&schedule, mutation, false);
                     let unstable = seed % 1000 == 0 && run(&schedule, mutation, false).hash != outcome.hash;
                     let mut report = report.lock().expect("no worker panics");
