@@ -58,7 +58,8 @@ impl Shell {
         }
     }
 
-    /// Reads the cluster and renews what is ours. The order matters for nothing but speed: the lease counts from before the renewal left.
+    /// Reads the cluster and renews what is ours, in this order: a session that is extended after the leader key was seen bound to it proves that
+    /// the key is still there, without another request. The lease counts from before the renewal left.
     async fn observe_dcs(&mut self) -> Lock {
         self.dcs.set_budget(lease::budget(self.settings.retry_timeout, self.leads_until(), Moment::now()));
         let lock = match self.dcs.snapshot().await {
@@ -118,7 +119,7 @@ impl Shell {
                 None => kept.map(|()| Lock::Free),
             };
         }
-        match self.dcs.renew_leader(me, ttl).await? {
+        match self.dcs.renew_leader(me, ttl, self.cluster.leader_session).await? {
             Renewal::Kept => {
                 let until = lease::deadline(sent, ttl);
                 self.lease_until = Some(until);

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::{
     Dcs, DcsConfig, DcsError, Renewal,
     keys::Keys,
+    lease_stream::LeaseStream,
     reading,
     snapshot::{Claim, FailoverKey, HistoryEntry, Initialize, MemberData, Snapshot, StatusKey, SyncState, TermKey, TimelineKey},
 };
@@ -33,6 +34,8 @@ pub struct Etcd {
     budget: Cell<Duration>,
     /// The session's lease and the time it was asked for.
     lease: Cell<Option<(i64, Duration)>>,
+    /// What extends it, while that works.
+    stream: RefCell<Option<LeaseStream>>,
     watch: RefCell<Option<WatchStream>>,
 }
 
@@ -52,6 +55,7 @@ impl Etcd {
             keys: Keys::new(&config.namespace, &config.scope),
             budget: Cell::new(budget),
             lease: Cell::new(None),
+            stream: RefCell::new(None),
             watch: RefCell::new(None),
         })
     }
@@ -112,9 +116,17 @@ impl Etcd {
         Ok(Some(PutOptions::new().with_lease(self.session()?)))
     }
 
-    /// Extends the lease. Opening the stream already sends the renewal and waits for its answer; one without time left is an error.
+    /// Extends the lease; one without time left is an error.
     async fn extend(&self, lease: i64) -> Result<(), DcsError> {
-        self.answered(|mut client| async move { client.lease_keep_alive(lease).await }).await.map(drop)
+        let stream = self
+            .answered(|mut client| {
+                // Whatever attempt is given up takes its stream along.
+                let kept = self.stream.take();
+                async move { LeaseStream::extend(&mut client, kept, lease).await }
+            })
+            .await?;
+        self.stream.replace(Some(stream));
+        Ok(())
     }
 
     /// Puts `value` under the leader's condition, plus `seen` where given. `Ok(false)`: the condition did not hold.
@@ -228,10 +240,13 @@ impl Dcs for Etcd {
         Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| ours(&kv)))
     }
 
-    async fn renew_leader(&self, me: &MemberName, ttl: Duration) -> Result<Renewal, DcsError> {
+    async fn renew_leader(&self, me: &MemberName, ttl: Duration, seen: Option<i64>) -> Result<Renewal, DcsError> {
         self.keep_session(ttl).await?;
         let key = self.keys.of("leader");
         let lease = self.session()?;
+        if seen == Some(lease) {
+            return Ok(Renewal::Kept);
+        }
         let mine = [Compare::value(key.as_str(), CompareOp::Equal, me.as_str()), Compare::lease(key.as_str(), CompareOp::Equal, lease)];
         let check = Txn::new().when(mine).or_else([TxnOp::get(key.as_str(), None)]);
         let answer = self.txn(check).await?;
@@ -377,11 +392,11 @@ fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("keys are strings and numbers are finite, so JSON cannot fail")
 }
 
-/// The key-value that a transaction's first operation read.
 fn other_session() -> DcsError {
     DcsError::Refused("the leader key is bound to another session of this member".to_owned())
 }
 
+/// The key-value that a transaction's first operation read.
 fn first_value(answer: &TxnResponse) -> Option<KeyValue> {
     answer.op_responses().into_iter().find_map(|response| match response {
         etcd_client::TxnOpResponse::Get(get) => get.kvs().first().cloned(),
@@ -433,6 +448,9 @@ fn read_snapshot(base: &str, kvs: &[KeyValue]) -> Snapshot {
     for kv in kvs {
         let Some(key) = kv.key_str().ok().and_then(|key| key.strip_prefix(base)) else { continue };
         reading::take_key(&mut snapshot, key, kv.value(), kv.mod_revision());
+        if key == "leader" {
+            snapshot.leader_session = Some(kv.lease());
+        }
     }
     snapshot
 }

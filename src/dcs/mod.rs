@@ -3,6 +3,7 @@
 mod config;
 mod etcd;
 pub mod keys;
+mod lease_stream;
 mod reading;
 pub mod snapshot;
 pub mod tags;
@@ -66,7 +67,11 @@ pub trait Dcs {
 
     /// Extends the session and proves that the leader key is ours and bound to it. A key that carries our name from an earlier session
     /// (the agent was restarted) is bound to the present one.
-    async fn renew_leader(&self, me: &MemberName, ttl: Duration) -> Result<Renewal, DcsError>;
+    ///
+    /// `seen` is the session that our leader key was bound to in a snapshot taken just before. Where it is the present one and could be
+    /// extended it has not ended in between, so neither has the key: then nothing more is asked. What a hand has deleted meanwhile is
+    /// seen by the next snapshot, as it would be had it been deleted a moment later.
+    async fn renew_leader(&self, me: &MemberName, ttl: Duration, seen: Option<i64>) -> Result<Renewal, DcsError>;
 
     /// Gives the leader key up if it is ours and bound to the session, writing `status` in the same transaction. One that is bound to another
     /// session of this member is an error: it may have been taken since this was decided.

@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub config_version: Option<i64>,
     /// Who holds the leader key.
     pub leader: Option<MemberName>,
+    /// The session that the leader key is bound to, by the store's own number.
+    pub leader_session: Option<i64>,
     /// Members with a live session.
     pub members: BTreeMap<MemberName, MemberData>,
     /// The leader's last known progress.

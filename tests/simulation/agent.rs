@@ -355,7 +355,7 @@ impl Shell {
                 None => kept.map(|()| Lock::Free),
             };
         }
-        match self.dcs.renew_leader(&me, ttl).await? {
+        match self.dcs.renew_leader(&me, ttl, self.cluster.leader_session).await? {
             Renewal::Kept => {
                 let until = self.deadline(sent, ttl);
                 self.lease_until = Some(until);

@@ -178,9 +178,12 @@ impl Dcs for Client {
         Ok(succeeded || found.is_some_and(|e| e.lease == lease && e.value == name(me)))
     }
 
-    async fn renew_leader(&self, me: &MemberName, ttl: Duration) -> Result<Renewal, DcsError> {
+    async fn renew_leader(&self, me: &MemberName, ttl: Duration, seen: Option<i64>) -> Result<Renewal, DcsError> {
         self.keep_session(ttl).await?;
         let lease = self.session()?;
+        if seen == Some(lease) {
+            return Ok(Renewal::Kept);
+        }
         let mine = vec![Compare::Value(Key::Leader, name(me)), Compare::Lease(Key::Leader, lease)];
         let (succeeded, found) = self.txn(mine, Vec::new(), vec![Step::Get(Key::Leader)]).await?;
         if succeeded {

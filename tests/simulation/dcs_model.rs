@@ -200,7 +200,7 @@ impl Store {
             match (key, &entry.value) {
                 (Key::Initialize, Value::Text(id)) => s.initialize = id.parse().map_or(Initialize::InProgress, Initialize::Done),
                 (Key::Config, Value::Config(config)) => s.config = Some((**config).clone()),
-                (Key::Leader, Value::Text(name)) => s.leader = name.parse().ok(),
+                (Key::Leader, Value::Text(name)) => (s.leader, s.leader_session) = (name.parse().ok(), Some(entry.lease)),
                 (Key::Status, Value::Status(status)) => s.status = status.clone(),
                 (Key::Sync, Value::Sync(sync)) => (s.sync, s.sync_version) = (sync.clone(), Some(entry.modified)),
                 (Key::Term, Value::Term(key)) => {
