@@ -29,8 +29,11 @@ use crate::{
     sys::{clock::Moment, files},
 };
 
-/// Pause between two questions to the postmaster.
-const PERIOD: Duration = Duration::from_secs(1);
+/// Pause between two questions to the postmaster, each of which costs it a process.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// The same when it has just not answered.
+const PERIOD_IN_DOUBT: Duration = Duration::from_secs(1);
 
 /// Pause between two writes: what hangs is known for certain only after [`WRITE`].
 const WRITE_PERIOD: Duration = Duration::from_secs(2);
@@ -51,7 +54,7 @@ const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 pub async fn watch(server: Rc<Server>, disk: Arc<Disk>, address: Address, wake: Rc<Notify>) {
     let (mut failures, mut known) = (0, false);
     loop {
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(if failures == 0 { PERIOD } else { PERIOD_IN_DOUBT }).await;
         let now = trouble(&server, &disk).is_some();
         if now != std::mem::replace(&mut known, now) {
             wake.notify_one();
