@@ -1,6 +1,6 @@
 //! Looking: the DCS, the lease, the local server. Everything that takes time is bounded.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use super::{
     dynamic, lease,
@@ -11,12 +11,19 @@ use super::{
     vitality,
 };
 use crate::{
-    dcs::{Dcs, DcsError, Renewal, snapshot::Initialize},
+    dcs::{Dcs, DcsError, Renewal, snapshot::Initialize, snapshot::Snapshot},
     model::Term,
     postgres::{bootstrap, clone, conf, control_data, rewind, timelines},
     spec::settings::Settings,
     sys::{clock::Moment, files},
 };
+
+/// What became of the session for the `ttl` that was asked for, by a request that was sent then: from then on the lease counts.
+struct Session {
+    sent: Moment,
+    ttl: Duration,
+    kept: Result<(), DcsError>,
+}
 
 impl Shell {
     /// Takes one look.
@@ -58,12 +65,28 @@ impl Shell {
         }
     }
 
-    /// Reads the cluster and renews what is ours, in this order: a session that is extended after the leader key was seen bound to it proves that
-    /// the key is still there, without another request. The lease counts from before the renewal left.
+    /// Reads the cluster and extends the session, both at once as long as that works: a session that is extended while the leader key is seen
+    /// bound to it proves that the key is still there, without another request. While the store cannot be read the session is not extended:
+    /// who cannot lead must not keep the key from others.
+    async fn ask_dcs(&self) -> Result<(Snapshot, Session), DcsError> {
+        let ttl = self.settings.ttl;
+        if self.dcs_answers {
+            let sent = Moment::now();
+            let (snapshot, kept) = tokio::join!(self.dcs.snapshot(), self.dcs.keep_session(ttl));
+            return Ok((snapshot?, Session { sent, ttl, kept }));
+        }
+        let snapshot = self.dcs.snapshot().await?;
+        let sent = Moment::now();
+        let kept = self.dcs.keep_session(ttl).await;
+        Ok((snapshot, Session { sent, ttl, kept }))
+    }
+
+    /// Reads the cluster and renews what is ours.
     async fn observe_dcs(&mut self) -> Lock {
         self.dcs.set_budget(lease::budget(self.settings.retry_timeout, self.leads_until(), Moment::now()));
-        let lock = match self.dcs.snapshot().await {
-            Ok(snapshot) => {
+        let asked = self.ask_dcs().await;
+        let lock = match asked {
+            Ok((snapshot, session)) => {
                 if !snapshot.unreadable.is_empty() && snapshot.unreadable != self.cluster.unreadable {
                     tracing::warn!("values in the DCS make no sense: {:?}", snapshot.unreadable);
                 }
@@ -75,7 +98,7 @@ impl Shell {
                     self.dcs_answers = false;
                     return Lock::Unknown { until: None };
                 }
-                self.renew().await
+                self.renew(session).await
             }
             Err(error) => Err(error),
         };
@@ -107,19 +130,24 @@ impl Shell {
         }
     }
 
-    async fn renew(&mut self) -> Result<Lock, DcsError> {
-        let (me, ttl) = (&self.config.name, self.settings.ttl);
-        let sent = Moment::now();
+    /// What becomes of the lock.
+    async fn renew(&mut self, session: Session) -> Result<Lock, DcsError> {
+        let Session { mut sent, mut ttl, mut kept } = session;
+        if ttl != self.settings.ttl {
+            (sent, ttl) = (Moment::now(), self.settings.ttl);
+            kept = self.dcs.keep_session(ttl).await;
+        }
+        let me = &self.config.name;
         if self.cluster.leader.as_ref() != Some(me) {
             self.lease_until = None;
-            let kept = self.dcs.keep_session(ttl).await;
             // Whoever leads is known, whatever became of the session.
             return match self.cluster.leader.clone() {
                 Some(leader) => Ok(Lock::Other(leader)),
                 None => kept.map(|()| Lock::Free),
             };
         }
-        match self.dcs.renew_leader(me, ttl, self.cluster.leader_session).await? {
+        kept?;
+        match self.dcs.confirm_leader(me, self.cluster.leader_session).await? {
             Renewal::Kept => {
                 let until = lease::deadline(sent, ttl);
                 self.lease_until = Some(until);

@@ -38,7 +38,7 @@ use crate::{
     model::MemberName,
     postgres::{PostgresError, clone, conf::ServerSettings, conninfo, parameter_check},
     spec::settings::Settings,
-    sys::{clock::Moment, memory, process_table::has_ended},
+    sys::{clock::Moment, memory, process_table::has_ended, timer::Timer},
 };
 
 /// How often a starting server is asked whether it answers yet.
@@ -145,6 +145,7 @@ struct Events {
     terminate: Signal,
     interrupt: Signal,
     reload: Signal,
+    timer: Timer,
 }
 
 /// Runs the agent until it is told to end. Returns the exit code that tells the guard what to do next.
@@ -185,6 +186,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let (status, published) = watch::channel(Arc::new(first));
     let status = Arc::new(status);
     let disk = Disk::watch(config.installation.data_dir.clone()).map_err(process("watch the disk"))?;
+    let watching = Timer::new().map_err(process("set up a timer"))?;
     let wake = Rc::new(Notify::new());
     let server = Rc::new(Server::new(config.clone(), guard));
     // The guard's first word tells whether there is a server to adopt.
@@ -203,7 +205,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         wake: wake.clone(),
     };
     tokio::task::spawn_local(answers.run(asked));
-    tokio::task::spawn_local(vitality::watch(server.clone(), disk.clone(), config.local.clone(), wake.clone()));
+    tokio::task::spawn_local(vitality::watch(server.clone(), disk.clone(), config.local.clone(), wake.clone(), watching));
     tokio::task::spawn_local(watch_dcs(dcs.clone(), wake.clone()));
     let events = Events {
         guard: messages,
@@ -211,6 +213,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         terminate: signal(SignalKind::terminate()).map_err(process("receive signals"))?,
         interrupt: signal(SignalKind::interrupt()).map_err(process("receive signals"))?,
         reload: signal(SignalKind::hangup()).map_err(process("receive signals"))?,
+        timer: Timer::new().map_err(process("set up a timer"))?,
     };
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
     let http = http.map_err(|e| AgentError::Process { action: "set up HTTP", source: std::io::Error::other(e) })?;
@@ -351,7 +354,7 @@ impl Shell {
             _ = events.terminate.recv() => self.stopping = true,
             _ = events.interrupt.recv() => self.stopping = true,
             _ = events.reload.recv() => self.reload(),
-            () = tokio::time::sleep(pause) => {}
+            () = events.timer.pause(pause) => {}
         }
         true
     }

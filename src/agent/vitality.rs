@@ -26,17 +26,17 @@ use super::{
 };
 use crate::{
     postgres::Address,
-    sys::{clock::Moment, files},
+    sys::{clock::Moment, files, timer::Timer},
 };
 
 /// Pause between two questions to the postmaster, each of which costs it a process.
-const PERIOD: Duration = Duration::from_secs(2);
+const PERIOD: Duration = Duration::from_secs(4);
 
 /// The same when it has just not answered.
 const PERIOD_IN_DOUBT: Duration = Duration::from_secs(1);
 
 /// Pause between two writes: what hangs is known for certain only after [`WRITE`].
-const WRITE_PERIOD: Duration = Duration::from_secs(2);
+const WRITE_PERIOD: Duration = Duration::from_secs(4);
 
 /// Time for one answer of the postmaster.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -51,10 +51,10 @@ const WRITE: Duration = Duration::from_secs(5);
 const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// Watches postmaster and disk for as long as the agent lives, and wakes the loop when there is trouble.
-pub async fn watch(server: Rc<Server>, disk: Arc<Disk>, address: Address, wake: Rc<Notify>) {
+pub async fn watch(server: Rc<Server>, disk: Arc<Disk>, address: Address, wake: Rc<Notify>, mut timer: Timer) {
     let (mut failures, mut known) = (0, false);
     loop {
-        tokio::time::sleep(if failures == 0 { PERIOD } else { PERIOD_IN_DOUBT }).await;
+        timer.pause(if failures == 0 { PERIOD } else { PERIOD_IN_DOUBT }).await;
         let now = trouble(&server, &disk).is_some();
         if now != std::mem::replace(&mut known, now) {
             wake.notify_one();

@@ -45,7 +45,7 @@ impl Etcd {
         let options = ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(1))
             // A peer that vanished without a word is noticed on an idle connection too.
-            .with_keep_alive(Duration::from_secs(2), Duration::from_secs(2))
+            .with_keep_alive(Duration::from_secs(3), Duration::from_secs(2))
             .with_keep_alive_while_idle(true)
             // A member cut off from its majority answers with an error instead of silence or stale data.
             .with_require_leader(true);
@@ -240,8 +240,7 @@ impl Dcs for Etcd {
         Ok(answer.succeeded() || first_value(&answer).is_some_and(|kv| ours(&kv)))
     }
 
-    async fn renew_leader(&self, me: &MemberName, ttl: Duration, seen: Option<i64>) -> Result<Renewal, DcsError> {
-        self.keep_session(ttl).await?;
+    async fn confirm_leader(&self, me: &MemberName, seen: Option<i64>) -> Result<Renewal, DcsError> {
         let key = self.keys.of("leader");
         let lease = self.session()?;
         if seen == Some(lease) {

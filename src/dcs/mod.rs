@@ -65,13 +65,13 @@ pub trait Dcs {
     /// since, only the sync key can tell, which it writes before it promotes and not when it comes back as the leader it was.
     async fn claim_leader(&self, me: &MemberName, claim: &Claim) -> Result<bool, DcsError>;
 
-    /// Extends the session and proves that the leader key is ours and bound to it. A key that carries our name from an earlier session
-    /// (the agent was restarted) is bound to the present one.
+    /// Proves that the leader key is ours and bound to the session, which was extended just before. A key that carries our name from an
+    /// earlier session (the agent was restarted) is bound to the present one.
     ///
-    /// `seen` is the session that our leader key was bound to in a snapshot taken just before. Where it is the present one and could be
-    /// extended it has not ended in between, so neither has the key: then nothing more is asked. What a hand has deleted meanwhile is
+    /// `seen` is the session that our leader key was bound to in a snapshot that was asked for together with the extension. Where it is the
+    /// present one, that has not ended in between, so neither has the key: then nothing more is asked. What a hand has deleted meanwhile is
     /// seen by the next snapshot, as it would be had it been deleted a moment later.
-    async fn renew_leader(&self, me: &MemberName, ttl: Duration, seen: Option<i64>) -> Result<Renewal, DcsError>;
+    async fn confirm_leader(&self, me: &MemberName, seen: Option<i64>) -> Result<Renewal, DcsError>;
 
     /// Gives the leader key up if it is ours and bound to the session, writing `status` in the same transaction. One that is bound to another
     /// session of this member is an error: it may have been taken since this was decided.

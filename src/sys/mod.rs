@@ -1,4 +1,4 @@
-//! The only doors to the machine: the clock, processes, files, locks, memory, priorities.
+//! The only doors to the machine: the clock, processes, files, locks, memory, priorities, timers.
 
 pub mod clock;
 pub mod files;
@@ -8,3 +8,4 @@ pub mod priority;
 pub mod process;
 pub mod process_end;
 pub mod process_table;
+pub mod timer;

@@ -80,7 +80,13 @@ async fn claim(dcs: &Etcd, who: &str) -> bool {
 /// Keeps the leader key as an agent does: after a look at it.
 async fn keep(dcs: &Etcd, who: &str) -> Renewal {
     let seen = dcs.snapshot().await.unwrap().leader_session;
-    dcs.renew_leader(&name(who), TTL, seen).await.unwrap()
+    renew(dcs, who, seen).await.unwrap()
+}
+
+/// The same without a look, or after an old one.
+async fn renew(dcs: &Etcd, who: &str, seen: Option<i64>) -> Result<Renewal, DcsError> {
+    dcs.keep_session(TTL).await?;
+    dcs.confirm_leader(&name(who), seen).await
 }
 
 async fn leader_of(dcs: &Etcd) -> Option<MemberName> {
@@ -94,17 +100,17 @@ fn the_leader_key_has_one_winner_and_can_be_kept_and_given_up() {
         assert!(claim(&a, "a").await);
         assert!(claim(&a, "a").await, "its own claim, repeated, is still won");
         assert!(!claim(&b, "b").await);
-        assert_eq!(a.renew_leader(&name("a"), TTL, None).await.unwrap(), Renewal::Kept);
+        assert_eq!(renew(&a, "a", None).await.unwrap(), Renewal::Kept);
         assert_eq!(keep(&a, "a").await, Renewal::Kept);
         assert_eq!(keep(&b, "b").await, Renewal::Lost { holder: Some(name("a")) }, "another's session proves nothing");
-        assert_eq!(b.renew_leader(&name("b"), TTL, None).await.unwrap(), Renewal::Lost { holder: Some(name("a")) });
+        assert_eq!(renew(&b, "b", None).await.unwrap(), Renewal::Lost { holder: Some(name("a")) });
         b.release_leader(&name("b"), None).await.unwrap();
         assert_eq!(leader_of(&b).await, Some(name("a")), "nobody can give up what is not theirs");
         let status = StatusKey { optime: Lsn(77), ..StatusKey::default() };
         a.release_leader(&name("a"), Some(&status)).await.unwrap();
         let snapshot = b.snapshot().await.unwrap();
         assert_eq!((snapshot.leader, snapshot.status.optime), (None, Lsn(77)));
-        assert_eq!(a.renew_leader(&name("a"), TTL, None).await.unwrap(), Renewal::Lost { holder: None });
+        assert_eq!(renew(&a, "a", None).await.unwrap(), Renewal::Lost { holder: None });
         assert!(claim(&b, "b").await);
     });
 }
@@ -154,7 +160,7 @@ fn a_restarted_agent_binds_its_key_to_its_new_session() {
         assert!(claim(&before, "a").await);
         let after = agents.agent(TTL).await;
         assert!(!claim(&after, "a").await, "a claim is not how a leader comes back");
-        assert_eq!(after.renew_leader(&name("a"), TTL, None).await.unwrap(), Renewal::Kept);
+        assert_eq!(renew(&after, "a", None).await.unwrap(), Renewal::Kept);
         drop(before);
         sleep(SHORT_TTL * 4).await;
         assert_eq!(leader_of(&after).await, Some(name("a")), "the end of the old session took the key along");
@@ -181,7 +187,7 @@ fn what_is_bound_to_a_session_ends_with_it_and_not_before() {
         };
         assert!(held >= Duration::from_secs(2), "it ended after {held:?}, before its time");
         assert!(claim(&witness, "b").await);
-        assert_eq!(dying.renew_leader(&name("a"), TTL, seen).await.unwrap(), Renewal::Lost { holder: Some(name("b")) });
+        assert_eq!(renew(&dying, "a", seen).await.unwrap(), Renewal::Lost { holder: Some(name("b")) });
     });
 }
 
@@ -369,12 +375,12 @@ fn a_store_that_stands_still_is_no_answer_within_the_budget_and_no_loss() {
         server.freeze();
         for _ in 0..2 {
             let asked = Instant::now();
-            let renewal = agent.renew_leader(&name("a"), TTL, seen).await;
+            let renewal = renew(&agent, "a", seen).await;
             assert!(matches!(renewal, Err(DcsError::NoAnswer(_))), "{renewal:?}");
             assert!(asked.elapsed() < BUDGET + Duration::from_millis(500), "it took {:?}", asked.elapsed());
         }
         server.thaw();
-        assert_eq!(agent.renew_leader(&name("a"), TTL, None).await.unwrap(), Renewal::Kept);
+        assert_eq!(renew(&agent, "a", None).await.unwrap(), Renewal::Kept);
     });
 }
 
@@ -389,10 +395,10 @@ fn a_store_that_restarts_is_no_answer_and_no_loss() {
         agent.keep_session(TTL).await.unwrap();
         assert!(claim(&agent, "a").await);
         server.kill();
-        let renewal = agent.renew_leader(&name("a"), TTL, None).await;
+        let renewal = renew(&agent, "a", None).await;
         assert!(matches!(renewal, Err(DcsError::NoAnswer(_))), "{renewal:?}");
         server.run();
-        assert_eq!(agent.renew_leader(&name("a"), TTL, None).await.unwrap(), Renewal::Kept);
+        assert_eq!(renew(&agent, "a", None).await.unwrap(), Renewal::Kept);
         timeout(BUDGET, agent.changed()).await.expect("the watch is set up again");
     });
 }
@@ -471,7 +477,7 @@ fn a_longer_ttl_holds_from_the_next_renewal_on() {
     with_scope("ttl", async |agents| {
         let agent = agents.agent(SHORT_TTL).await;
         assert!(claim(&agent, "a").await);
-        assert_eq!(agent.renew_leader(&name("a"), TTL, None).await.unwrap(), Renewal::Kept);
+        assert_eq!(renew(&agent, "a", None).await.unwrap(), Renewal::Kept);
         sleep(Duration::from_secs(4)).await;
         assert_eq!(leader_of(&agent).await, Some(name("a")), "the key ended with the shorter lease");
     });

@@ -135,6 +135,13 @@ async fn live(sim: Sim, id: Id, life: u64) {
     }
 }
 
+/// What became of the session for the `ttl` that was asked for, by a request that was sent then: from then on the lease counts.
+struct Session {
+    sent: Moment,
+    ttl: Duration,
+    kept: Result<(), DcsError>,
+}
+
 impl Shell {
     fn new(sim: &Sim, id: Id) -> Shell {
         let mut world = sim.world();
@@ -321,10 +328,24 @@ impl Shell {
         }
     }
 
+    async fn ask_dcs(&self) -> Result<(Snapshot, Session), DcsError> {
+        let ttl = self.settings.ttl;
+        if self.dcs_answers {
+            let sent = self.now();
+            let (snapshot, kept) = tokio::join!(self.dcs.snapshot(), self.dcs.keep_session(ttl));
+            return Ok((snapshot?, Session { sent, ttl, kept }));
+        }
+        let snapshot = self.dcs.snapshot().await?;
+        let sent = self.now();
+        let kept = self.dcs.keep_session(ttl).await;
+        Ok((snapshot, Session { sent, ttl, kept }))
+    }
+
     async fn observe_dcs(&mut self) -> Lock {
         self.dcs.set_budget(lease::budget(self.settings.retry_timeout, self.lease_until, self.now()));
-        let lock = match self.dcs.snapshot().await {
-            Ok(snapshot) => {
+        let asked = self.ask_dcs().await;
+        let lock = match asked {
+            Ok((snapshot, session)) => {
                 self.cluster = snapshot;
                 if let Some(config) = &self.cluster.config {
                     if self.last_config.as_ref() != Some(config) {
@@ -336,7 +357,7 @@ impl Shell {
                         disk.config = Some(config.clone());
                     }
                 }
-                self.renew().await
+                self.renew(session).await
             }
             Err(error) => Err(error),
         };
@@ -344,18 +365,23 @@ impl Shell {
         lock.unwrap_or(Lock::Unknown { until: self.lease_until })
     }
 
-    async fn renew(&mut self) -> Result<Lock, DcsError> {
-        let (me, ttl) = (self.me.clone(), self.settings.ttl);
-        let sent = self.now();
+    async fn renew(&mut self, session: Session) -> Result<Lock, DcsError> {
+        let Session { mut sent, mut ttl, mut kept } = session;
+        if ttl != self.settings.ttl {
+            (sent, ttl) = (self.now(), self.settings.ttl);
+            kept = self.dcs.keep_session(ttl).await;
+        }
+        let me = self.me.clone();
         if self.cluster.leader.as_ref() != Some(&me) {
             self.lease_until = None;
-            let kept = self.dcs.keep_session(ttl).await;
+            // Whoever leads is known, whatever became of the session.
             return match self.cluster.leader.clone() {
                 Some(leader) => Ok(Lock::Other(leader)),
                 None => kept.map(|()| Lock::Free),
             };
         }
-        match self.dcs.renew_leader(&me, ttl, self.cluster.leader_session).await? {
+        kept?;
+        match self.dcs.confirm_leader(&me, self.cluster.leader_session).await? {
             Renewal::Kept => {
                 let until = self.deadline(sent, ttl);
                 self.lease_until = Some(until);

@@ -178,8 +178,7 @@ impl Dcs for Client {
         Ok(succeeded || found.is_some_and(|e| e.lease == lease && e.value == name(me)))
     }
 
-    async fn renew_leader(&self, me: &MemberName, ttl: Duration, seen: Option<i64>) -> Result<Renewal, DcsError> {
-        self.keep_session(ttl).await?;
+    async fn confirm_leader(&self, me: &MemberName, seen: Option<i64>) -> Result<Renewal, DcsError> {
         let lease = self.session()?;
         if seen == Some(lease) {
             return Ok(Renewal::Kept);
