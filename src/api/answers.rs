@@ -7,6 +7,7 @@ use super::{
     documents::{cluster, node},
     failsafe,
     health::{Query, holds, is_alive, is_ready},
+    metrics::metrics,
 };
 use crate::sys::clock::Moment;
 
@@ -66,7 +67,7 @@ fn get(path: &str, query: &Query<'_>, status: &NodeStatus, now: Moment) -> Answe
             None => Answer::bare(502),
         },
         "failsafe" => failsafe::members(status),
-        "metrics" => Answer::text(501, "metrics are not supported yet"),
+        "metrics" => Answer::text(200, metrics(status, now)),
         "liveness" => Answer::bare(code_of(is_alive(status, now))),
         "readiness" => Answer::bare(code_of(is_ready(query, status, now))),
         _ => Answer::json(code_of(holds(path, query, status, now)), node(status, now)),
@@ -134,7 +135,7 @@ mod tests {
             ("/history", 200),
             ("/config", 200),
             ("/failsafe", 502),
-            ("/metrics", 501),
+            ("/metrics", 200),
         ] {
             assert_eq!(ask("GET", path).code, code, "{path}");
         }

@@ -7,6 +7,7 @@ mod documents;
 pub mod failsafe;
 mod handover;
 mod health;
+mod metrics;
 mod operate;
 pub mod report;
 pub mod request;

@@ -33,6 +33,30 @@ fn a_changed_parameter_arrives_everywhere_without_a_restart() {
 }
 
 #[test]
+fn metrics_tell_the_primary_from_its_replicas() {
+    let Some(cluster) = Cluster::start() else { return };
+    let read = |node: &Node, metric: &str| -> f64 {
+        let (code, page) = node.get("/metrics");
+        let page = page.as_str().expect("text").to_owned();
+        assert_eq!(code, 200, "{page}");
+        let labels = format!("{metric}{{scope=\"real\",name=\"{}\"}} ", node.name);
+        let value = page.lines().find_map(|line| line.strip_prefix(&labels)).unwrap_or_else(|| panic!("no {labels}in\n{page}"));
+        value.parse().expect("a number")
+    };
+    let leader = cluster.leader().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    for node in &cluster.nodes {
+        let leads = f64::from(u8::from(node.name == leader.name));
+        assert_eq!((read(node, "patroni_primary"), read(node, "patroni_replica")), (leads, 1.0 - leads));
+        assert_eq!(read(node, "patroni_postgres_streaming"), 1.0 - leads);
+        assert!((0.0..300.0).contains(&(now - read(node, "patroni_postmaster_start_time"))));
+        assert!(read(node, "patroni_xlog_location") + read(node, "patroni_xlog_received_location") > 1e6);
+    }
+    assert_eq!((read(leader, "spilo_streaming_replicas"), read(leader, "spilo_voters")), (2.0, 2.0));
+    assert!((0.0..=5.0).contains(&read(leader, "spilo_lease_seconds")));
+}
+
+#[test]
 fn a_change_with_mistakes_names_all_of_them_and_changes_nothing() {
     let Some(cluster) = Cluster::start() else { return };
     let leader = cluster.leader().unwrap();
