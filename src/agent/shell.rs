@@ -127,6 +127,8 @@ pub(super) struct Shell {
     receiver: ReceiverWatch,
     said: Option<Reason>,
     pub(super) complaint: Option<String>,
+    /// What failed last, and how.
+    failure: Option<(Task, String)>,
     pub(super) requests: Requests,
     pub(super) waiting: Waiting,
     pub(super) callbacks: Callbacks,
@@ -254,6 +256,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         receiver: ReceiverWatch::default(),
         said: None,
         complaint: None,
+        failure: None,
         requests: Requests::default(),
         waiting: Waiting::default(),
         callbacks: Callbacks::default(),
@@ -397,10 +400,11 @@ impl Shell {
                 if kind == Task::HandOver {
                     self.lease_until = None;
                 }
+                self.failure = None;
                 self.memory.task_ended(kind, end, Moment::now());
             }
             Err(error) => {
-                tracing::warn!("{kind:?} failed: {error}");
+                self.say_failure(kind, &error);
                 if matches!(kind, Task::Restart | Task::RestartPrimary) {
                     self.requests.restart_failed();
                 }
@@ -481,6 +485,15 @@ impl Shell {
         if self.said.as_ref() != Some(reason) {
             tracing::info!("{reason}");
             self.said = Some(reason.clone());
+        }
+    }
+
+    /// Logs that a task failed: once, while it is tried again and fails in the same way.
+    fn say_failure(&mut self, kind: Task, error: &PostgresError) {
+        let failure = (kind, error.to_string());
+        if self.failure.as_ref() != Some(&failure) {
+            tracing::warn!("{kind:?} failed: {error}");
+            self.failure = Some(failure);
         }
     }
 
