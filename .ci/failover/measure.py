@@ -1,5 +1,6 @@
 """One run of one fault, measured."""
 import os
+import random
 import time
 
 from .faults import prepare, strike, wait_out
@@ -12,13 +13,15 @@ SETTLING = 3
 IDLE = 60
 
 
-def measure_fault(fault, cluster, outage):
+def measure_fault(fault, run, cluster, outage):
     """Strikes a healthy cluster under its clients, heals it, and judges what was acknowledged."""
+    phase = random.Random(f"{fault} {run}").random()
     prepare(fault, cluster.wait_healthy())
     leader = cluster.wait_healthy()
     time.sleep(SETTLING)
     with Writing(cluster) as writing:
-        time.sleep(1)
+        # When the lease was renewed last decides how long it lasts: anywhere in the loop, at the same moments for every agent.
+        time.sleep(1 + phase * cluster.subject.timings["loop_wait"])
         begin = time.monotonic()
         struck = strike(fault, cluster, leader, outage)
         wait_out(struck, cluster, writing, leader)
