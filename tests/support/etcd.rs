@@ -67,9 +67,16 @@ impl EtcdServer {
         self.client
     }
 
-    /// Stops it in its tracks.
+    /// Stops it in its tracks. On a busy machine its threads go on for a moment after the signal was sent: nothing is answered after this.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("it runs").id());
+        let stands_still = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
+        };
+        let all = || std::fs::read_dir(&tasks).is_ok_and(|mut found| found.all(stands_still));
+        wait_until("etcd stands still", Duration::from_secs(10), all);
     }
 
     /// Lets it go on.
