@@ -92,7 +92,7 @@ pub struct Disk {
     begun: AtomicU64,
     /// Since when writes have failed, and how.
     failing: Mutex<Option<(Moment, String)>>,
-    /// Since when there has been no data directory; 0: there is one.
+    /// When it was last seen that there is no data directory; 0: there is one.
     missing: AtomicU64,
 }
 
@@ -131,14 +131,10 @@ impl Disk {
     fn look_for(&self, data: &Path) {
         let now = Moment::now();
         let is_missing = || fs::metadata(data.join("global/pg_control")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        if is_missing() {
-            let _ = self.missing.compare_exchange(0, now.0, Ordering::Relaxed, Ordering::Relaxed);
-        } else {
-            self.missing.store(0, Ordering::Relaxed);
-        }
+        self.missing.store(if is_missing() { now.0 } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Since when there has been no data directory.
+    /// When it was last seen that there is no data directory.
     fn missing(&self) -> Option<Moment> {
         Some(Moment(self.missing.load(Ordering::Relaxed))).filter(|since| since.0 != 0)
     }
@@ -177,8 +173,9 @@ pub fn trouble(server: &Server, disk: &Disk) -> Option<Trouble> {
     if let Some(why) = disk.trouble(Moment::now()) {
         return Some(Trouble::DiskFails { why });
     }
-    // Where it was missing before the server started, somebody has put one there since.
-    let under_it = |since: Moment| matches!(server.process(), Process::Running(_, started) if started < since) && server.has_answered();
+    // A server starts in a directory that is there. One that was missing when somebody looked before says nothing: not even when it has never
+    // been seen in between, so it is the last look that counts.
+    let under_it = |seen: Moment| matches!(server.process(), Process::Running(_, started) if started < seen) && server.has_answered();
     if disk.missing().is_some_and(under_it) {
         return Some(Trouble::DataGone);
     }
@@ -202,7 +199,7 @@ mod tests {
         let since = disk.missing().expect("there is none");
         assert!(since >= before);
         disk.probe(&data);
-        assert_eq!(disk.missing(), Some(since), "it is missing since the first look");
+        assert!(disk.missing() > Some(since), "a server that was started between two looks has lost it after its start");
         fs::create_dir_all(data.join("global")).unwrap();
         fs::write(data.join("global/pg_control"), "").unwrap();
         disk.probe(&data);
