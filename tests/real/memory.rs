@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::cluster::{Cluster, command_line};
+use super::{
+    cluster::{Cluster, command_line},
+    processes::start_time,
+};
 
 /// A process still gets its working set in the beginning.
 const WARM_UP: Duration = Duration::from_secs(20);
@@ -26,17 +29,18 @@ struct Process {
     peak: u64,
 }
 
-/// Samples of all guards and agents. A process is known by its id: within one test none comes again.
+/// Samples of all guards and agents. A process is known by its id and when it was started: within an hour ids come again.
 #[derive(Default)]
-pub struct Memory(BTreeMap<i32, Process>);
+pub struct Memory(BTreeMap<(i32, u64), Process>);
 
 impl Memory {
     /// Looks at all guards and agents that run now.
     pub fn sample(&mut self, cluster: &Cluster) {
         for node in cluster.nodes.iter().filter(|n| n.is_running()) {
             for (title, pid) in [("guard", Some(node.guard_pid())), ("agent", node.agent_pid_if_any())] {
-                let Some((pid, sizes)) = pid.and_then(|pid| Some((pid, sizes(pid)?))) else { continue };
-                self.0.entry(pid).or_insert_with(|| Process::new(&format!("{title} of {}", node.name))).note(sizes);
+                let known = pid.and_then(|pid| Some(((pid, start_time(pid)?), sizes(pid)?)));
+                let Some((process, sizes)) = known else { continue };
+                self.0.entry(process).or_insert_with(|| Process::new(&format!("{title} of {}", node.name))).note(sizes);
             }
         }
     }
