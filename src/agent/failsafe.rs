@@ -20,7 +20,7 @@ use crate::{
         Access, Login, NodeStatus,
         failsafe::{ACCEPTED, PROMISED, PromiseRequest, url},
     },
-    sys::{clock::Moment, files},
+    sys::{clock::Moment, files, timer::Timer},
 };
 
 /// The file beside the data directory.
@@ -130,6 +130,8 @@ impl Failsafe {
             self.proved.set(Some(sent));
             self.until.set(None);
             self.schedule();
+            // The timer is set anew instead of running out for nothing: the process is awake now and would have to wake up for that.
+            self.changed.notify_one();
         }
     }
 
@@ -182,13 +184,16 @@ impl Failsafe {
     }
 
     /// Holds rounds whenever they are due.
-    pub async fn run(self: Rc<Failsafe>) {
+    pub async fn run(self: Rc<Failsafe>, mut timer: Timer) {
         loop {
             let pause = self.due.get().map(|due| due.since(Moment::now()));
             match pause {
                 None => self.changed.notified().await,
                 Some(Duration::ZERO) => self.hold_round().await,
-                Some(pause) => drop(tokio::time::timeout(pause, self.changed.notified()).await),
+                Some(pause) => tokio::select! {
+                    () = timer.pause(pause) => {}
+                    () = self.changed.notified() => {}
+                },
             }
         }
     }

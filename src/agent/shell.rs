@@ -188,7 +188,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let (status, published) = watch::channel(Arc::new(first));
     let status = Arc::new(status);
     let disk = Disk::watch(config.installation.data_dir.clone()).map_err(process("watch the disk"))?;
-    let watching = Timer::new().map_err(process("set up a timer"))?;
+    let new_timer = || Timer::new().map_err(process("set up a timer"));
     let wake = Rc::new(Notify::new());
     let server = Rc::new(Server::new(config.clone(), guard));
     // The guard's first word tells whether there is a server to adopt.
@@ -207,7 +207,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         wake: wake.clone(),
     };
     tokio::task::spawn_local(answers.run(asked));
-    tokio::task::spawn_local(vitality::watch(server.clone(), disk.clone(), config.local.clone(), wake.clone(), watching));
+    tokio::task::spawn_local(vitality::watch(server.clone(), disk.clone(), config.local.clone(), wake.clone(), new_timer()?));
     tokio::task::spawn_local(watch_dcs(dcs.clone(), wake.clone()));
     let events = Events {
         guard: messages,
@@ -215,14 +215,14 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         terminate: signal(SignalKind::terminate()).map_err(process("receive signals"))?,
         interrupt: signal(SignalKind::interrupt()).map_err(process("receive signals"))?,
         reload: signal(SignalKind::hangup()).map_err(process("receive signals"))?,
-        timer: Timer::new().map_err(process("set up a timer"))?,
+        timer: new_timer()?,
     };
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
     let http = http.map_err(|e| AgentError::Process { action: "set up HTTP", source: std::io::Error::other(e) })?;
     let http_of_rounds = (http.clone(), access.subscribe());
     let failsafe = Failsafe::new(&config.installation.data_dir, http_of_rounds, server.clone(), status.clone(), wake.clone());
     let failsafe = Rc::new(failsafe);
-    tokio::task::spawn_local(failsafe.clone().run());
+    tokio::task::spawn_local(failsafe.clone().run(new_timer()?));
     let shell = Shell {
         config,
         dcs,
