@@ -119,8 +119,11 @@ pub struct Memory {
     pub pre_promote_passed: bool,
     /// `pre_promote` has failed: the leader key is left to others until then.
     pub stays_back_until: Option<Moment>,
-    /// Nothing that failed is begun again before this.
+    /// No server is started before this, and no task that needs others: one of them has failed.
     pub retry_at: Option<Moment>,
+    /// No other task is begun before this. Apart from the former, because a standby whose leader is dead goes on failing to find out how to
+    /// follow it, and must be free to take its place at any moment.
+    pub act_again_at: Option<Moment>,
     /// A server is brought up because somebody asked for it; over as soon as one answers that is not the former.
     pub bringing_up: Option<BringingUp>,
     /// Since when nobody has held the leader key.
@@ -414,7 +417,7 @@ impl Memory {
 
     /// A task has failed. `source_answered`: not only for want of the member that it needed.
     pub fn task_failed(&mut self, kind: Task, source_answered: bool, now: Moment) {
-        self.retry_at = Some(now + RETRY);
+        *if kind.needs_others() { &mut self.retry_at } else { &mut self.act_again_at } = Some(now + RETRY);
         if kind == Task::Promote {
             // It may have begun after all: another attempt takes another number.
             self.reserved_timeline = None;
@@ -530,13 +533,18 @@ impl Memory {
     /// How long to sleep when nothing happens: not past `recheck`, `loop_wait`, or the moment at which what failed may be begun again.
     pub fn pause(&self, recheck: Option<Duration>, loop_wait: Duration, now: Moment) -> Duration {
         let pause = recheck.unwrap_or(loop_wait).min(loop_wait);
-        let until_retry = self.retry_at.map(|at| at.since(now)).filter(|d| !d.is_zero());
-        until_retry.map_or(pause, |d| pause.min(d))
+        let until_retry = [self.retry_at, self.act_again_at].into_iter().flatten().map(|at| at.since(now)).filter(|d| !d.is_zero());
+        until_retry.fold(pause, Duration::min)
     }
 
-    /// True while what failed should not be begun again yet.
+    /// True while a server should not be started yet, because that or what comes before it has just failed.
     pub fn has_to_wait(&self, now: Moment) -> bool {
         self.retry_at.is_some_and(|at| now < at)
+    }
+
+    /// True while such a task should not be begun yet, because one like it has just failed.
+    pub fn has_to_wait_for(&self, kind: Task, now: Moment) -> bool {
+        if kind.needs_others() { self.has_to_wait(now) } else { self.act_again_at.is_some_and(|at| now < at) }
     }
 }
 
@@ -545,6 +553,18 @@ mod tests {
     use super::*;
 
     const NOW: Moment = Moment(10_000_000_000_000);
+
+    #[test]
+    fn who_cannot_find_out_how_to_follow_may_lead_at_once() {
+        let mut memory = Memory::default();
+        memory.task_failed(Task::CompareHistories, false, NOW);
+        assert!(memory.has_to_wait_for(Task::CompareHistories, NOW) && memory.has_to_wait(NOW));
+        assert!(!memory.has_to_wait_for(Task::PrePromote, NOW) && !memory.has_to_wait_for(Task::Promote, NOW));
+        memory.task_failed(Task::Promote, true, NOW);
+        assert!(memory.has_to_wait_for(Task::Promote, NOW), "a promotion that fails is not tried again in the same moment");
+        assert!(!memory.has_to_wait_for(Task::Promote, NOW + RETRY));
+        assert_eq!(memory.pause(None, Duration::from_secs(9), NOW), RETRY);
+    }
 
     #[test]
     fn the_first_crash_soon_after_a_start_is_no_reason_to_wait() {

@@ -404,9 +404,9 @@ impl Shell {
         Ok(())
     }
 
-    /// Starts a task, unless the last one failed a moment ago.
+    /// Starts a task, unless one like it failed a moment ago.
     pub(super) fn begin(&mut self, kind: Task, work: impl Future<Output = Result<TaskEnd, PostgresError>> + 'static) {
-        if self.task.is_some() || self.memory.has_to_wait(Moment::now()) {
+        if self.task.is_some() || self.memory.has_to_wait_for(kind, Moment::now()) {
             return;
         }
         self.task = Some(Running { kind, handle: tokio::task::spawn_local(work) });

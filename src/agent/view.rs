@@ -185,6 +185,11 @@ pub enum Task {
 }
 
 impl Task {
+    /// It looks for a way to have data, or to follow somebody with them: what may fail for as long as others are not there.
+    pub fn needs_others(self) -> bool {
+        matches!(self, Task::Initialize | Task::Clone | Task::Rejoin | Task::CompareHistories | Task::Reinitialize)
+    }
+
     /// What is going on, in a word or two.
     pub fn name(self) -> &'static str {
         match self {

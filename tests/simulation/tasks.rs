@@ -75,9 +75,9 @@ impl Shell {
         }
     }
 
-    /// Starts a task, unless the last one failed a moment ago.
+    /// Starts a task, unless one like it failed a moment ago.
     pub fn begin(&mut self, kind: Task, work: impl Future<Output = Outcome> + 'static) {
-        if self.task.is_some() || self.memory.has_to_wait(self.now()) {
+        if self.task.is_some() || self.memory.has_to_wait_for(kind, self.now()) {
             return;
         }
         let result = Rc::new(RefCell::new(None));
