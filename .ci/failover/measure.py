@@ -1,6 +1,5 @@
 """One run of one fault, measured."""
 import os
-import random
 import time
 
 from .faults import prepare, strike, wait_out
@@ -9,18 +8,20 @@ from .machine import Failed, cpu_seconds, memory, wait_until
 
 # How long a cluster is left alone before it is struck, so that the last fault's traces are gone.
 SETTLING = 3
+# Its multiples, modulo 1, spread evenly.
+GOLDEN = 0.6180339887
 # How long an idle agent is watched, in seconds.
 IDLE = 60
 
 
 def measure_fault(fault, run, cluster, outage):
     """Strikes a healthy cluster under its clients, heals it, and judges what was acknowledged."""
-    phase = random.Random(f"{fault} {run}").random()
+    phase = run * GOLDEN % 1
     prepare(fault, cluster.wait_healthy())
     leader = cluster.wait_healthy()
     time.sleep(SETTLING)
     with Writing(cluster) as writing:
-        # When the lease was renewed last decides how long it lasts: anywhere in the loop, at the same moments for every agent.
+        # When the lease was renewed last decides how long it lasts: all over the loop however few the runs are, alike for every agent.
         time.sleep(1 + phase * cluster.subject.timings["loop_wait"])
         begin = time.monotonic()
         struck = strike(fault, cluster, leader, outage)
