@@ -58,7 +58,7 @@ impl Shell {
     /// Says which slots are not kept, to whoever wrote them past the REST API.
     pub(super) fn warn_of_slots(&self) {
         let (Some(config), Some(major)) = (&self.cluster.config, self.major()) else { return };
-        if self.last_config.as_ref() == Some(config) {
+        if self.last_config.last() == Some(config) {
             return;
         }
         let found = slots::too_old(config, major).into_iter().chain(slots::conditions(config));

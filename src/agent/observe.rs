@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use super::{
-    dynamic, lease,
+    lease,
     memory::Look,
     server::Process,
     shell::Shell,
@@ -90,8 +90,9 @@ impl Shell {
                 if !snapshot.unreadable.is_empty() && snapshot.unreadable != self.cluster.unreadable {
                     tracing::warn!("values in the DCS make no sense: {:?}", snapshot.unreadable);
                 }
+                let changed = snapshot.config != self.cluster.config;
                 self.cluster = snapshot;
-                if let Some(config) = &self.cluster.config {
+                if let Some(config) = self.cluster.config.as_ref().filter(|_| changed) {
                     self.settings = Settings::read(config);
                 }
                 if !self.name_is_ours().await {
@@ -126,7 +127,7 @@ impl Shell {
         };
         let ours = system.is_some_and(|id| self.cluster.initialize == Initialize::Done(id));
         if let Some(config) = &self.cluster.config {
-            dynamic::keep(&mut self.last_config, config, ours.then_some(&self.config.installation.data_dir));
+            self.last_config.keep(config, ours.then_some(&self.config.installation.data_dir));
         }
     }
 

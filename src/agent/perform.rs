@@ -75,7 +75,7 @@ impl Shell {
             }
             Action::EnsureConfig => {
                 let begin = self.config.bootstrap.as_ref().map(|b| b.dcs.clone());
-                let first = self.last_config.clone().or(begin).unwrap_or_else(|| serde_json::json!({}));
+                let first = self.last_config.last().cloned().or(begin).unwrap_or_else(|| serde_json::json!({}));
                 self.dcs.put_config_if_absent(&first).await?;
             }
             Action::EnsureRoles => {

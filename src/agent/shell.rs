@@ -122,7 +122,7 @@ pub(super) struct Shell {
     pub(super) published: Option<MemberData>,
     pub(super) configured: Option<ServerSettings>,
     /// The dynamic configuration as the DCS last had it.
-    pub(super) last_config: Option<serde_json::Value>,
+    pub(super) last_config: dynamic::Kept,
     wake: Rc<Notify>,
     receiver: ReceiverWatch,
     said: Option<Reason>,
@@ -251,7 +251,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         major_version,
         published: None,
         configured: None,
-        last_config,
+        last_config: dynamic::Kept::of(last_config),
         wake,
         receiver: ReceiverWatch::default(),
         said: None,
