@@ -26,6 +26,11 @@ use crate::model::{MemberName, SystemId};
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a connection may be silent before its other end is asked whether it is there. Not whole seconds: the client's timer ends that long
+/// after something was heard, and is set anew where more was heard since. In a loop that asks every second it would end just before the
+/// third answer, each time, and so every two seconds for nothing.
+const SILENCE: Duration = Duration::from_millis(3300);
+
 /// A connection to an etcd cluster, one session (lease), and one watch.
 pub struct Etcd {
     client: Client,
@@ -45,7 +50,7 @@ impl Etcd {
         let options = ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(1))
             // A peer that vanished without a word is noticed on an idle connection too.
-            .with_keep_alive(Duration::from_secs(3), Duration::from_secs(2))
+            .with_keep_alive(SILENCE, Duration::from_secs(2))
             .with_keep_alive_while_idle(true)
             // A member cut off from its majority answers with an error instead of silence or stale data.
             .with_require_leader(true);
