@@ -129,7 +129,7 @@ class Cluster:
         sync = {"off": {}, "on": {"synchronous_mode": True}, "quorum": {"synchronous_mode": "quorum"}}[self.subject.sync]
         parameters = {"max_connections": 100, "wal_keep_size": "128MB", "max_wal_senders": 10}
         dcs = {**self.subject.timings, **sync, "postgresql": {"use_pg_rewind": True, "use_slots": True, "parameters": parameters}}
-        hba = ["host replication replicator 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 scram-sha-256"]
+        hba = ["local all all scram-sha-256", "host replication replicator 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 scram-sha-256"]
         users = {
             "superuser": {"username": "postgres", "password": "bench-superuser"},
             "replication": {"username": "replicator", "password": "bench-replicator"},
@@ -138,6 +138,8 @@ class Cluster:
         postgresql = {
             "listen": f"127.0.0.1:{node.postgres_port}", "connect_address": f"127.0.0.1:{node.postgres_port}", "data_dir": str(node.data),
             "bin_dir": str(self.bin_dir), "pgpass": str(node.home / "pgpass"), "authentication": users,
+            # As `create cluster` has it.
+            "use_unix_socket": True,
             "parameters": {"unix_socket_directories": str(node.home), "password_encryption": "scram-sha-256"},
         }
         api = {"listen": f"127.0.0.1:{node.api_port}", "connect_address": f"127.0.0.1:{node.api_port}"}

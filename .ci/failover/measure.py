@@ -11,7 +11,7 @@ SETTLING = 3
 # Its multiples, modulo 1, spread evenly.
 GOLDEN = 0.6180339887
 # How long an idle agent is watched, in seconds.
-IDLE = 60
+IDLE = 120
 
 
 def measure_fault(fault, run, cluster, outage):
