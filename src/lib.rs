@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod provisioner;
 pub mod routing;
 pub mod spec;
+pub mod storage;
 pub mod sys;
 pub mod telemetry;
 pub mod templates;

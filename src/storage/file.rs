@@ -1,0 +1,231 @@
+//! The store in a directory: on a volume, or on whatever is mounted there.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use super::{Claim, Object, ObjectName, ObjectStore, StoreError};
+
+/// What a file is called until it is complete. No object's name begins so.
+const UNFINISHED: &str = ".unfinished-";
+
+/// A directory with objects in it.
+#[derive(Clone)]
+pub struct FileStore(Arc<Place>);
+
+/// The directory.
+struct Place {
+    root: PathBuf,
+    /// Device and inode. Where a volume goes away, another directory takes its place, and an empty one says of everything that it is not
+    /// there.
+    identity: (u64, u64),
+    /// Tells this process's unfinished files apart.
+    written: AtomicU64,
+}
+
+impl FileStore {
+    /// The store in `root`, which has to be there: a volume that is not mounted must not be taken for an empty store.
+    ///
+    /// # Errors
+    /// When `root` is no directory.
+    pub fn open(root: &Path) -> Result<FileStore, StoreError> {
+        let refused = |why: String| StoreError::Refused { object: root.display().to_string(), why };
+        match fs::metadata(root) {
+            Ok(found) if found.is_dir() => {
+                let identity = (found.dev(), found.ino());
+                Ok(FileStore(Arc::new(Place { root: root.to_owned(), identity, written: AtomicU64::new(0) })))
+            }
+            Ok(_) => Err(refused("it is no directory".to_owned())),
+            Err(error) => Err(refused(format!("{error}; hint: create the directory, or mount the volume"))),
+        }
+    }
+
+    /// Does that where it may take its time, and checks that the directory was the same all along.
+    async fn run<T: Send + 'static>(
+        &self,
+        object: &ObjectName,
+        work: impl FnOnce(&Place, &Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (place, path) = (self.0.clone(), self.0.root.join(object.as_str()));
+        let done = tokio::task::spawn_blocking(move || {
+            place.check()?;
+            let done = work(&place, &path)?;
+            place.check()?;
+            Ok(done)
+        });
+        done.await.unwrap_or_else(|error| Err(io::Error::other(error.to_string()))).map_err(|error| failure(object, &error))
+    }
+}
+
+impl Place {
+    fn check(&self) -> io::Result<()> {
+        let gone = |why: String| io::Error::other(format!("'{}' {why}", self.root.display()));
+        let found = fs::metadata(&self.root).map_err(|error| gone(format!("is gone: {error}")))?;
+        if (found.dev(), found.ino()) == self.identity { Ok(()) } else { Err(gone("is another directory than it was".to_owned())) }
+    }
+
+    /// Writes the content under a name of nobody else's, in the directory that it will be in.
+    fn unfinished(&self, path: &Path, content: &[u8]) -> io::Result<Unfinished> {
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let mut chance = [0; 4];
+        getrandom::fill(&mut chance).map_err(|error| io::Error::other(error.to_string()))?;
+        let name = format!("{UNFINISHED}{}-{number}-{}", std::process::id(), hex::encode(chance));
+        let unfinished = Unfinished(path.with_file_name(name));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished.0)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        Ok(unfinished)
+    }
+
+    fn create(&self, path: &Path, content: &[u8]) -> io::Result<Claim> {
+        // Most often it is there because this is asked for again; then there is nothing to write.
+        if present(fs::symlink_metadata(path))?.is_some() {
+            return self.settled(path).map(|()| Claim::Taken);
+        }
+        make_folders(&self.root, path)?;
+        let unfinished = self.unfinished(path, content)?;
+        // A link, and not a renaming: of two it fails for one.
+        let claim = match fs::hard_link(&unfinished.0, path) {
+            Ok(()) => Claim::Won,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Claim::Taken,
+            Err(error) => return Err(error),
+        };
+        drop(unfinished);
+        self.settled(path)?;
+        Ok(claim)
+    }
+
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        make_folders(&self.root, path)?;
+        let unfinished = self.unfinished(path, content)?;
+        fs::rename(&unfinished.0, path)?;
+        self.settled(path)
+    }
+
+    /// The entry of `path` is durable, whoever made it: a winner may have died before it could see to that.
+    fn settled(&self, path: &Path) -> io::Result<()> {
+        sync_folder(path.parent().unwrap_or(&self.root))
+    }
+}
+
+/// A file that is removed unless it has become something else.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // One that stays is in nobody's way: it is not listed, and its name is not used again.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl ObjectStore for FileStore {
+    async fn create(&self, name: &ObjectName, content: Bytes) -> Result<Claim, StoreError> {
+        self.run(name, move |place, path| place.create(path, &content)).await
+    }
+
+    async fn replace(&self, name: &ObjectName, content: Bytes) -> Result<(), StoreError> {
+        self.run(name, move |place, path| place.replace(path, &content)).await
+    }
+
+    async fn read(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        self.run(name, |_, path| Ok(present(fs::read(path))?.map(Bytes::from))).await
+    }
+
+    async fn read_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
+        let read = move |path: &Path| {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut content = Vec::new();
+            file.take(length).read_to_end(&mut content)?;
+            Ok(Bytes::from(content))
+        };
+        self.run(name, move |_, path| present(read(path))).await
+    }
+
+    async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+        self.run(name, |_, path| Ok(present(fs::metadata(path))?.filter(fs::Metadata::is_file).map(|file| file.len()))).await
+    }
+
+    async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {
+        let below = folder.clone();
+        self.run(folder, move |_, path| {
+            let mut found = Vec::new();
+            collect(path, &below, &mut found)?;
+            found.sort();
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.run(name, |place, path| match present(fs::remove_file(path))? {
+            Some(()) => place.settled(path),
+            None => Ok(()),
+        })
+        .await
+    }
+}
+
+/// Adds every object below `folder`.
+fn collect(path: &Path, folder: &ObjectName, found: &mut Vec<Object>) -> io::Result<()> {
+    let Some(entries) = present(fs::read_dir(path))? else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        // What cannot be a name is not ours, or not finished.
+        let Some(name) = entry.file_name().to_str().and_then(|part| folder.join(part).ok()) else { continue };
+        let Some(what) = present(entry.metadata())? else { continue };
+        if what.is_dir() {
+            collect(&entry.path(), &name, found)?;
+        } else if what.is_file() {
+            found.push(Object { name, size: what.len() });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directories that `path` lies in, durably, below `root`. The root itself is never made.
+fn make_folders(root: &Path, path: &Path) -> io::Result<()> {
+    let Some(folder) = path.parent().filter(|folder| *folder != root && !folder.is_dir()) else { return Ok(()) };
+    make_folders(root, folder)?;
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => sync_folder(folder.parent().unwrap_or(root)),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// `None` for what is not there.
+fn present<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// There is no such file: not even a directory that it could be in, or an object where that directory would be.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn failure(object: &ObjectName, error: &io::Error) -> StoreError {
+    let (object, why) = (object.to_string(), error.to_string());
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
+            StoreError::Refused { object, why }
+        }
+        _ => StoreError::Unavailable { object, why },
+    }
+}
