@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod backup;
 pub mod cli;
 pub mod dcs;
 pub mod model;

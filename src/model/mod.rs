@@ -6,6 +6,7 @@ mod secret;
 mod system_id;
 mod term;
 mod timeline;
+mod wal_file;
 
 pub use lsn::Lsn;
 pub use names::{ClusterName, InvalidName, MemberName};
@@ -13,3 +14,4 @@ pub use secret::Secret;
 pub use system_id::SystemId;
 pub use term::Term;
 pub use timeline::{HistoryLine, Timeline, parse_history, timeline_at};
+pub use wal_file::{InvalidWalFile, WalFile, WalSegment};

@@ -10,7 +10,7 @@ use std::{
 
 use super::{Installation, PostgresError, rewind::Parting};
 use crate::{
-    model::{Lsn, Timeline},
+    model::{Lsn, Timeline, WalFile},
     sys::files,
 };
 
@@ -95,12 +95,10 @@ fn doomed(wal: &Path, parting: Parting) -> io::Result<Vec<Segment>> {
 
 /// Timeline and the two halves of the number, of a whole or partial segment's name.
 fn parse_name(name: &str) -> Option<(Timeline, u32, u32)> {
-    let digits = name.strip_suffix(".partial").unwrap_or(name);
-    if digits.len() != 24 {
-        return None;
+    match name.parse() {
+        Ok(WalFile::Segment(segment) | WalFile::Partial(segment)) => Some((segment.timeline, segment.log, segment.number)),
+        _ => None,
     }
-    let part = |from: usize| u32::from_str_radix(digits.get(from..from + 8)?, 16).ok();
-    Some((Timeline(part(0)?), part(8)?, part(16)?))
 }
 
 /// False for a segment that was only renamed for later use: its first page still says where it was used before.

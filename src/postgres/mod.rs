@@ -14,6 +14,7 @@ pub mod rewind;
 pub mod sql;
 pub mod start_check;
 pub mod timelines;
+pub mod wal_header;
 
 use std::path::{Path, PathBuf};
 

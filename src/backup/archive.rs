@@ -1,0 +1,104 @@
+//! Where a cluster's WAL lies in a store.
+
+use std::io;
+
+use crate::{
+    model::{SystemId, WalFile},
+    storage::{InvalidObjectName, ObjectName, StoreError},
+};
+
+/// The WAL of one database cluster in a store. Everything lies below its system identifier, so a cluster that is created again under an old
+/// name never comes near the old one's WAL.
+pub struct Archive<S> {
+    pub(super) store: S,
+    root: ObjectName,
+    pub(super) system: SystemId,
+}
+
+/// Why a WAL file was not archived, or not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The store did not do what it was asked for.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Names do not fit into the store.
+    #[error(transparent)]
+    Name(#[from] InvalidObjectName),
+    /// A file on this machine could not be read or written.
+    #[error("cannot {action} '{path}'")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what its name says.
+    #[error("'{file}' is not archived: {why}")]
+    Unfit {
+        /// Its name.
+        file: WalFile,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The archive has the file with another content. Both are kept.
+    #[error("'{file}' is in the archive with another content; this one was put aside as '{aside}': two servers have written the same WAL")]
+    Conflict {
+        /// Its name.
+        file: WalFile,
+        /// Where this content is now.
+        aside: ObjectName,
+    },
+    /// What the archive has is not what was put there.
+    #[error("'{object}' is damaged: {why}")]
+    Damaged {
+        /// The object.
+        object: ObjectName,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl<S> Archive<S> {
+    /// The archive of this database cluster below `root`.
+    pub fn new(store: S, root: ObjectName, system: SystemId) -> Archive<S> {
+        Archive { store, root, system }
+    }
+
+    /// The one name that the file has: a second one, such as for another compression, would let two different contents be archived.
+    ///
+    /// # Errors
+    /// When root and name together are too long.
+    pub fn object(&self, file: WalFile) -> Result<ObjectName, InvalidObjectName> {
+        let wal = self.root.join("wal")?.join(&self.system.to_string())?;
+        let folder = match file {
+            WalFile::History(_) => wal.join("history")?,
+            WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::BackupNote(segment, _) => {
+                wal.join(&format!("{:08X}", segment.timeline.0))?.join(&format!("{:08X}", segment.log))?
+            }
+        };
+        folder.join(&format!("{file}.zst"))
+    }
+
+    /// Where a content goes that has lost against another one of the same name.
+    pub(super) fn aside(&self, file: WalFile, digest: &str) -> Result<ObjectName, InvalidObjectName> {
+        self.root.join("conflict")?.join(&self.system.to_string())?.join(&format!("{file}.{digest}.zst"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_one_place() {
+        let archive = Archive::new((), "orders".parse().unwrap(), SystemId(7_300_000_000_000_000_001));
+        let object = |text: &str| archive.object(text.parse().unwrap()).unwrap().to_string();
+        let wal = "orders/wal/7300000000000000001";
+        assert_eq!(object("000000020000000A000000FF"), format!("{wal}/00000002/0000000A/000000020000000A000000FF.zst"));
+        assert_eq!(object("000000020000000A000000FF.partial"), format!("{wal}/00000002/0000000A/000000020000000A000000FF.partial.zst"));
+        assert_eq!(object("00000002.history"), format!("{wal}/history/00000002.history.zst"));
+    }
+}

@@ -1,0 +1,10 @@
+//! Base backups and the WAL archive: stories over a store and a server.
+
+mod archive;
+mod wal_fetch;
+mod wal_object;
+mod wal_push;
+
+pub use archive::{Archive, ArchiveError};
+pub use wal_fetch::{Fetched, fetch};
+pub use wal_push::{Pushed, push};
