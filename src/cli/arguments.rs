@@ -7,7 +7,7 @@ use super::{
     CommandError, Context, Exit, GlobalArgs,
     commands::{
         agent, agent_worker, apply, completion, connect, create_cluster, delete_cluster, doctor, dsn, help, image, list, logs, plan, probe,
-        request, router, scale, status, switchover, version,
+        request, router, scale, status, switchover, version, wal,
     },
 };
 use crate::telemetry::{LogFormat, LogSettings};
@@ -68,6 +68,9 @@ pub enum Command {
     #[command(hide = true)]
     #[command(subcommand)]
     Request(request::Command),
+    #[command(hide = true)]
+    #[command(subcommand)]
+    Wal(wal::Command),
 }
 
 /// What can be created.
@@ -138,6 +141,7 @@ impl Command {
             Command::Router(args) => router::run(context, &args),
             Command::Probe(args) => probe::run(context, &args),
             Command::Request(command) => request::run(context, &command),
+            Command::Wal(command) => wal::run(context, &command),
         }
     }
 }

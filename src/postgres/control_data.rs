@@ -1,5 +1,11 @@
 //! What `pg_controldata` says of a data directory: whose it is, which timeline, how it was left.
 
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
 use serde::{Deserialize, Serialize};
 
 use super::{Installation, PostgresError};
@@ -71,6 +77,21 @@ pub(super) async fn print(installation: &Installation) -> Result<String, Postgre
 pub async fn read(installation: &Installation) -> Result<ControlData, PostgresError> {
     let text = print(installation).await?;
     parse(&text).map_err(|what| PostgresError::Unexpected { program: "pg_controldata", what })
+}
+
+/// Whose data this is, from the first bytes of the control file, which never change: without a program, and while the server runs.
+///
+/// # Errors
+/// When there is no control file in `data_dir`, or none with a number in it.
+pub fn system_id(data_dir: &Path) -> io::Result<SystemId> {
+    let path = data_dir.join("global/pg_control");
+    let told = |error: io::Error| io::Error::new(error.kind(), format!("'{}' cannot be read: {error}", path.display()));
+    let mut number = [0; 8];
+    File::open(&path).and_then(|mut file| file.read_exact(&mut number)).map_err(told)?;
+    match u64::from_ne_bytes(number) {
+        0 => Err(told(io::Error::other("it has no system identifier"))),
+        number => Ok(SystemId(number)),
+    }
 }
 
 fn parse(text: &str) -> Result<ControlData, String> {

@@ -8,4 +8,5 @@ mod help;
 mod run;
 mod specs;
 mod spilo;
+mod wal;
 mod words;

@@ -1,7 +1,7 @@
 //! Runs the binary with nothing of the machine's environment, and with an engine that is not there.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -19,6 +19,12 @@ pub fn spilo(arguments: &[&str]) -> Run {
 /// Runs `spilo` with these arguments and an environment variable more.
 pub fn spilo_with(variable: &str, value: &str, arguments: &[&str]) -> Run {
     let output = command(arguments).env(variable, value).output().expect("the binary was built for this test");
+    Run::of(&output)
+}
+
+/// Runs `spilo` with these arguments in this directory.
+pub fn spilo_in(directory: &Path, arguments: &[&str]) -> Run {
+    let output = command(arguments).current_dir(directory).output().expect("the binary was built for this test");
     Run::of(&output)
 }
 

@@ -36,5 +36,6 @@ mod standby_cluster;
 #[path = "../support/mod.rs"]
 mod support;
 mod tags;
+mod wal_archive;
 mod watchdog;
 mod writer;

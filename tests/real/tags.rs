@@ -8,7 +8,7 @@ use super::{
 };
 use crate::support::wait_until;
 
-fn others(cluster: &Cluster) -> (String, [String; 2]) {
+pub fn others(cluster: &Cluster) -> (String, [String; 2]) {
     let leader = cluster.leader().expect("there is a leader").name.clone();
     let names: Vec<String> = cluster.nodes.iter().map(|n| n.name.clone()).filter(|n| *n != leader).collect();
     (leader, names.try_into().expect("three members"))

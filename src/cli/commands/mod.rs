@@ -21,3 +21,4 @@ pub mod scale;
 pub mod status;
 pub mod switchover;
 pub mod version;
+pub mod wal;

@@ -1,0 +1,65 @@
+//! `spilo wal`, as PostgreSQL runs it: what its exit codes mean decides whether a recovery ends.
+
+use std::{fs, path::Path};
+
+use crate::spilo::spilo_in;
+
+const SYSTEM: u64 = 7_300_000_000_000_000_001;
+const SEGMENT: &str = "000000010000000000000005";
+
+/// A data directory with one segment of a megabyte, and a store beside it.
+fn data_directory() -> tempfile::TempDir {
+    let outer = tempfile::tempdir().expect("a directory of our own");
+    for folder in ["data/global", "data/pg_wal", "store"] {
+        fs::create_dir_all(outer.path().join(folder)).expect("a directory of our own");
+    }
+    fs::write(outer.path().join("data/global/pg_control"), SYSTEM.to_ne_bytes()).expect("a directory of our own");
+    let mut content = vec![0; 1 << 20];
+    content[..8].copy_from_slice(&[0x16, 0xD1, 0x02, 0x00, 1, 0, 0, 0]);
+    content[8..16].copy_from_slice(&(5u64 << 20).to_le_bytes());
+    content[24..32].copy_from_slice(&SYSTEM.to_le_bytes());
+    content[32..36].copy_from_slice(&(1u32 << 20).to_le_bytes());
+    fs::write(outer.path().join("data/pg_wal").join(SEGMENT), content).expect("a directory of our own");
+    outer
+}
+
+fn push(data: &Path, file: &str) -> crate::run::Run {
+    spilo_in(data, &["wal", "push", "--store", "../store", "--cluster", "orders", &format!("pg_wal/{SEGMENT}"), file])
+}
+
+fn fetch(data: &Path, store: &str, file: &str) -> crate::run::Run {
+    spilo_in(data, &["wal", "fetch", "--patience", "0", "--store", store, "--cluster", "orders", file, "pg_wal/RECOVERYXLOG"])
+}
+
+#[test]
+fn a_file_is_archived_restored_or_known_not_to_be_there() {
+    let outer = data_directory();
+    let data = outer.path().join("data");
+    fetch(&data, "../store", SEGMENT).exits(1);
+    push(&data, SEGMENT).exits(0);
+    push(&data, SEGMENT).exits(0);
+    fetch(&data, "../store", SEGMENT).exits(0);
+    assert_eq!(fs::read(data.join("pg_wal/RECOVERYXLOG")).unwrap(), fs::read(data.join("pg_wal").join(SEGMENT)).unwrap());
+    fetch(&data, "../store", "00000002.history").exits(1);
+}
+
+#[test]
+fn a_store_that_cannot_be_asked_does_not_end_a_recovery() {
+    let outer = data_directory();
+    let data = outer.path().join("data");
+    push(&data, SEGMENT).exits(0);
+    fetch(&data, "../not-mounted", SEGMENT).exits(126).says("not-mounted").says("mount the volume");
+    fs::write(data.join("standby.signal"), "").unwrap();
+    fetch(&data, "../not-mounted", SEGMENT).exits(1).says("not-mounted");
+    assert!(!data.join("pg_wal/RECOVERYXLOG").exists());
+}
+
+#[test]
+fn what_is_not_archived_is_named_with_the_reason() {
+    let outer = data_directory();
+    let data = outer.path().join("data");
+    push(&data, "000000010000000000000006").exits(1).says("000000010000000000000006").says("0/500000");
+    push(&data, "../../etc/passwd").exits(2).says("is not the name of a WAL file");
+    fs::remove_file(data.join("global/pg_control")).unwrap();
+    push(&data, SEGMENT).exits(1).says("pg_control").says("in its data directory?");
+}
