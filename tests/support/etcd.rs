@@ -21,11 +21,13 @@ pub struct EtcdServer {
 }
 
 impl EtcdServer {
-    /// Starts one and waits until it answers.
+    /// Starts one and waits until it answers. Ports that were free a moment ago may be somebody else's by now: then on other ones.
     pub fn start() -> EtcdServer {
-        let mut server = EtcdServer::prepare();
-        server.run();
-        server
+        let started = (0..10).find_map(|_| {
+            let mut server = EtcdServer::prepare();
+            server.comes_up().then_some(server)
+        });
+        started.expect("an etcd ends each time that it is started")
     }
 
     /// Starts one that listens on this address, which is this machine's.
@@ -41,8 +43,13 @@ impl EtcdServer {
         EtcdServer { child: None, client: free_address(), peer: free_address(), data: tempfile::tempdir().unwrap() }
     }
 
-    /// Runs it and waits until it answers.
+    /// Runs it and waits until it answers. Its port may be taken for a moment, by a connection of somebody else's.
     pub fn run(&mut self) {
+        wait_until("etcd stays", Duration::from_secs(30), || self.comes_up());
+    }
+
+    /// Runs it until it answers. False when it has ended instead.
+    fn comes_up(&mut self) -> bool {
         let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
         let child = Command::new(program("etcd").expect("checked by the test"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client, "--listen-peer-urls", &peer])
@@ -53,8 +60,17 @@ impl EtcdServer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        self.child = Some(child);
-        wait_until("etcd answers", Duration::from_secs(15), || self.is_healthy());
+        let child = self.child.insert(child);
+        let mut ended = false;
+        let client = self.client;
+        wait_until("etcd answers or ends", Duration::from_secs(15), || {
+            ended = child.try_wait().is_ok_and(|status| status.is_some());
+            ended || is_healthy(client)
+        });
+        if ended {
+            self.child = None;
+        }
+        !ended
     }
 
     /// Where `scope` is kept.
@@ -88,16 +104,16 @@ impl EtcdServer {
         let pid = self.child.as_ref().map(Pid::from_child).expect("it runs");
         kill_process(pid, signal).unwrap();
     }
+}
 
-    fn is_healthy(&self) -> bool {
-        let mut answer = String::new();
-        let asked = TcpStream::connect(self.client).and_then(|mut stream| {
-            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-            stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
-            stream.read_to_string(&mut answer)
-        });
-        asked.is_ok() && answer.contains("\"true\"")
-    }
+fn is_healthy(client: SocketAddr) -> bool {
+    let mut answer = String::new();
+    let asked = TcpStream::connect(client).and_then(|mut stream| {
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut answer)
+    });
+    asked.is_ok() && answer.contains("\"true\"")
 }
 
 impl EtcdServer {
