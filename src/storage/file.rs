@@ -1,19 +1,18 @@
 //! The store in a directory: on a volume, or on whatever is mounted there.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use tempfile::NamedTempFile;
 
 use super::{Claim, Object, ObjectName, ObjectStore, StoreError};
+use crate::sys::files;
 
 /// What a file is called until it is complete. No object's name begins so.
 const UNFINISHED: &str = ".unfinished-";
@@ -28,8 +27,6 @@ struct Place {
     /// Device and inode. Where a volume goes away, another directory takes its place, and an empty one says of everything that it is not
     /// there.
     identity: (u64, u64),
-    /// Tells this process's unfinished files apart.
-    written: AtomicU64,
 }
 
 impl FileStore {
@@ -42,7 +39,7 @@ impl FileStore {
         match fs::metadata(root) {
             Ok(found) if found.is_dir() => {
                 let identity = (found.dev(), found.ino());
-                Ok(FileStore(Arc::new(Place { root: root.to_owned(), identity, written: AtomicU64::new(0) })))
+                Ok(FileStore(Arc::new(Place { root: root.to_owned(), identity })))
             }
             Ok(_) => Err(refused("it is no directory".to_owned())),
             Err(error) => Err(refused(format!("{error}; hint: create the directory, or mount the volume"))),
@@ -73,17 +70,15 @@ impl Place {
         if (found.dev(), found.ino()) == self.identity { Ok(()) } else { Err(gone("is another directory than it was".to_owned())) }
     }
 
-    /// Writes the content under a name of nobody else's, in the directory that it will be in.
-    fn unfinished(&self, path: &Path, content: &[u8]) -> io::Result<Unfinished> {
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let mut chance = [0; 4];
-        getrandom::fill(&mut chance).map_err(|error| io::Error::other(error.to_string()))?;
-        let name = format!("{UNFINISHED}{}-{number}-{}", std::process::id(), hex::encode(chance));
-        let unfinished = Unfinished(path.with_file_name(name));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished.0)?;
+    /// The content in a file of nobody else's, synced, in the directory that it will be in.
+    fn unfinished(&self, path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
+        let folder = path.parent().unwrap_or(&self.root);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // One that a crash leaves is in nobody's way: it is not listed, and its name is not used again.
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
         file.write_all(content)?;
-        file.sync_all()?;
-        Ok(unfinished)
+        file.as_file().sync_all()?;
+        Ok(file)
     }
 
     fn create(&self, path: &Path, content: &[u8]) -> io::Result<Claim> {
@@ -91,39 +86,24 @@ impl Place {
         if present(fs::symlink_metadata(path))?.is_some() {
             return self.settled(path).map(|()| Claim::Taken);
         }
-        make_folders(&self.root, path)?;
-        let unfinished = self.unfinished(path, content)?;
-        // A link, and not a renaming: of two it fails for one.
-        let claim = match fs::hard_link(&unfinished.0, path) {
-            Ok(()) => Claim::Won,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Claim::Taken,
-            Err(error) => return Err(error),
+        let claim = match self.unfinished(path, content)?.persist_noclobber(path) {
+            Ok(_) => Claim::Won,
+            Err(kept) if kept.error.kind() == ErrorKind::AlreadyExists => Claim::Taken,
+            Err(kept) => return Err(kept.error),
         };
-        drop(unfinished);
         self.settled(path)?;
         Ok(claim)
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        make_folders(&self.root, path)?;
-        let unfinished = self.unfinished(path, content)?;
-        fs::rename(&unfinished.0, path)?;
+        self.unfinished(path, content)?.persist(path).map_err(|kept| kept.error)?;
         self.settled(path)
     }
 
-    /// The entry of `path` is durable, whoever made it: a winner may have died before it could see to that.
+    /// The entry of `path` is durable, and those of all directories it lies in, whoever made them: who did may have died before it could see
+    /// to that, and what is acknowledged here would go with a directory that it made.
     fn settled(&self, path: &Path) -> io::Result<()> {
-        sync_folder(path.parent().unwrap_or(&self.root))
-    }
-}
-
-/// A file that is removed unless it has become something else.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // One that stays is in nobody's way: it is not listed, and its name is not used again.
-        let _ = fs::remove_file(&self.0);
+        path.ancestors().take_while(|part| *part != self.root).try_for_each(files::sync_parent)
     }
 }
 
@@ -190,20 +170,6 @@ fn collect(path: &Path, folder: &ObjectName, found: &mut Vec<Object>) -> io::Res
         }
     }
     Ok(())
-}
-
-/// Makes the directories that `path` lies in, durably, below `root`. The root itself is never made.
-fn make_folders(root: &Path, path: &Path) -> io::Result<()> {
-    let Some(folder) = path.parent().filter(|folder| *folder != root && !folder.is_dir()) else { return Ok(()) };
-    make_folders(root, folder)?;
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => sync_folder(folder.parent().unwrap_or(root)),
-    }
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 /// `None` for what is not there.
