@@ -58,7 +58,7 @@ mod tests {
         fn new() -> Place {
             let directory = tempfile::tempdir().unwrap();
             fs::create_dir(directory.path().join("store")).unwrap();
-            let store = FileStore::open(&directory.path().join("store")).unwrap();
+            let store = FileStore::init(&directory.path().join("store")).unwrap();
             Place { archive: Archive::new(store, "orders".parse().unwrap(), SYSTEM), directory }
         }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,6 +17,9 @@ use crate::sys::files;
 /// What a file is called until it is complete. No object's name begins so.
 const UNFINISHED: &str = ".unfinished-";
 
+/// What tells a store from an empty directory, in which somebody has not mounted it.
+const MARK: &str = ".spilo-store";
+
 /// A directory with objects in it.
 #[derive(Clone)]
 pub struct FileStore(Arc<Place>);
@@ -24,29 +27,48 @@ pub struct FileStore(Arc<Place>);
 /// The directory.
 struct Place {
     root: PathBuf,
-    /// Device and inode. Where a volume goes away, another directory takes its place, and an empty one says of everything that it is not
-    /// there.
-    identity: (u64, u64),
+    /// What its mark says. Another store may be mounted in its place, or nothing.
+    mark: String,
 }
 
 impl FileStore {
-    /// The store in `root`, which has to be there: a volume that is not mounted must not be taken for an empty store.
+    /// Makes a store of `root`, which has to be an empty directory, or is a store already.
     ///
     /// # Errors
-    /// When `root` is no directory.
-    pub fn open(root: &Path) -> Result<FileStore, StoreError> {
-        let refused = |why: String| StoreError::Refused { object: root.display().to_string(), why };
-        match fs::metadata(root) {
-            Ok(found) if found.is_dir() => {
-                let identity = (found.dev(), found.ino());
-                Ok(FileStore(Arc::new(Place { root: root.to_owned(), identity })))
+    /// When `root` is no directory or has something else in it, and when it cannot be written to.
+    pub fn init(root: &Path) -> Result<FileStore, StoreError> {
+        let init = || {
+            if present(read_mark(root))?.is_none() {
+                if fs::read_dir(root)?.next().is_some() {
+                    return Err(io::Error::new(ErrorKind::DirectoryNotEmpty, "something else is in it"));
+                }
+                let mut chance = [0; 16];
+                getrandom::fill(&mut chance).map_err(|error| io::Error::other(error.to_string()))?;
+                let mark = root.join(MARK);
+                let text = format!("a store of spilo, format 1, {}\n", hex::encode(chance));
+                // Never over another's mark: who works with that store would find it gone.
+                unfinished(&mark, text.as_bytes())?.persist_noclobber(&mark).map_err(|kept| kept.error)?;
+                files::sync_parent(&mark)?;
             }
-            Ok(_) => Err(refused("it is no directory".to_owned())),
-            Err(error) => Err(refused(format!("{error}; hint: create the directory, or mount the volume"))),
+            Ok(())
+        };
+        init().map_err(|error| refused(root, &error.to_string()))?;
+        FileStore::open(root)
+    }
+
+    /// The store in `root`.
+    ///
+    /// # Errors
+    /// When there is none: a volume that is not mounted leaves an empty directory, which must not be taken for an empty store.
+    pub fn open(root: &Path) -> Result<FileStore, StoreError> {
+        match present(read_mark(root)) {
+            Ok(Some(mark)) => Ok(FileStore(Arc::new(Place { root: root.to_owned(), mark }))),
+            Ok(None) => Err(refused(root, "there is no store; hint: mount its volume, or 'spilo wal init' for a new one")),
+            Err(error) => Err(refused(root, &error.to_string())),
         }
     }
 
-    /// Does that where it may take its time, and checks that the directory was the same all along.
+    /// Does that where it may take its time, and checks that the store was the same all along.
     async fn run<T: Send + 'static>(
         &self,
         object: &ObjectName,
@@ -66,19 +88,8 @@ impl FileStore {
 impl Place {
     fn check(&self) -> io::Result<()> {
         let gone = |why: String| io::Error::other(format!("'{}' {why}", self.root.display()));
-        let found = fs::metadata(&self.root).map_err(|error| gone(format!("is gone: {error}")))?;
-        if (found.dev(), found.ino()) == self.identity { Ok(()) } else { Err(gone("is another directory than it was".to_owned())) }
-    }
-
-    /// The content in a file of nobody else's, synced, in the directory that it will be in.
-    fn unfinished(&self, path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
-        let folder = path.parent().unwrap_or(&self.root);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        // One that a crash leaves is in nobody's way: it is not listed, and its name is not used again.
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-        file.write_all(content)?;
-        file.as_file().sync_all()?;
-        Ok(file)
+        let mark = read_mark(&self.root).map_err(|error| gone(format!("is no store any more: {error}")))?;
+        if mark == self.mark { Ok(()) } else { Err(gone("is another store than it was".to_owned())) }
     }
 
     fn create(&self, path: &Path, content: &[u8]) -> io::Result<Claim> {
@@ -86,7 +97,7 @@ impl Place {
         if present(fs::symlink_metadata(path))?.is_some() {
             return self.settled(path).map(|()| Claim::Taken);
         }
-        let claim = match self.unfinished(path, content)?.persist_noclobber(path) {
+        let claim = match unfinished(path, content)?.persist_noclobber(path) {
             Ok(_) => Claim::Won,
             Err(kept) if kept.error.kind() == ErrorKind::AlreadyExists => Claim::Taken,
             Err(kept) => return Err(kept.error),
@@ -96,7 +107,7 @@ impl Place {
     }
 
     fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        self.unfinished(path, content)?.persist(path).map_err(|kept| kept.error)?;
+        unfinished(path, content)?.persist(path).map_err(|kept| kept.error)?;
         self.settled(path)
     }
 
@@ -170,6 +181,25 @@ fn collect(path: &Path, folder: &ObjectName, found: &mut Vec<Object>) -> io::Res
         }
     }
     Ok(())
+}
+
+/// The content in a file of nobody else's, synced, in the directory that it will be in.
+fn unfinished(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
+    let folder = path.parent().unwrap_or(path);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // One that a crash leaves is in nobody's way: it is not listed, and its name is not used again.
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn read_mark(root: &Path) -> io::Result<String> {
+    fs::read_to_string(root.join(MARK))
+}
+
+fn refused(root: &Path, why: &str) -> StoreError {
+    StoreError::Refused { object: root.display().to_string(), why: why.to_owned() }
 }
 
 /// `None` for what is not there.

@@ -13,6 +13,7 @@ fn data_directory() -> tempfile::TempDir {
     for folder in ["data/global", "data/pg_wal", "store"] {
         fs::create_dir_all(outer.path().join(folder)).expect("a directory of our own");
     }
+    spilo_in(outer.path(), &["wal", "init", "--store", "store"]).exits(0);
     fs::write(outer.path().join("data/global/pg_control"), SYSTEM.to_ne_bytes()).expect("a directory of our own");
     let mut content = vec![0; 1 << 20];
     content[..8].copy_from_slice(&[0x16, 0xD1, 0x02, 0x00, 1, 0, 0, 0]);
@@ -48,7 +49,8 @@ fn a_store_that_cannot_be_asked_does_not_end_a_recovery() {
     let outer = data_directory();
     let data = outer.path().join("data");
     push(&data, SEGMENT).exits(0);
-    fetch(&data, "../not-mounted", SEGMENT).exits(126).says("not-mounted").says("mount the volume");
+    fs::create_dir(outer.path().join("not-mounted")).unwrap();
+    fetch(&data, "../not-mounted", SEGMENT).exits(126).says("not-mounted").says("mount its volume");
     fs::write(data.join("standby.signal"), "").unwrap();
     fetch(&data, "../not-mounted", SEGMENT).exits(1).says("not-mounted");
     assert!(!data.join("pg_wal/RECOVERYXLOG").exists());

@@ -9,7 +9,8 @@ use super::{
 use crate::support::wait_until;
 
 /// As PostgreSQL has it: from the data directory.
-const PUSH: &str = "mkdir -p ../../store && ../../spilo wal push --store ../../store --cluster orders %p %f";
+const PUSH: &str =
+    "mkdir -p ../../store && ../../spilo wal init --store ../../store && ../../spilo wal push --store ../../store --cluster orders %p %f";
 const FETCH: &str = "../../spilo wal fetch --store ../../store --cluster orders %f %p";
 
 #[test]

@@ -1,4 +1,4 @@
-//! `spilo wal push` and `spilo wal fetch`: what PostgreSQL's `archive_command` and `restore_command` run.
+//! `spilo wal push` and `spilo wal fetch`: what PostgreSQL's `archive_command` and `restore_command` run. `spilo wal init` makes their store.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,6 +28,12 @@ const NOT_THERE: Exit = Exit(1);
 /// Archive WAL files and restore them
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a store of an empty directory
+    Init {
+        /// The directory, on a volume that outlives this machine
+        #[arg(long, value_name = "DIR")]
+        store: PathBuf,
+    },
     /// Archive a WAL file: archive_command = 'spilo wal push --store DIR --cluster NAME %p %f'
     Push {
         /// Where the archive is.
@@ -64,10 +70,11 @@ pub struct Place {
     pub cluster: ClusterName,
 }
 
-/// Archives or restores one file. Runs in the data directory, as PostgreSQL has it.
+/// Archives or restores one file, in the data directory, where PostgreSQL runs it; or makes the store for them.
 pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     match command {
+        Command::Init { store } => FileStore::init(store).map(|_| Exit::OK).map_err(failed),
         Command::Push { place, path, file } => {
             let archive = open(place, own_system()?)?;
             runtime.block_on(backup::push(&archive, path, *file)).map(|_| Exit::OK).map_err(failed)
@@ -95,7 +102,7 @@ fn fetch(runtime: &Runtime, place: &Place, file: WalFile, path: &Path, patience:
             Ok(Ok(fetched)) => return Ok(fetched),
             Ok(Err(error @ ArchiveError::Store(StoreError::Unavailable { .. }))) => failed(error),
             Ok(Err(error)) => return Err(failed(error)),
-            // The volume may not be mounted yet.
+            // Its volume may not be mounted yet.
             Err(error) => error,
         };
         if begun.elapsed() >= patience {
