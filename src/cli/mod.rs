@@ -26,7 +26,10 @@ pub use arguments::Cli;
 pub use context::{Context, GlobalArgs};
 pub use error::{CommandError, ErrorKind, Exit};
 
-use self::report_error::{report_error, usage_error};
+use self::{
+    commands::wal,
+    report_error::{report_error, usage_error},
+};
 use crate::telemetry::start_log;
 
 /// Runs the command that the process was started with.
@@ -44,7 +47,7 @@ pub fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit.0),
         Err(error) => {
             report_error(&context.ui, context.output == output::OutputFormat::Json, &error);
-            ExitCode::from(error.kind.exit_code())
+            early.failure(error.kind)
         }
     }
 }
@@ -64,14 +67,16 @@ fn told_by_clap(error: &clap::Error, early: &EarlyArgs) -> ExitCode {
         // Help into a closed pipe (`| head`) is not worth an error.
         let _ = error.print();
     }
-    ExitCode::from(if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 })
+    if error.use_stderr() { early.failure(ErrorKind::Usage) } else { ExitCode::SUCCESS }
 }
 
-/// The options that decide how a mistake on the command line itself is told, found before it is parsed.
+/// What decides how a mistake on the command line itself is told, found before it is parsed.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct EarlyArgs {
     json: bool,
     no_color: bool,
+    /// This is `wal fetch`, whose exit code PostgreSQL takes for what the archive has.
+    wal_fetch: bool,
 }
 
 impl EarlyArgs {
@@ -80,7 +85,13 @@ impl EarlyArgs {
         let pairs = ours().zip(ours().skip(1));
         let json = ours().any(|argument| matches!(argument, "-ojson" | "-o=json" | "--output=json"))
             || pairs.into_iter().any(|pair| matches!(pair, ("-o" | "--output", "json")));
-        EarlyArgs { json, no_color: ours().any(|argument| argument == "--no-color") }
+        let wal_fetch = ours().skip(1).skip_while(|argument| argument.starts_with('-')).take(2).eq(["wal", "fetch"]);
+        EarlyArgs { json, no_color: ours().any(|argument| argument == "--no-color"), wal_fetch }
+    }
+
+    /// The exit code of a failure. No failure of `wal fetch`, wherever it comes from, may look as if the archive had no such file.
+    fn failure(&self, kind: ErrorKind) -> ExitCode {
+        ExitCode::from(if self.wal_fetch { wal::no_answer().0 } else { kind.exit_code() })
     }
 }
 
@@ -101,5 +112,7 @@ mod tests {
         }
         assert!(!find(&["spilo", "connect", "x", "--", "-o", "json"]).json);
         assert!(find(&["spilo", "--no-color"]).no_color);
+        assert!(find(&["spilo", "-v", "wal", "fetch", "nonsense"]).wal_fetch);
+        assert!(!find(&["spilo", "wal", "push", "fetch"]).wal_fetch);
     }
 }

@@ -57,6 +57,26 @@ fn a_store_that_cannot_be_asked_does_not_end_a_recovery() {
 }
 
 #[test]
+fn a_fetch_that_is_not_understood_does_not_end_a_recovery_either() {
+    let outer = data_directory();
+    let data = outer.path().join("data");
+    let mistakes: [&[&str]; 4] = [
+        &["wal", "fetch", "--stor", "../store", "--cluster", "orders", SEGMENT, "x"],
+        &["--no-color", "wal", "fetch"],
+        &["wal", "fetch", "--store", "../store", "--cluster", "orders", "nonsense", "x"],
+        &["wal", "fetch", "-o", "nonsense"],
+    ];
+    for mistake in mistakes {
+        spilo_in(&data, mistake).exits(126);
+    }
+    fs::write(data.join("standby.signal"), "").unwrap();
+    spilo_in(&data, mistakes[0]).exits(1);
+    fs::remove_file(data.join("standby.signal")).unwrap();
+    fs::remove_file(data.join("global/pg_control")).unwrap();
+    fetch(&data, "../store", SEGMENT).exits(126).says("in its data directory?");
+}
+
+#[test]
 fn what_is_not_archived_is_named_with_the_reason() {
     let outer = data_directory();
     let data = outer.path().join("data");

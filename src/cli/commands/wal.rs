@@ -71,7 +71,7 @@ pub struct Place {
 }
 
 /// Archives or restores one file, in the data directory, where PostgreSQL runs it; or makes the store for them.
-pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
+pub fn run(_: &Context, command: &Command) -> Result<Exit, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     match command {
         Command::Init { store } => FileStore::init(store).map(|_| Exit::OK).map_err(failed),
@@ -79,18 +79,21 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
             let archive = open(place, own_system()?)?;
             runtime.block_on(backup::push(&archive, path, *file)).map(|_| Exit::OK).map_err(failed)
         }
-        Command::Fetch { place, file, path, patience } => match fetch(&runtime, place, *file, path, Duration::from_secs(*patience)) {
-            Ok(Fetched::Restored) => Ok(Exit::OK),
-            Ok(Fetched::NotThere) => Ok(NOT_THERE),
-            Err(error) => {
-                context.ui.warn(&error);
-                Ok(without_answer(Path::new("standby.signal").exists()))
-            }
-        },
+        Command::Fetch { place, file, path, patience } => {
+            fetch(&runtime, place, *file, path, Duration::from_secs(*patience)).map(|fetched| match fetched {
+                Fetched::Restored => Exit::OK,
+                Fetched::NotThere => NOT_THERE,
+            })
+        }
     }
 }
 
-/// A standby asks again by itself, and goes on with streaming meanwhile; whatever else recovers must not take silence for the end of all WAL.
+/// What `wal fetch` exits with when it cannot say whether the archive has the file. A standby asks again by itself, and goes on with streaming
+/// meanwhile; whatever else recovers must not take silence for the end of all WAL.
+pub fn no_answer() -> Exit {
+    without_answer(Path::new("standby.signal").exists())
+}
+
 fn without_answer(standby: bool) -> Exit {
     if standby { NOT_THERE } else { NOBODY_KNOWS }
 }
