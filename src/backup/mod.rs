@@ -1,10 +1,13 @@
 //! Base backups and the WAL archive: stories over a store and a server.
 
 mod archive;
+mod backup_id;
+pub mod manifest;
 mod wal_fetch;
 mod wal_object;
 mod wal_push;
 
 pub use archive::{Archive, ArchiveError};
+pub use backup_id::{BackupId, InvalidBackupId};
 pub use wal_fetch::{Fetched, fetch};
 pub use wal_push::{Pushed, push};

@@ -1,0 +1,144 @@
+//! What a base backup is made of. The manifest is written last and under a name of its own, so a backup exists when its manifest does; it
+//! names the place of every chunk itself, also of those that earlier backups have stored, so a restore never looks at another backup.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::backup_id::BackupId;
+use crate::model::{Lsn, SystemId, Timeline};
+
+/// All but the files: kept as JSON at the object's beginning, so that a catalogue is read without the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The backup's name.
+    pub id: BackupId,
+    /// Which version of spilo has made it.
+    pub made_by: String,
+    /// The cluster it is of, as its users call it.
+    pub cluster: String,
+    /// The member whose files were read.
+    pub member: String,
+    /// Whether that member was a standby.
+    pub from_standby: bool,
+    /// Whose data it is.
+    pub system: SystemId,
+    /// PostgreSQL's `server_version_num`.
+    pub server_version: u32,
+    /// Bytes of a WAL segment.
+    pub segment_size: u32,
+    /// Whether pages carry checksums.
+    pub checksums: bool,
+    /// Where recovery begins.
+    pub start: Moment,
+    /// Where the data becomes consistent: all WAL from start to here is needed.
+    pub stop: Moment,
+    /// The content of `backup_label`.
+    pub label: String,
+    /// The content of `tablespace_map`, empty without tablespaces.
+    pub tablespace_map: String,
+    /// Tablespaces besides the two of every cluster.
+    pub tablespaces: Vec<Tablespace>,
+    /// The backup it was compared with; it is not needed for a restore.
+    pub parent: Option<BackupId>,
+    /// Every pack that has a chunk of this backup. [`ChunkPlace::pack`] counts in it.
+    pub packs: Vec<Pack>,
+    /// How many files and directories follow.
+    pub entries: u64,
+    /// Bytes of all files.
+    pub size: u64,
+    /// Bytes that were stored for this backup alone.
+    pub stored: u64,
+    /// Pages whose checksum was wrong, though nobody was writing them.
+    pub bad_pages: Vec<BadPage>,
+}
+
+/// A point in time and WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// When.
+    pub time: Timestamp,
+    /// At which position.
+    pub lsn: Lsn,
+    /// Of which timeline.
+    pub timeline: Timeline,
+}
+
+/// A tablespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    /// Its number, which is the name of its link in `pg_tblspc`.
+    pub oid: u32,
+    /// The directory that it was in.
+    pub location: String,
+}
+
+/// One object with chunks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Pack {
+    /// The backup that has stored it.
+    pub backup: BackupId,
+    /// Its number among that backup's.
+    pub number: u32,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A page that was stored as it was found: damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadPage {
+    /// The file, from the data directory.
+    pub file: String,
+    /// Which page of the file, from 0.
+    pub page: u32,
+}
+
+/// A file or a directory. They follow in the order of their paths' bytes; `global/pg_control` stands last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// From the data directory, `/` between parts. A tablespace's files lie below `pg_tblspc/OID/`. File systems do not ask for UTF-8.
+    pub path: Vec<u8>,
+    /// Permissions.
+    pub mode: u32,
+    /// Seconds since 1970 of the last change.
+    pub modified: i64,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A file.
+    File {
+        /// Bytes that were read of it.
+        size: u64,
+        /// CRC-32C of them.
+        crc32c: u32,
+        /// Bytes of each chunk but the last.
+        chunk_size: u32,
+        /// Its chunks in order.
+        chunks: Vec<Chunk>,
+    },
+}
+
+/// A piece of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// The first half of its BLAKE3.
+    pub digest: [u8; 16],
+    /// Where it is; `None`: all of it is zero, and it is nowhere.
+    pub place: Option<ChunkPlace>,
+}
+
+/// Where a chunk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkPlace {
+    /// Which of [`Header::packs`].
+    pub pack: u32,
+    /// At which byte of it.
+    pub offset: u32,
+    /// How many bytes it takes there.
+    pub length: u32,
+}

@@ -1,0 +1,82 @@
+//! The store that a configuration names, whichever driver it takes.
+
+use bytes::Bytes;
+
+use super::{Claim, FileStore, Object, ObjectName, ObjectStore, StoreError, StoreUrl};
+
+/// Everything needed to reach a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Where it is.
+    pub url: StoreUrl,
+}
+
+/// A store of any kind.
+#[derive(Clone)]
+pub enum Store {
+    /// In a directory.
+    File(FileStore),
+}
+
+impl Store {
+    /// Opens the store, which has to be there.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be reached.
+    pub async fn open(config: &StoreConfig) -> Result<Store, StoreError> {
+        match &config.url {
+            StoreUrl::File(root) => FileStore::open(root).map(Store::File),
+            StoreUrl::S3 { .. } => Err(StoreError::Refused { object: config.url.to_string(), why: "S3 is not built yet".to_owned() }),
+        }
+    }
+
+    /// Makes the store if there is none yet, and opens it.
+    ///
+    /// # Errors
+    /// When something else is in its place, or it cannot be reached.
+    pub async fn init(config: &StoreConfig) -> Result<Store, StoreError> {
+        match &config.url {
+            StoreUrl::File(root) => FileStore::init(root).map(Store::File),
+            StoreUrl::S3 { .. } => Store::open(config).await,
+        }
+    }
+}
+
+/// The same question to whichever driver it is.
+macro_rules! driver {
+    ($store:expr, $driver:ident => $ask:expr) => {
+        match $store {
+            Store::File($driver) => $ask,
+        }
+    };
+}
+
+impl ObjectStore for Store {
+    async fn create(&self, name: &ObjectName, content: Bytes) -> Result<Claim, StoreError> {
+        driver!(self, driver => driver.create(name, content).await)
+    }
+
+    async fn replace(&self, name: &ObjectName, content: Bytes) -> Result<(), StoreError> {
+        driver!(self, driver => driver.replace(name, content).await)
+    }
+
+    async fn read(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        driver!(self, driver => driver.read(name).await)
+    }
+
+    async fn read_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
+        driver!(self, driver => driver.read_range(name, offset, length).await)
+    }
+
+    async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+        driver!(self, driver => driver.size(name).await)
+    }
+
+    async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {
+        driver!(self, driver => driver.list(folder).await)
+    }
+
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        driver!(self, driver => driver.remove(name).await)
+    }
+}
