@@ -3,7 +3,9 @@
 mod archive;
 mod backup_id;
 pub mod manifest;
+pub mod retention;
 mod wal_fetch;
+pub mod wal_need;
 mod wal_object;
 mod wal_push;
 
