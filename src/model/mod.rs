@@ -2,7 +2,9 @@
 
 mod lsn;
 mod names;
+mod object_name;
 mod secret;
+mod store_url;
 mod system_id;
 mod term;
 mod timeline;
@@ -10,7 +12,9 @@ mod wal_file;
 
 pub use lsn::Lsn;
 pub use names::{ClusterName, InvalidName, MemberName};
+pub use object_name::{InvalidObjectName, ObjectName};
 pub use secret::Secret;
+pub use store_url::{InvalidStoreUrl, StoreUrl};
 pub use system_id::SystemId;
 pub use term::Term;
 pub use timeline::{HistoryLine, Timeline, parse_history, timeline_at};

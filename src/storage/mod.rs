@@ -2,8 +2,6 @@
 //! been acknowledged outlives the machine it was written from.
 
 mod file;
-mod location;
-mod name;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -11,9 +9,9 @@ mod tests;
 use bytes::Bytes;
 
 pub use file::FileStore;
-pub use location::{InvalidStoreUrl, StoreUrl};
-pub use name::{InvalidObjectName, ObjectName};
 pub use store::{Store, StoreConfig};
+
+pub use crate::model::{InvalidObjectName, InvalidStoreUrl, ObjectName, StoreUrl};
 
 /// Why a store did not do what it was asked for. Every message names the object.
 #[derive(Debug, thiserror::Error)]

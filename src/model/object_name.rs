@@ -1,4 +1,4 @@
-//! The names of objects.
+//! The names of objects in a store.
 
 use std::{fmt, str::FromStr};
 
