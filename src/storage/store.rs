@@ -1,5 +1,7 @@
 //! The store that a configuration names, whichever driver it takes.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 
 use super::{Claim, FileStore, Object, ObjectName, ObjectStore, StoreError, StoreUrl};
@@ -9,6 +11,19 @@ use super::{Claim, FileStore, Object, ObjectName, ObjectStore, StoreError, Store
 pub struct StoreConfig {
     /// Where it is.
     pub url: StoreUrl,
+    /// S3 only: the server to ask, such as `https://minio.example:9000`. Without it, AWS.
+    pub endpoint: Option<String>,
+    /// S3 only: the region of the bucket. Without it, what the SDK finds in environment and profile, or `us-east-1` where an endpoint is named.
+    pub region: Option<String>,
+    /// S3 only: a file in the form of `~/.aws/credentials`, whose profile `default` is used. Without it, the SDK looks where it always does.
+    pub credentials_file: Option<PathBuf>,
+}
+
+impl StoreConfig {
+    /// The store there, with nothing else said about it.
+    pub fn new(url: StoreUrl) -> StoreConfig {
+        StoreConfig { url, endpoint: None, region: None, credentials_file: None }
+    }
 }
 
 /// A store of any kind.
