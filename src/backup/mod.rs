@@ -5,6 +5,7 @@ mod backup_id;
 pub mod manifest;
 pub mod retention;
 mod wal_fetch;
+pub mod wal_graph;
 pub mod wal_need;
 mod wal_object;
 mod wal_push;

@@ -16,6 +16,20 @@ pub struct WalSegment {
 }
 
 impl WalSegment {
+    /// The segment number `ordinal` of a timeline, counted from position 0, where segments have `size` bytes.
+    pub fn nth(timeline: Timeline, ordinal: u64, size: u64) -> WalSegment {
+        let per_log = (1 << 32) / size;
+        let half = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        WalSegment { timeline, log: half(ordinal / per_log), number: half(ordinal % per_log) }
+    }
+
+    /// Which segment it is, counted from position 0. `None`: segments of `size` bytes have no such name.
+    pub fn ordinal(self, size: u64) -> Option<u64> {
+        let per_log = (1 << 32) / size;
+        let number = u64::from(self.number);
+        (number < per_log).then(|| u64::from(self.log) * per_log + number)
+    }
+
     /// The position of its first byte, where segments have `size` bytes.
     pub fn begin(self, size: u64) -> u64 {
         (u64::from(self.log) << 32) + u64::from(self.number) * size
@@ -106,6 +120,19 @@ mod tests {
             assert_eq!(file.to_string(), text);
         }
         assert_eq!(segment.begin(16 << 20), (0xA << 32) + (0xFF << 24));
+    }
+
+    #[test]
+    fn segments_are_counted_through() {
+        let segment = WalSegment { timeline: Timeline(2), log: 0xA, number: 0xFF };
+        assert_eq!(segment.ordinal(16 << 20), Some(0xAFF));
+        assert_eq!(segment.ordinal(64 << 20), None, "with segments of that size the last one of a log is 3F");
+        for size in [1 << 20, 16 << 20, 64 << 20, 1 << 30] {
+            for ordinal in [0, 1, 3, 4, 5, 255, 256, 70_000] {
+                let segment = WalSegment::nth(Timeline(7), ordinal, size);
+                assert_eq!((segment.ordinal(size), segment.begin(size)), (Some(ordinal), ordinal * size));
+            }
+        }
     }
 
     #[test]
