@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::backup_id::BackupId;
 use crate::{
     model::{SystemId, WalFile},
     storage::{InvalidObjectName, ObjectName, StoreError},
@@ -82,6 +83,44 @@ impl<S> Archive<S> {
         folder.join(&format!("{file}.zst"))
     }
 
+    /// What every object of this cluster's name begins with.
+    pub fn root(&self) -> &ObjectName {
+        &self.root
+    }
+
+    /// Where all base backups lie.
+    ///
+    /// # Errors
+    /// When the root is too long, as for all names here.
+    pub fn backups(&self) -> Result<ObjectName, InvalidObjectName> {
+        self.root.join("backup")?.join(&self.system.to_string())
+    }
+
+    /// The manifest of a base backup: it is there when the backup is complete.
+    pub fn manifest(&self, backup: &BackupId) -> Result<ObjectName, InvalidObjectName> {
+        self.backups()?.join(backup.as_str())?.join("manifest")
+    }
+
+    /// Where the packs lie that a base backup has stored.
+    pub fn packs(&self, backup: &BackupId) -> Result<ObjectName, InvalidObjectName> {
+        self.backups()?.join(backup.as_str())?.join("pack")
+    }
+
+    /// One of them.
+    pub fn pack(&self, backup: &BackupId, number: u32) -> Result<ObjectName, InvalidObjectName> {
+        self.packs(backup)?.join(&format!("{number:08}"))
+    }
+
+    /// Where it is said who is at work on what.
+    pub fn leases(&self) -> Result<ObjectName, InvalidObjectName> {
+        self.root.join("lease")
+    }
+
+    /// Who is at work on this base backup.
+    pub fn lease(&self, backup: &BackupId) -> Result<ObjectName, InvalidObjectName> {
+        self.leases()?.join(backup.as_str())
+    }
+
     /// Where a content goes that has lost against another one of the same name.
     pub(super) fn aside(&self, file: WalFile, digest: &str) -> Result<ObjectName, InvalidObjectName> {
         self.root.join("conflict")?.join(&self.system.to_string())?.join(&format!("{file}.{digest}.zst"))
@@ -100,5 +139,15 @@ mod tests {
         assert_eq!(object("000000020000000A000000FF"), format!("{wal}/00000002/0000000A/000000020000000A000000FF.zst"));
         assert_eq!(object("000000020000000A000000FF.partial"), format!("{wal}/00000002/0000000A/000000020000000A000000FF.partial.zst"));
         assert_eq!(object("00000002.history"), format!("{wal}/history/00000002.history.zst"));
+    }
+
+    #[test]
+    fn a_backup_has_one_place() {
+        let archive = Archive::new((), "orders".parse().unwrap(), SystemId(7_300_000_000_000_000_001));
+        let id: BackupId = "20261121T204500Z-1a2b3c4d".parse().unwrap();
+        let folder = format!("orders/backup/7300000000000000001/{id}");
+        assert_eq!(archive.manifest(&id).unwrap().as_str(), format!("{folder}/manifest"));
+        assert_eq!(archive.pack(&id, 17).unwrap().as_str(), format!("{folder}/pack/00000017"));
+        assert_eq!(archive.lease(&id).unwrap().as_str(), format!("orders/lease/{id}"));
     }
 }

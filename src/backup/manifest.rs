@@ -24,8 +24,14 @@ pub struct Header {
     pub system: SystemId,
     /// PostgreSQL's `server_version_num`.
     pub server_version: u32,
+    /// The version of its catalogues: the last part of a tablespace's directory, `PG_15_202209061`.
+    pub catalog_version: u32,
+    /// Permissions of the data directory itself.
+    pub data_dir_mode: u32,
     /// Bytes of a WAL segment.
     pub segment_size: u32,
+    /// Bytes of a page.
+    pub page_size: u32,
     /// Whether pages carry checksums.
     pub checksums: bool,
     /// Where recovery begins.
@@ -48,9 +54,14 @@ pub struct Header {
     pub size: u64,
     /// Bytes that were stored for this backup alone.
     pub stored: u64,
-    /// Pages whose checksum was wrong, though nobody was writing them.
+    /// How many pages had a wrong checksum, though nobody was writing them.
+    pub bad_page_count: u64,
+    /// The first [`BAD_PAGES_NAMED`] of them.
     pub bad_pages: Vec<BadPage>,
 }
+
+/// A broken disk has more bad pages than anybody reads.
+pub const BAD_PAGES_NAMED: usize = 1000;
 
 /// A point in time and WAL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +114,19 @@ pub struct Entry {
     pub modified: i64,
     /// What it is.
     pub kind: EntryKind,
+}
+
+impl Entry {
+    /// How many bytes of content the chunk with this number has; nothing for a directory, or where there is no such chunk.
+    pub fn chunk_length(&self, number: usize) -> usize {
+        match &self.kind {
+            EntryKind::File { size, chunk_size, chunks, .. } if number < chunks.len() => {
+                let begin = number as u64 * u64::from(*chunk_size);
+                usize::try_from(size.saturating_sub(begin).min(u64::from(*chunk_size))).unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// What an entry is.

@@ -2,7 +2,11 @@
 
 mod archive;
 mod backup_id;
+pub mod chunk;
 pub mod manifest;
+mod manifest_entries;
+pub mod manifest_file;
+pub mod pack;
 pub mod retention;
 mod wal_fetch;
 pub mod wal_graph;
