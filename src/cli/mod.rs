@@ -15,6 +15,7 @@ mod provision_error;
 mod report_error;
 mod spec_arguments;
 pub mod status;
+mod store_arguments;
 mod ui;
 mod wait;
 

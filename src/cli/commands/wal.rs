@@ -10,10 +10,10 @@ use tokio::runtime::Runtime;
 
 use crate::{
     backup::{self, Archive, ArchiveError, Fetched},
-    cli::{CommandError, Context, ErrorKind, Exit},
+    cli::{CommandError, Context, ErrorKind, Exit, store_arguments::StoreArgs},
     model::{ClusterName, SystemId, WalFile},
     postgres::control_data,
-    storage::{FileStore, ObjectName, StoreError},
+    storage::{FileStore, ObjectName, Store, StoreError},
 };
 
 /// How long between two questions.
@@ -28,12 +28,8 @@ const NOT_THERE: Exit = Exit(1);
 /// Archive WAL files and restore them
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a store of an empty directory
-    Init {
-        /// The directory, on a volume that outlives this machine
-        #[arg(long, value_name = "DIR")]
-        store: PathBuf,
-    },
+    /// Make a store of an empty directory; what is a store already stays as it is
+    Init(StoreArgs),
     /// Archive a WAL file: archive_command = 'spilo wal push --store DIR --cluster NAME %p %f'
     Push {
         /// Where the archive is.
@@ -74,7 +70,7 @@ pub struct Place {
 pub fn run(_: &Context, command: &Command) -> Result<Exit, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     match command {
-        Command::Init { store } => FileStore::init(store).map(|_| Exit::OK).map_err(failed),
+        Command::Init(store) => runtime.block_on(Store::init(&store.config())).map(|_| Exit::OK).map_err(failed),
         Command::Push { place, path, file } => {
             let archive = open(place, own_system()?)?;
             runtime.block_on(backup::push(&archive, path, *file)).map(|_| Exit::OK).map_err(failed)

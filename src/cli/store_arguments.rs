@@ -1,0 +1,62 @@
+//! The options that say where a store is, for commands that work inside a cluster or without one.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::storage::{StoreConfig, StoreUrl};
+
+/// Where a store is.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// Where the store is: file:///DIRECTORY, on a volume that outlives this machine, or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "STORE", value_parser = parse_store)]
+    pub store: StoreUrl,
+
+    /// Where S3 answers, if that is not Amazon's
+    #[arg(long, value_name = "URL")]
+    pub store_endpoint: Option<String>,
+
+    /// The bucket's region
+    #[arg(long, value_name = "REGION")]
+    pub store_region: Option<String>,
+
+    /// File with the key to the bucket, in the form of ~/.aws/credentials
+    #[arg(long, value_name = "FILE")]
+    pub store_credentials: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// What they come to.
+    pub fn config(&self) -> StoreConfig {
+        StoreConfig {
+            url: self.store.clone(),
+            endpoint: self.store_endpoint.clone(),
+            region: self.store_region.clone(),
+            credentials_file: self.store_credentials.clone(),
+        }
+    }
+}
+
+/// A directory may be named by its path alone.
+fn parse_store(text: &str) -> Result<StoreUrl, String> {
+    if text.is_empty() || text.contains(':') {
+        return text.parse().map_err(|error| format!("{error}"));
+    }
+    std::path::absolute(text).map(StoreUrl::File).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_may_be_named_by_its_path() {
+        assert_eq!(parse_store("/srv/store"), Ok(StoreUrl::File("/srv/store".into())));
+        assert_eq!(parse_store("file:///srv/store"), Ok(StoreUrl::File("/srv/store".into())));
+        assert!(matches!(parse_store("store"), Ok(StoreUrl::File(path)) if path.is_absolute() && path.ends_with("store")));
+        for text in ["", "s3:/backups", "https://s3.example.com/backups"] {
+            assert!(parse_store(text).unwrap_err().contains(text), "{text}");
+        }
+    }
+}
