@@ -2,13 +2,13 @@
 //! been acknowledged outlives the machine it was written from.
 
 mod file;
+mod s3;
 mod store;
-#[cfg(test)]
-mod tests;
 
 use bytes::Bytes;
 
 pub use file::FileStore;
+pub use s3::{PATIENCE, Requests, S3Store};
 pub use store::{Store, StoreConfig};
 
 pub use crate::model::{InvalidObjectName, InvalidStoreUrl, ObjectName, StoreUrl};

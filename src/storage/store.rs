@@ -1,10 +1,10 @@
 //! The store that a configuration names, whichever driver it takes.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Claim, FileStore, Object, ObjectName, ObjectStore, StoreError, StoreUrl};
+use super::{Claim, FileStore, Object, ObjectName, ObjectStore, S3Store, StoreError, StoreUrl};
 
 /// Everything needed to reach a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ impl StoreConfig {
 pub enum Store {
     /// In a directory.
     File(FileStore),
+    /// In a bucket.
+    S3(S3Store),
 }
 
 impl Store {
@@ -41,7 +43,7 @@ impl Store {
     pub async fn open(config: &StoreConfig) -> Result<Store, StoreError> {
         match &config.url {
             StoreUrl::File(root) => FileStore::open(root).map(Store::File),
-            StoreUrl::S3 { .. } => Err(StoreError::Refused { object: config.url.to_string(), why: "S3 is not built yet".to_owned() }),
+            StoreUrl::S3 { .. } => S3Store::open(config).await.map(Store::S3),
         }
     }
 
@@ -52,7 +54,15 @@ impl Store {
     pub async fn init(config: &StoreConfig) -> Result<Store, StoreError> {
         match &config.url {
             StoreUrl::File(root) => FileStore::init(root).map(Store::File),
-            StoreUrl::S3 { .. } => Store::open(config).await,
+            StoreUrl::S3 { .. } => S3Store::init(config).await.map(Store::S3),
+        }
+    }
+
+    /// The same store, whose calls ask again for so long before they give up; a directory is never asked again.
+    pub fn with_patience(&self, patience: Duration) -> Store {
+        match self {
+            Store::File(store) => Store::File(store.clone()),
+            Store::S3(store) => Store::S3(store.with_patience(patience)),
         }
     }
 }
@@ -62,6 +72,7 @@ macro_rules! driver {
     ($store:expr, $driver:ident => $ask:expr) => {
         match $store {
             Store::File($driver) => $ask,
+            Store::S3($driver) => $ask,
         }
     };
 }

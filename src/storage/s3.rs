@@ -1,0 +1,190 @@
+//! The store in a bucket: AWS S3, or whatever speaks its language and has conditional writes.
+
+mod access;
+mod attempts;
+mod failure;
+mod init;
+mod list;
+mod read;
+mod requests;
+
+use std::{sync::Arc, time::Duration};
+
+use aws_sdk_s3::types::ChecksumAlgorithm;
+use bytes::Bytes;
+
+pub use requests::Requests;
+
+use self::{
+    access::{Access, Session},
+    attempts::{Patience, Pause},
+    failure::{Answer, Failure, Place},
+    requests::{Counters, Verb},
+};
+use super::{Claim, Object, ObjectName, ObjectStore, StoreConfig, StoreError};
+
+/// For how long a single call asks again, unless it is told otherwise. Whoever has more time than that calls again.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// For how long an answer to a small request may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The slowest line that an object goes over, in bytes per second.
+const SLOWEST: u64 = 256 << 10;
+
+/// The CRC-32C of an object, with it: servers that offer no checksum of their own keep this one, and what arrives is held against it.
+const CHECKSUM: &str = "spilo-crc32c";
+
+/// A bucket, or what lies below a prefix in it. Clones share connections and credentials.
+#[derive(Clone)]
+pub struct S3Store {
+    access: Arc<Access>,
+    counters: Arc<Counters>,
+    patience: Duration,
+}
+
+impl S3Store {
+    /// Makes a store of the bucket's empty prefix, which may be a store already. Both ways it is tried out whether of several writers one
+    /// wins there.
+    ///
+    /// # Errors
+    /// When the bucket cannot be reached or used, when something else lies at this place, and when writes there have more than one winner.
+    pub async fn init(config: &StoreConfig) -> Result<S3Store, StoreError> {
+        let store = S3Store::connect(config).await?;
+        init::make(&store).await?;
+        Ok(store)
+    }
+
+    /// The store at this place. Asks for one small object.
+    ///
+    /// # Errors
+    /// When there is none, and when the bucket cannot be reached or used.
+    pub async fn open(config: &StoreConfig) -> Result<S3Store, StoreError> {
+        let store = S3Store::connect(config).await?;
+        init::check(&store).await?;
+        Ok(store)
+    }
+
+    /// The same store, whose calls ask again for so long. With zero, each asks once.
+    pub fn with_patience(&self, patience: Duration) -> S3Store {
+        S3Store { patience, ..self.clone() }
+    }
+
+    /// How many requests were sent, those that failed included, by this store and its clones.
+    pub fn requests(&self) -> Requests {
+        self.counters.read()
+    }
+
+    async fn connect(config: &StoreConfig) -> Result<S3Store, StoreError> {
+        Ok(S3Store { access: Arc::new(Access::new(config).await?), counters: Arc::default(), patience: PATIENCE })
+    }
+
+    fn place(&self) -> &Place {
+        self.access.place()
+    }
+
+    fn patience_for(&self, object: &ObjectName) -> Patience {
+        Patience::new(object.to_string(), self.patience)
+    }
+
+    /// Sends a request, as often as it takes to get an answer that means something.
+    async fn ask<T>(
+        &self,
+        verb: Verb,
+        patience: &mut Patience,
+        limit: Duration,
+        send: impl AsyncFn(&Session) -> Result<T, Failure>,
+    ) -> Result<Result<T, Answer>, StoreError> {
+        let mut renewed = false;
+        loop {
+            let session = self.access.session();
+            self.counters.count(verb);
+            let answer = tokio::time::timeout(limit, send(&session)).await;
+            let late = || Err(Failure::Again { pause: Pause::Short, why: format!("no answer within {} s", limit.as_secs()) });
+            match answer.unwrap_or_else(|_| late()) {
+                Ok(done) => return Ok(Ok(done)),
+                Err(Failure::Answer(answer)) => return Ok(Err(answer)),
+                Err(Failure::Refused(why)) => return Err(patience.refused(why)),
+                Err(Failure::Again { pause, why }) => patience.wait(pause, why).await?,
+                Err(Failure::Credentials { why, .. }) if !renewed => {
+                    renewed = true;
+                    self.access.renew(&session).await;
+                    patience.note(why);
+                }
+                // Somebody renews them: that of every other process that uses them goes on too.
+                Err(Failure::Credentials { why, expired: true }) => {
+                    patience.wait(Pause::Long, why).await?;
+                    self.access.renew(&session).await;
+                }
+                Err(Failure::Credentials { why, expired: false }) => return Err(patience.refused(why)),
+            }
+        }
+    }
+
+    async fn put(&self, name: &ObjectName, content: Bytes, only_if_absent: bool) -> Result<Result<(), Answer>, StoreError> {
+        let limit = ANSWER + Duration::from_secs(content.len() as u64 / SLOWEST);
+        let checksum = format!("{:08x}", crc32c::crc32c(&content));
+        let send = async |session: &Session| {
+            let mut request = session.client.put_object().bucket(&self.place().bucket).key(self.place().key(name));
+            request = request.metadata(CHECKSUM, &checksum).body(content.clone().into());
+            if only_if_absent {
+                request = request.if_none_match("*");
+            }
+            if self.place().is_aws {
+                request = request.checksum_algorithm(ChecksumAlgorithm::Crc32C);
+            }
+            // TLS protects the content; without it the signature does, which costs a digest of all of it.
+            let request = request.customize();
+            let request = if self.place().is_encrypted { request.disable_payload_signing() } else { request };
+            request.send().await.map(drop).map_err(|error| self.failure(Verb::Put, &error))
+        };
+        self.ask(Verb::Put, &mut self.patience_for(name), limit, send).await
+    }
+}
+
+impl ObjectStore for S3Store {
+    async fn create(&self, name: &ObjectName, content: Bytes) -> Result<Claim, StoreError> {
+        match self.put(name, content, true).await? {
+            Ok(()) => Ok(Claim::Won),
+            // Perhaps by an attempt of ours whose answer got lost.
+            Err(Answer::Precondition) => Ok(Claim::Taken),
+            Err(answer) => Err(answer.unexpected(name)),
+        }
+    }
+
+    async fn replace(&self, name: &ObjectName, content: Bytes) -> Result<(), StoreError> {
+        self.put(name, content, false).await?.map_err(|answer| answer.unexpected(name))
+    }
+
+    async fn read(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        read::read(self, name, read::Span { from: 0, length: None }).await
+    }
+
+    async fn read_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
+        // HTTP knows no empty range.
+        if length == 0 {
+            return Ok(self.size(name).await?.map(|_| Bytes::new()));
+        }
+        read::read(self, name, read::Span { from: offset, length: Some(length) }).await
+    }
+
+    async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+        read::size(self, name).await
+    }
+
+    async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {
+        list::below(self, folder).await
+    }
+
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let send = async |session: &Session| {
+            let request = session.client.delete_object().bucket(&self.place().bucket).key(self.place().key(name));
+            request.send().await.map(drop).map_err(|error| self.failure(Verb::Delete, &error))
+        };
+        match self.ask(Verb::Delete, &mut self.patience_for(name), ANSWER, send).await? {
+            // Most servers say that it went well; some that there was nothing.
+            Ok(()) | Err(Answer::NoSuchKey) => Ok(()),
+            Err(answer) => Err(answer.unexpected(name)),
+        }
+    }
+}

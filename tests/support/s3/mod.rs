@@ -1,0 +1,230 @@
+//! An S3 server for tests, in this process: an honest one, whose conditional writes have one winner, until a test tells it to misbehave. It
+//! speaks what a store needs (PutObject, GetObject, HeadObject, ListObjectsV2, DeleteObject; path style) and no more, and is strict like an
+//! old server of somebody else's: what it does not know it refuses. It checks access keys, regions, clocks and digests, but no signatures.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+mod answer;
+mod bucket;
+mod fault;
+mod handler;
+mod line;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use spilo::storage::StoreConfig;
+use tokio::sync::watch;
+
+pub use answer::Refusal;
+pub use bucket::Conditions;
+pub use fault::{Fault, Rule};
+pub use line::Line;
+
+use bucket::Bucket;
+use fault::Faults;
+
+/// What is asked of S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    Put,
+    Get,
+    Head,
+    List,
+    Delete,
+}
+
+/// How the server is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub bucket: String,
+    pub region: String,
+    pub conditions: Conditions,
+    /// How many objects a page of a list has.
+    pub page: usize,
+    pub line: Line,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            bucket: "backups".to_owned(),
+            region: "us-east-1".to_owned(),
+            conditions: Conditions::Honoured,
+            page: 1000,
+            line: Line::default(),
+        }
+    }
+}
+
+/// The access key that is good from the beginning. Any secret key does.
+pub const KEY: &str = "AKIADOUBLE";
+
+/// What the server knows.
+struct State {
+    settings: Settings,
+    bucket: Bucket,
+    faults: Faults,
+    requests: BTreeMap<Verb, u64>,
+    /// Access keys; those that are not `true` have expired.
+    keys: BTreeMap<String, bool>,
+    /// How many seconds the server's clock is ahead.
+    ahead: i64,
+}
+
+/// The server. It ends when this is dropped.
+pub struct S3Double {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    open: watch::Sender<Option<bool>>,
+    thread: Option<JoinHandle<()>>,
+    files: tempfile::TempDir,
+}
+
+impl S3Double {
+    /// A server with an empty bucket 'backups'.
+    pub fn start() -> S3Double {
+        S3Double::start_with(Settings::default())
+    }
+
+    pub fn start_with(settings: Settings) -> S3Double {
+        let listener = std::net::TcpListener::bind(settings.listen).expect("the address is free");
+        let address = listener.local_addr().expect("it is bound");
+        let state = State {
+            bucket: Bucket::new(settings.conditions),
+            settings,
+            faults: Faults::default(),
+            requests: BTreeMap::new(),
+            keys: BTreeMap::from([(KEY.to_owned(), true)]),
+            ahead: 0,
+        };
+        let state = Arc::new(Mutex::new(state));
+        let (open, is_open) = watch::channel(Some(true));
+        let thread = std::thread::spawn({
+            let state = state.clone();
+            move || line::serve(listener, &state, is_open)
+        });
+        let double = S3Double { address, state, open, thread: Some(thread), files: tempfile::tempdir().expect("a directory of our own") };
+        double.use_key(KEY);
+        double
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The file with the credentials that clients use.
+    pub fn credentials_file(&self) -> PathBuf {
+        self.files.path().join("credentials")
+    }
+
+    /// Clients use this access key from now on.
+    pub fn use_key(&self, key: &str) {
+        let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = not-asked-for\n");
+        let new = self.files.path().join("credentials.new");
+        fs::write(&new, text).and_then(|()| fs::rename(&new, self.credentials_file())).expect("a directory of our own");
+    }
+
+    /// The server knows this access key.
+    pub fn know_key(&self, key: &str) {
+        self.state().keys.insert(key.to_owned(), true);
+    }
+
+    /// The server takes this access key no more.
+    pub fn expire_key(&self, key: &str) {
+        self.state().keys.insert(key.to_owned(), false);
+    }
+
+    /// A store below this prefix of the bucket.
+    pub fn config(&self, prefix: &str) -> StoreConfig {
+        let url = format!("s3://{}/{prefix}", self.state().settings.bucket);
+        StoreConfig {
+            endpoint: Some(self.endpoint()),
+            credentials_file: Some(self.credentials_file()),
+            ..StoreConfig::new(url.parse().expect("it is a location"))
+        }
+    }
+
+    /// The server does that from now on, as often as the rule says.
+    pub fn misbehave(&self, rule: Rule) {
+        self.state().faults.rules.push(rule);
+    }
+
+    /// The server misbehaves in this share of all requests, each time in another way.
+    pub fn chaos(&self, share: f64, seed: u64) {
+        self.state().faults.chaos(share, seed);
+    }
+
+    /// The server is honest again.
+    pub fn behave(&self) {
+        self.state().faults = Faults::default();
+    }
+
+    /// The server's clock is so many seconds ahead.
+    pub fn set_clock(&self, ahead: i64) {
+        self.state().ahead = ahead;
+    }
+
+    /// No connection is taken, and there is none any more.
+    pub fn close(&self) {
+        self.open.send_replace(Some(false));
+        while std::net::TcpStream::connect(self.address).is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Connections are taken again.
+    pub fn open(&self) {
+        self.open.send_replace(Some(true));
+    }
+
+    /// How many requests of this verb have come.
+    pub fn requests(&self, verb: Verb) -> u64 {
+        self.state().requests.get(&verb).copied().unwrap_or_default()
+    }
+
+    /// The names of all objects, with the prefix.
+    pub fn names(&self) -> Vec<String> {
+        self.state().bucket.names()
+    }
+
+    /// What is kept under that name.
+    pub fn content(&self, key: &str) -> Option<Vec<u8>> {
+        self.state().bucket.content(key)
+    }
+
+    /// Puts something there, as if another client had.
+    pub fn place(&self, key: &str, content: &[u8]) {
+        self.state().bucket.place(key, content);
+    }
+
+    /// Changes one bit of what is kept under that name.
+    pub fn rot(&self, key: &str, byte: usize) {
+        self.state().bucket.rot(key, byte);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for S3Double {
+    fn drop(&mut self) {
+        self.open.send_replace(None);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
