@@ -480,6 +480,11 @@ impl Memory {
         self.retry_at = Some(now + RETRY * pauses);
     }
 
+    /// What failed before is tried again without a wait: somebody asks for it.
+    pub fn try_at_once(&mut self) {
+        (self.retry_at, self.act_again_at) = (None, None);
+    }
+
     /// Takes in how much room there is on the disk. Having been full, it has to be more than not quite full.
     pub fn room_is(&mut self, free: u64) {
         let was_full = self.disk_full;

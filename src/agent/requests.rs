@@ -118,7 +118,7 @@ impl Shell {
         };
         let runs = before.is_some();
         tracing::info!("restarting PostgreSQL, as an operator asked for");
-        (self.memory.retry_at, self.memory.act_again_at) = (None, None);
+        self.memory.try_at_once();
         self.memory.failed_starts = 0;
         self.memory.bringing_up = Some(BringingUp { before, patience });
         let asked = matches!(self.requests.waiting.front(), Some((Request::Restart(Restart { .. }), _)));
@@ -159,7 +159,7 @@ impl Shell {
             Local::Primary(server) | Local::Standby(server) => Some(server.started.clone()),
             _ => None,
         };
-        (self.memory.retry_at, self.memory.act_again_at) = (None, None);
+        self.memory.try_at_once();
         self.memory.bringing_up = Some(BringingUp { before, patience: None });
         self.task = None;
         let copy = self.tools().reinitialize(leader, source, self.cluster_system(), self.settings.use_slots);
