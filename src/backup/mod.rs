@@ -3,9 +3,11 @@
 mod archive;
 mod backup_id;
 pub mod chunk;
+pub mod expire_plan;
 pub mod manifest;
 mod manifest_entries;
 pub mod manifest_file;
+pub mod marks;
 pub mod pack;
 pub mod retention;
 mod wal_fetch;

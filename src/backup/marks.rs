@@ -1,0 +1,113 @@
+//! Small objects beside the backups that say what is to become of them: a tomb for one that is to go, a pin for one that stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    archive::{Archive, ArchiveError},
+    backup_id::BackupId,
+};
+use crate::{
+    model::{InvalidObjectName, ObjectName},
+    storage::ObjectStore,
+};
+
+/// Why and since when a backup is to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tomb {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// The tombs and pins of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// What is to go.
+    pub tombs: BTreeMap<BackupId, Tomb>,
+    /// What stays.
+    pub pins: BTreeSet<BackupId>,
+}
+
+impl Marks {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When the store does not say, and when a tomb cannot be read.
+    pub async fn read<S: ObjectStore>(archive: &Archive<S>) -> Result<Marks, ArchiveError> {
+        let mut marks = Marks::default();
+        for object in archive.store.list(&tombs(archive)?).await? {
+            let Ok(id) = object.name.last().parse::<BackupId>() else { continue };
+            // One that is gone by now has been taken away by who wrote it.
+            let Some(content) = archive.store.read(&object.name).await? else { continue };
+            let tomb = serde_json::from_slice(&content);
+            marks.tombs.insert(id, tomb.map_err(|error| ArchiveError::Damaged { object: object.name, why: error.to_string() })?);
+        }
+        for object in archive.store.list(&pins(archive)?).await? {
+            marks.pins.extend(object.name.last().parse::<BackupId>().ok());
+        }
+        Ok(marks)
+    }
+}
+
+/// Says that the backup is to go; one that is to go already goes when it was to.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn condemn<S: ObjectStore>(archive: &Archive<S>, id: &BackupId, tomb: &Tomb) -> Result<(), ArchiveError> {
+    let content = serde_json::to_vec(tomb).expect("a tomb is plain data");
+    archive.store.create(&tombs(archive)?.join(id.as_str())?, Bytes::from(content)).await?;
+    Ok(())
+}
+
+/// Takes a tomb away: all is gone that it was for, or it is not to go after all.
+///
+/// # Errors
+/// When the store does not do it.
+pub async fn remove_tomb<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<(), ArchiveError> {
+    Ok(archive.store.remove(&tombs(archive)?.join(id.as_str())?).await?)
+}
+
+/// Whether the backup is to go.
+///
+/// # Errors
+/// When the store does not say.
+pub async fn is_condemned<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<bool, ArchiveError> {
+    Ok(archive.store.size(&tombs(archive)?.join(id.as_str())?).await?.is_some())
+}
+
+/// Keeps the backup, whatever the policy says, until it is unpinned.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn pin<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<(), ArchiveError> {
+    Ok(archive.store.replace(&pins(archive)?.join(id.as_str())?, Bytes::from_static(b"{}")).await?)
+}
+
+/// Leaves the backup to the policy again.
+///
+/// # Errors
+/// When the store does not do it.
+pub async fn unpin<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<(), ArchiveError> {
+    Ok(archive.store.remove(&pins(archive)?.join(id.as_str())?).await?)
+}
+
+/// Whether the backup is pinned.
+///
+/// # Errors
+/// When the store does not say.
+pub async fn is_pinned<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<bool, ArchiveError> {
+    Ok(archive.store.size(&pins(archive)?.join(id.as_str())?).await?.is_some())
+}
+
+fn tombs<S>(archive: &Archive<S>) -> Result<ObjectName, InvalidObjectName> {
+    archive.root().join("tomb")
+}
+
+fn pins<S>(archive: &Archive<S>) -> Result<ObjectName, InvalidObjectName> {
+    archive.root().join("pin")
+}
