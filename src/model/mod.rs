@@ -3,6 +3,7 @@
 mod lsn;
 mod names;
 mod object_name;
+mod recovery_target;
 mod secret;
 mod store_url;
 mod system_id;
@@ -13,6 +14,7 @@ mod wal_file;
 pub use lsn::Lsn;
 pub use names::{ClusterName, InvalidName, MemberName};
 pub use object_name::{InvalidObjectName, ObjectName};
+pub use recovery_target::{InvalidTarget, RecoveryTarget, TargetTimeline};
 pub use secret::Secret;
 pub use store_url::{InvalidStoreUrl, StoreUrl};
 pub use system_id::SystemId;
