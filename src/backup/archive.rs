@@ -73,7 +73,7 @@ impl<S> Archive<S> {
     /// # Errors
     /// When root and name together are too long.
     pub fn object(&self, file: WalFile) -> Result<ObjectName, InvalidObjectName> {
-        let wal = self.root.join("wal")?.join(&self.system.to_string())?;
+        let wal = self.wal()?;
         let folder = match file {
             WalFile::History(_) => wal.join("history")?,
             WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::BackupNote(segment, _) => {
@@ -81,6 +81,26 @@ impl<S> Archive<S> {
             }
         };
         folder.join(&format!("{file}.zst"))
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Whose archive it is.
+    pub fn system(&self) -> SystemId {
+        self.system
+    }
+
+    /// Where all WAL lies.
+    pub fn wal(&self) -> Result<ObjectName, InvalidObjectName> {
+        self.root.join("wal")?.join(&self.system.to_string())
+    }
+
+    /// Where contents lie that came second under a name.
+    pub fn conflicts(&self) -> Result<ObjectName, InvalidObjectName> {
+        self.root.join("conflict")?.join(&self.system.to_string())
     }
 
     /// What every object of this cluster's name begins with.
@@ -123,7 +143,7 @@ impl<S> Archive<S> {
 
     /// Where a content goes that has lost against another one of the same name.
     pub(super) fn aside(&self, file: WalFile, digest: &str) -> Result<ObjectName, InvalidObjectName> {
-        self.root.join("conflict")?.join(&self.system.to_string())?.join(&format!("{file}.{digest}.zst"))
+        self.conflicts()?.join(&format!("{file}.{digest}.zst"))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Base backups and the WAL archive: stories over a store and a server.
 
 mod archive;
+pub mod archived_wal;
 mod backup_id;
+pub mod catalog;
 pub mod chunk;
 pub mod expire_plan;
 pub mod manifest;
@@ -10,6 +12,7 @@ pub mod manifest_file;
 pub mod marks;
 pub mod pack;
 pub mod retention;
+pub mod wal_check;
 mod wal_fetch;
 pub mod wal_graph;
 pub mod wal_need;

@@ -319,7 +319,7 @@ fn runs(mut numbers: Vec<u64>) -> Vec<RangeInclusive<u64>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::parse_history;
 
@@ -330,7 +330,8 @@ mod tests {
         Lsn(ordinal * u64::from(SIZE) + offset)
     }
 
-    fn graph(segments: &[(u32, RangeInclusive<u64>)], histories: &[(u32, &str)]) -> WalGraph {
+    /// A graph with these segments and histories.
+    pub fn graph(segments: &[(u32, RangeInclusive<u64>)], histories: &[(u32, &str)]) -> WalGraph {
         let names = segments.iter().flat_map(|(timeline, run)| {
             let timeline = Timeline(*timeline);
             run.clone().map(move |ordinal| WalFile::Segment(WalSegment::nth(timeline, ordinal, u64::from(SIZE))))

@@ -3,6 +3,7 @@
 mod apply_wish;
 mod arguments;
 mod change;
+mod cluster_store;
 mod commands;
 mod connection;
 mod context;

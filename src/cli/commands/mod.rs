@@ -22,3 +22,4 @@ pub mod status;
 pub mod switchover;
 pub mod version;
 pub mod wal;
+pub mod wal_check;

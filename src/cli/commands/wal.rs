@@ -8,6 +8,7 @@ use std::{
 use clap::Subcommand;
 use tokio::runtime::Runtime;
 
+use super::wal_check;
 use crate::{
     backup::{self, Archive, ArchiveError, Fetched},
     cli::{CommandError, Context, ErrorKind, Exit, store_arguments::StoreArgs},
@@ -53,6 +54,8 @@ pub enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 10)]
         patience: u64,
     },
+    /// Check whether the archived WAL is whole
+    Check(wal_check::Args),
 }
 
 /// Which archive.
@@ -67,9 +70,10 @@ pub struct Place {
 }
 
 /// Archives or restores one file, in the data directory, where PostgreSQL runs it; or makes the store for them.
-pub fn run(_: &Context, command: &Command) -> Result<Exit, CommandError> {
+pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     match command {
+        Command::Check(args) => wal_check::run(context, args),
         Command::Init(store) => runtime.block_on(Store::init(&store.config())).map(|_| Exit::OK).map_err(failed),
         Command::Push { place, path, file } => {
             let archive = open(place, own_system()?)?;

@@ -1,0 +1,86 @@
+//! `spilo wal check`: whether the archived WAL is whole.
+
+use serde::Serialize;
+
+use crate::{
+    backup::{
+        archived_wal::ArchivedWal,
+        catalog::Catalog,
+        wal_check::{self, Verdict, WalReport},
+    },
+    cli::{
+        CommandError, Context, ErrorKind, Exit,
+        cluster_store::ClusterStoreArgs,
+        interrupt::run_async,
+        output::{Shown, table},
+    },
+    model::{ClusterName, SystemId},
+};
+
+/// Check whether the archived WAL is whole: exit code 20 for a fault, 21 when the newest backup cannot be recovered to the end
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Where it is.
+    #[command(flatten)]
+    pub archive: ClusterStoreArgs,
+    /// Which database cluster of this name, by its system identifier
+    #[arg(long, value_name = "NUMBER")]
+    pub system: Option<SystemId>,
+}
+
+/// The report as data.
+#[derive(Debug, Serialize)]
+struct WalState {
+    cluster: ClusterName,
+    system: SystemId,
+    #[serde(flatten)]
+    report: WalReport,
+}
+
+impl Shown for WalState {
+    const KIND: &'static str = "ArchivedWal";
+
+    fn text(&self, wide: bool) -> String {
+        let report = &self.report;
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or("-".to_owned());
+        let rows = report.timelines.iter().map(|line| {
+            let parent = line.parent.map_or("-".to_owned(), |parent| parent.to_string());
+            [line.timeline.to_string(), parent, or_dash(&line.fork), or_dash(&line.first), or_dash(&line.last), line.segments.to_string()]
+        });
+        let mut text = table(["TIMELINE", "PARENT", "FORK", "FIRST", "LAST", "SEGMENTS"], rows);
+        let mut add = |line: String| text.push_str(&format!("{line}\n"));
+        if let Some(reach) = &report.reach {
+            let how = if reach.cut_short { "only to" } else { "to" };
+            add(format!("\nbackup {} can be recovered {how} {} on timeline {}", reach.backup, reach.end, reach.timeline));
+        }
+        report.gaps.iter().for_each(|gap| add(format!("missing: {} to {} ({} segments)", gap.first, gap.last, gap.segments)));
+        report.conflicts.iter().for_each(|object| add(format!("another content came second: {object}")));
+        report.unreadable.iter().for_each(|found| add(format!("unreadable: '{}': {}", found.object, found.why)));
+        if wide {
+            report.partials.iter().for_each(|segment| add(format!("partial: {segment}")));
+        }
+        text
+    }
+}
+
+/// Looks at it.
+pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    let state = run_async(|_| look(args))?;
+    context.show(&state)?;
+    Ok(match state.report.verdict {
+        Verdict::Healthy => Exit::OK,
+        Verdict::Degraded => Exit(20),
+        Verdict::Critical => Exit(21),
+    })
+}
+
+async fn look(args: &Args) -> Result<WalState, CommandError> {
+    let store = args.archive.open().await?;
+    let system = args.archive.system(&store, args.system).await?;
+    let archive = args.archive.archive(store, system)?;
+    let failed = |error| CommandError::new(ErrorKind::Failed, error);
+    let catalog = Catalog::read(&archive).await.map_err(failed)?;
+    let segment_size = catalog.backups.last().map(|header| header.segment_size);
+    let wal = ArchivedWal::read(&archive, segment_size).await.map_err(failed)?;
+    Ok(WalState { cluster: args.archive.cluster.clone(), system, report: wal_check::check(&wal, &catalog) })
+}
