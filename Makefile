@@ -38,9 +38,9 @@ demo: ## install what is missing, build, start the cluster 'demo', say what to t
 	cargo build --release --locked
 	$(SPILO) create cluster $(DEMO)
 
-clean-demo: ## delete the cluster 'demo' and its data
+clean-demo: ## delete the cluster 'demo', its data and its backups
 	cargo build --release --locked
-	$(SPILO) delete cluster $(DEMO) --confirm $(DEMO)
+	$(SPILO) delete cluster $(DEMO) --confirm $(DEMO) --backups
 
 setup: ## install what is missing to build, run and test (from Debian's packages)
 	@.ci/setup test

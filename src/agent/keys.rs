@@ -65,7 +65,7 @@ const ROOT: Key = Section(
         ("postgresql", POSTGRESQL),
         ("watchdog", WATCHDOG),
         ("tags", Heeded),
-        ("spilo", Section(true, &[("roles", Heeded)])),
+        ("spilo", Section(true, &[("roles", Heeded), ("archive", Idle("nothing is archived yet"))])),
     ],
 );
 
@@ -343,7 +343,17 @@ mod tests {
         let parameters = std::collections::BTreeMap::from([("work_mem".to_owned(), "4MB".to_owned())]);
         let etcd_hosts = vec!["orders-etcd-1:2379".to_owned()];
         let (scope, parameters) = ("orders", &parameters);
-        let ours = AgentConfig { scope, etcd_hosts, postgres: 17, ttl: 5, loop_wait: 1, retry_timeout: 2, quorum_commit: true, parameters };
+        let ours = AgentConfig {
+            scope,
+            etcd_hosts,
+            postgres: 17,
+            ttl: 5,
+            loop_wait: 1,
+            retry_timeout: 2,
+            quorum_commit: true,
+            parameters,
+            archive: None,
+        };
         let file: Value = serde_json::from_str(&render_agent_config(&ours)).unwrap();
         assert_eq!(judge(&file), Found::default());
         let dcs = &file["bootstrap"]["dcs"];

@@ -17,11 +17,13 @@ use crate::{
     model::ClusterName,
     provisioner::{ImageRecipe, ImageSource},
     spec::{
-        ClusterSpec, Durability, EtcdCount, InvalidSpec, NodeCount, PostgresVersion, SpecOverrides, check_first_port, check_spec,
-        parse_spec,
+        ArchiveOptions, ArchiveStore, ClusterSpec, Durability, EtcdCount, InvalidSpec, NodeCount, PostgresVersion, SpecOverrides,
+        check_endpoint, check_first_port, check_region, check_spec, parse_spec,
     },
 };
 
+/// Where backups are kept.
+const ARCHIVE: &str = "Where backups and WAL are kept";
 const CLUSTER: &str = "What the cluster should be";
 const IMAGE: &str = "Where the image comes from";
 
@@ -54,7 +56,46 @@ pub struct SpecArgs {
 
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub archive: ArchiveArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub image: ImageArgs,
+}
+
+/// Where backups and WAL are kept.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ArchiveArgs {
+    /// A volume of the cluster's, s3://BUCKET/PREFIX, or none [default: volume]
+    #[arg(help_heading = ARCHIVE, long, value_name = "STORE", value_parser = str::parse::<ArchiveStore>)]
+    pub store: Option<ArchiveStore>,
+
+    /// Where S3 answers, if that is not Amazon's
+    #[arg(help_heading = ARCHIVE, long, value_name = "URL", value_parser = check_endpoint)]
+    pub store_endpoint: Option<String>,
+
+    /// The bucket's region
+    #[arg(help_heading = ARCHIVE, long, value_name = "REGION", value_parser = check_region)]
+    pub store_region: Option<String>,
+
+    /// File with the key to the bucket; its content goes to the nodes as a file
+    #[arg(help_heading = ARCHIVE, long, value_name = "FILE")]
+    pub store_credentials: Option<PathBuf>,
+}
+
+impl ArchiveArgs {
+    fn options(&self) -> ArchiveOptions {
+        ArchiveOptions {
+            store: self.store.clone(),
+            endpoint: self.store_endpoint.clone(),
+            region: self.store_region.clone(),
+            credentials_file: self.store_credentials.clone(),
+        }
+    }
+
+    fn is_given(&self) -> bool {
+        self.options() != ArchiveOptions::default()
+    }
 }
 
 /// Where the image comes from.
@@ -80,20 +121,30 @@ impl SpecArgs {
             etcd: self.etcd,
             port: self.port,
             image: self.image.image.clone(),
+            archive: self.archive.options(),
         };
+        let mut spec = self.checked(name, &overrides)?;
+        // Whoever brings the cluster back may do so from another directory.
+        if let Some(path) = spec.archive.as_mut().and_then(|archive| archive.credentials_file.as_mut()) {
+            *path = std::path::absolute(&*path).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
+        }
+        Ok(spec)
+    }
+
+    fn checked(&self, name: Option<&ClusterName>, overrides: &SpecOverrides) -> Result<ClusterSpec, CommandError> {
         match &self.file {
-            Some(path) => parse_spec(&read(path)?, &overrides).map_err(|invalid| invalid_spec(path, &invalid)),
+            Some(path) => parse_spec(&read(path)?, overrides).map_err(|invalid| invalid_spec(path, &invalid)),
             None if name.is_none() => Err(CommandError::new(ErrorKind::Usage, "a cluster needs a name")
                 .hint("spilo create cluster NAME")
                 .hint("or read it from a spec: spilo create cluster -f spec.yaml")),
-            None => check_spec(&Map::new(), &overrides).map_err(|invalid| CommandError::new(ErrorKind::Usage, invalid)),
+            None => check_spec(&Map::new(), overrides).map_err(|invalid| CommandError::new(ErrorKind::Usage, invalid)),
         }
     }
 
     /// Whether any of the options was given.
     pub fn is_given(&self) -> bool {
         let values = [self.nodes.is_some(), self.pg.is_some(), self.durability.is_some(), self.etcd.is_some(), self.port.is_some()];
-        self.file.is_some() || self.image.image.is_some() || values.contains(&true)
+        self.file.is_some() || self.image.image.is_some() || self.archive.is_given() || values.contains(&true)
     }
 }
 

@@ -42,19 +42,23 @@ pub async fn apply<P: Platform>(platform: &P, plan: &Plan<P::Action>, progress: 
 async fn delete<P: Platform>(platform: &P, plan: &Plan<P::Action>, progress: &dyn Progress) -> Result<Applied, ProvisionError> {
     let mut result = carry_out(platform, plan, progress).await;
     for _ in 1..DELETE_ROUNDS {
-        let gone = platform.observe(&plan.cluster).await?.is_empty();
+        let gone = is_gone(&platform.observe(&plan.cluster).await?, plan.removes_backups);
         if (gone && result.is_ok()) || matches!(result, Err(ProvisionError::Interrupted { .. })) {
             return result;
         }
         tokio::time::sleep(DELETE_PAUSE).await;
-        result = match make_plan(platform, &plan.cluster, &Wish::Delete).await {
+        result = match make_plan(platform, &plan.cluster, &Wish::Delete { backups: plan.removes_backups }).await {
             Ok(rest) => carry_out(platform, &rest, progress).await,
             Err(ProvisionError::NoCluster(_)) => Ok(Applied { steps: plan.steps.len() }),
             Err(error) => return Err(error),
         };
     }
     let left = platform.observe(&plan.cluster).await?;
-    if result.is_ok() && !left.is_empty() { Err(remains(&left)) } else { result }
+    if result.is_ok() && !is_gone(&left, plan.removes_backups) { Err(remains(&left)) } else { result }
+}
+
+fn is_gone(left: &Inventory, backups: bool) -> bool {
+    left.is_empty() && !(backups && left.archive().is_some())
 }
 
 fn remains(left: &Inventory) -> ProvisionError {

@@ -128,6 +128,22 @@ pub enum ProvisionError {
         /// Why.
         reason: String,
     },
+    /// The archive could not be begun.
+    #[error("the archive in '{store}' cannot be used: {reason}")]
+    Archive {
+        /// Where it is to be.
+        store: String,
+        /// What it said.
+        reason: String,
+    },
+    /// What is in a bucket is not removed from here.
+    #[error("the backups of cluster '{cluster}' are in '{store}', and are not removed from there")]
+    BackupsInBucket {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The bucket.
+        store: String,
+    },
     /// A secret or configuration file is not there.
     #[error("cluster '{cluster}' has no file '{file}' in its configuration")]
     NoConfigFile {
@@ -191,6 +207,7 @@ impl ProvisionError {
             | ProvisionError::Differs { .. }
             | ProvisionError::Deleting(_)
             | ProvisionError::NoLeader(_)
+            | ProvisionError::BackupsInBucket { .. }
             | ProvisionError::SecretsLost { .. } => ErrorClass::Refused,
             ProvisionError::Step { done: 0, source, .. } => source.class(),
             ProvisionError::Step { .. } | ProvisionError::Remains { .. } | ProvisionError::LockLost { .. } => ErrorClass::PartlyApplied,
@@ -199,6 +216,7 @@ impl ProvisionError {
             ProvisionError::EngineUnreachable { .. }
             | ProvisionError::Engine { .. }
             | ProvisionError::UnreadableSpec { .. }
+            | ProvisionError::Archive { .. }
             | ProvisionError::Local { .. } => ErrorClass::Failed,
         }
     }
@@ -226,6 +244,10 @@ impl ProvisionError {
             ProvisionError::Deleting(cluster) => format!("finish it first: spilo delete cluster {cluster}"),
             ProvisionError::NoLeader(cluster) => format!("wait until it has one: spilo status {cluster} -w"),
             ProvisionError::SecretsLost { volume, .. } => format!("can you restore the volume '{volume}' from a backup?"),
+            ProvisionError::Archive { .. } => "a cluster without backups is made with --store none".to_owned(),
+            ProvisionError::BackupsInBucket { cluster, .. } => {
+                format!("leave out --backups, and remove what lies below '{cluster}/' there with the bucket's own tools")
+            }
             ProvisionError::Step { done: 0, source, .. } => return source.hint(),
             ProvisionError::Step { source, .. } => {
                 return Some(source.hint().unwrap_or_else(|| "run the same command again to continue".to_owned()));

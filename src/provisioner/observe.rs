@@ -18,6 +18,10 @@ pub enum ObjectKind {
     Network,
     /// Configuration and secrets.
     Config,
+    /// Base backups and WAL. It outlives the cluster.
+    Archive,
+    /// The short-lived container that begins the archive.
+    ArchiveStarter,
     /// The short-lived container through which the configuration is read and written.
     ConfigWriter,
     /// What the cluster should be.
@@ -35,9 +39,11 @@ pub enum ObjectKind {
 }
 
 /// Every kind with its label text.
-const KINDS: [(ObjectKind, &str); 9] = [
+const KINDS: [(ObjectKind, &str); 11] = [
     (ObjectKind::Network, "network"),
     (ObjectKind::Config, "config"),
+    (ObjectKind::Archive, "archive"),
+    (ObjectKind::ArchiveStarter, "archive-starter"),
     (ObjectKind::ConfigWriter, "config-writer"),
     (ObjectKind::Spec, "spec"),
     (ObjectKind::Lock, "lock"),
@@ -146,6 +152,13 @@ pub struct Object {
     pub attached: bool,
 }
 
+impl Object {
+    /// Whether it is a volume with backups.
+    pub fn is_archive(&self) -> bool {
+        self.form == Form::Volume && self.kind == ObjectKind::Archive
+    }
+}
+
 /// What the cluster should be, as it is stored with the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredSpec {
@@ -190,9 +203,14 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Whether nothing of the cluster exists.
+    /// Whether nothing of the cluster exists. The backups that a deleted one left behind are no cluster.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.objects.iter().all(Object::is_archive)
+    }
+
+    /// The volume with backups, if there is one.
+    pub fn archive(&self) -> Option<&Object> {
+        self.objects.iter().find(|object| object.is_archive())
     }
 
     /// The container of this name.
@@ -235,4 +253,6 @@ pub struct ClusterSummary {
     pub containers: usize,
     /// When its oldest object was created.
     pub created: Option<Timestamp>,
+    /// Whether it is gone and only its backups are left.
+    pub only_backups: bool,
 }

@@ -35,7 +35,10 @@ pub enum Wish {
         image: ImageSource,
     },
     /// The cluster shall be gone, with everything that was made for it.
-    Delete,
+    Delete {
+        /// Its backups too. They are never removed unless somebody asks for that.
+        backups: bool,
+    },
 }
 
 impl Wish {
@@ -43,7 +46,7 @@ impl Wish {
     pub fn image(&self) -> Option<&ImageSource> {
         match self {
             Wish::Create { image, .. } | Wish::Apply { image } | Wish::Scale { image, .. } => Some(image),
-            Wish::Delete => None,
+            Wish::Delete { .. } => None,
         }
     }
 }
@@ -66,6 +69,8 @@ pub struct Plan<A> {
     pub spec: Option<ClusterSpec>,
     /// Steps in the order of their stages.
     pub steps: Vec<Step<A>>,
+    /// Whether the cluster's backups will be gone too.
+    pub removes_backups: bool,
     /// What is left alone although it is not as a fresh cluster would have it.
     pub untouched: Vec<Untouched>,
     /// What has to happen after the last step before the wish is fulfilled; the cluster does it by itself.

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 use serde_json::{Map, Value};
 
 use super::{
-    ClusterSpec, Durability, EtcdCount, HaTimings, InvalidSpec, Mistake, NodeCount, PostgresVersion,
+    ArchiveOptions, ArchiveSpec, ClusterSpec, Durability, EtcdCount, HaTimings, InvalidSpec, Mistake, NodeCount, PostgresVersion, archive,
     parameters::check_parameters,
     raw::{kind_of, parse_spec_text},
 };
 use crate::model::ClusterName;
 
-const TOP_LEVEL: &[&str] = &["name", "nodes", "postgres", "ha", "docker"];
+const TOP_LEVEL: &[&str] = &["name", "nodes", "postgres", "ha", "archive", "docker"];
 const POSTGRES: &[&str] = &["version", "parameters"];
 const HA: &[&str] = &["durability", "ttl", "loop_wait", "retry_timeout"];
 const DOCKER: &[&str] = &["etcd", "port", "image"];
@@ -36,6 +36,8 @@ pub struct SpecOverrides {
     pub port: Option<u16>,
     /// Finished image.
     pub image: Option<String>,
+    /// Where backups and WAL are kept.
+    pub archive: ArchiveOptions,
 }
 
 /// Reads and checks a spec file's text.
@@ -57,6 +59,7 @@ pub fn check_spec(keys: &Map<String, Value>, overrides: &SpecOverrides) -> Resul
     let nodes = check.number(keys, "", "nodes").and_then(|n| check.ranged("nodes", n));
     let (postgres, parameters) = check.postgres(keys);
     let (durability, timings) = check.ha(keys);
+    let archive = check.archive(keys, &overrides.archive);
     let (etcd, port, image) = check.docker(keys);
     if !keys.contains_key("name") && overrides.name.is_none() {
         check.mistake("name", None, "a cluster needs a name, here or on the command line");
@@ -73,6 +76,7 @@ pub fn check_spec(keys: &Map<String, Value>, overrides: &SpecOverrides) -> Resul
             etcd: overrides.etcd.or(etcd).unwrap_or_default(),
             port: overrides.port.or(port),
             image: overrides.image.clone().or(image),
+            archive,
         }),
         _ => Err(InvalidSpec { mistakes: check.mistakes }),
     }
@@ -157,6 +161,21 @@ impl Check {
             }
         };
         (durability, timings)
+    }
+
+    fn archive(&mut self, keys: &Map<String, Value>, overrides: &ArchiveOptions) -> Option<ArchiveSpec> {
+        let before = self.mistakes.len();
+        let file = match self.section(keys, "archive", archive::KEYS) {
+            Some(section) => archive::read(section, &mut self.mistakes),
+            None => ArchiveOptions::default(),
+        };
+        overrides.clone().over(file).archive().unwrap_or_else(|key| {
+            // Whether they fit each other can only be judged when each was readable.
+            if self.mistakes.len() == before {
+                self.mistake(&format!("archive.{key}"), None, "it is for a store in S3 only: store: s3://BUCKET/PREFIX");
+            }
+            None
+        })
     }
 
     fn docker(&mut self, keys: &Map<String, Value>) -> (Option<EtcdCount>, Option<u16>, Option<String>) {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::ArchiveSpec;
 use crate::model::ClusterName;
 
 /// How many PostgreSQL nodes: 1 to 9.
@@ -71,6 +72,10 @@ pub struct ClusterSpec {
     pub port: Option<u16>,
     /// A finished image to use instead of building one.
     pub image: Option<String>,
+    /// Where its backups and its WAL are kept; `None`: where nothing was said of it. A cluster that is stored so was made before there were
+    /// archives, and has none.
+    #[serde(default)]
+    pub archive: Option<ArchiveSpec>,
 }
 
 /// A number outside its allowed range; says what is allowed.
@@ -172,6 +177,12 @@ impl ClusterSpec {
             etcd: EtcdCount::default(),
             port: None,
             image: None,
+            archive: None,
         }
+    }
+
+    /// The archive that a cluster which is stored so has.
+    pub fn stored_archive(&self) -> ArchiveSpec {
+        self.archive.clone().unwrap_or_else(ArchiveSpec::none)
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::ClusterSpec;
+use super::{ArchiveSpec, ClusterSpec};
 
 /// One value that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,7 +46,26 @@ pub fn differences(current: &ClusterSpec, wanted: &ClusterSpec) -> Vec<Differenc
     if let Some(image) = &wanted.image {
         found.push(compare("docker.image", current.image.as_deref().unwrap_or("built here"), image));
     }
+    if let Some(wanted) = &wanted.archive {
+        found.extend(archive_differences(&current.stored_archive(), wanted));
+    }
     found.into_iter().flatten().collect()
+}
+
+/// What is left open beside the store agrees with what there is, as for ports.
+fn archive_differences(current: &ArchiveSpec, wanted: &ArchiveSpec) -> Vec<Option<Difference>> {
+    let shown = |text: Option<String>| text.unwrap_or_else(|| "unset".to_owned());
+    let path = |archive: &ArchiveSpec| archive.credentials_file.as_ref().map(|path| path.display().to_string());
+    let extra = |key: &str, current: Option<String>, wanted: Option<String>| {
+        let wanted = wanted?;
+        compare(&format!("archive.{key}"), shown(current), wanted)
+    };
+    vec![
+        compare("archive.store", &current.store, &wanted.store),
+        extra("endpoint", current.endpoint.clone(), wanted.endpoint.clone()),
+        extra("region", current.region.clone(), wanted.region.clone()),
+        extra("credentials_file", path(current), path(wanted)),
+    ]
 }
 
 fn compare<T: fmt::Display>(path: &str, current: T, wanted: T) -> Option<Difference> {
@@ -78,6 +97,15 @@ mod tests {
         wanted.parameters.insert("work_mem".to_owned(), "8MB".to_owned());
         let words: Vec<String> = differences(&spec(), &wanted).iter().map(Difference::to_string).collect();
         assert_eq!(words, ["'nodes' is 3, not 5", "'postgres.parameters.work_mem' is unset, not '8MB'"]);
+    }
+
+    #[test]
+    fn a_cluster_from_before_there_were_archives_has_none_and_agrees_with_whoever_says_nothing_of_it() {
+        assert_eq!(differences(&spec(), &spec()), []);
+        let with = ClusterSpec { archive: Some(ArchiveSpec::volume()), ..spec() };
+        assert_eq!(differences(&with, &spec()), []);
+        assert_eq!(differences(&spec(), &with)[0].to_string(), "'archive.store' is none, not volume");
+        assert_eq!(differences(&spec(), &ClusterSpec { archive: Some(ArchiveSpec::none()), ..spec() }), []);
     }
 
     #[test]

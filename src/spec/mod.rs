@@ -1,5 +1,6 @@
 //! What users write, checked once: raw text becomes a [`ClusterSpec`], in which values cannot be wrong.
 
+mod archive;
 mod check;
 mod cluster;
 mod difference;
@@ -12,6 +13,7 @@ pub mod settings;
 pub mod slots;
 pub mod standby_cluster;
 
+pub use archive::{ArchiveOptions, ArchiveSpec, ArchiveStore, check_endpoint, check_region};
 pub use check::{SpecOverrides, check_first_port, check_spec, misspelt, nearest, parse_spec};
 pub use cluster::{ClusterSpec, Durability, EtcdCount, HaTimings, NodeCount, OutOfRange, PostgresVersion};
 pub use difference::{Difference, differences};

@@ -4,8 +4,29 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::model::StoreUrl;
+
 /// Where the configuration volume is mounted.
 pub const CONFIG_DIRECTORY: &str = "/etc/spilo";
+
+/// Where a node has the cluster's archive when that is in a volume.
+pub const ARCHIVE_DIRECTORY: &str = "/archive";
+
+/// Where a node has the key to the bucket.
+pub const STORE_CREDENTIALS: &str = "/etc/spilo/secrets/store";
+
+/// How a node gets to the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveAccess {
+    /// Where it is, seen from inside.
+    pub store: StoreUrl,
+    /// Where S3 answers.
+    pub endpoint: Option<String>,
+    /// The bucket's region.
+    pub region: Option<String>,
+    /// The file that holds the key.
+    pub credentials_file: Option<&'static str>,
+}
 
 /// What an agent's configuration depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +47,13 @@ pub struct AgentConfig<'a> {
     pub quorum_commit: bool,
     /// PostgreSQL parameters on top of the defaults.
     pub parameters: &'a BTreeMap<String, String>,
+    /// Where base backups and WAL go; `None`: nowhere.
+    pub archive: Option<ArchiveAccess>,
 }
 
 /// The text of `agent.yml`. It is JSON, which every YAML reader reads: there a value cannot be mistaken for another type.
 pub fn render_agent_config(config: &AgentConfig<'_>) -> String {
-    let document = json!({
+    let mut document = json!({
         "scope": config.scope,
         "namespace": "/service/",
         "restapi": {"listen": "0.0.0.0:8008"},
@@ -67,7 +90,20 @@ pub fn render_agent_config(config: &AgentConfig<'_>) -> String {
             ],
         },
     });
+    if let Some(archive) = &config.archive {
+        document["spilo"]["archive"] = archive_section(archive);
+    }
     format!("{document:#}\n")
+}
+
+fn archive_section(archive: &ArchiveAccess) -> Value {
+    let mut section = json!({"store": archive.store.to_string()});
+    let more =
+        [("endpoint", archive.endpoint.as_deref()), ("region", archive.region.as_deref()), ("credentials_file", archive.credentials_file)];
+    for (key, value) in more.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+        section[key] = value.into();
+    }
+    section
 }
 
 fn dynamic_settings(config: &AgentConfig<'_>) -> Value {
@@ -101,6 +137,12 @@ mod tests {
             retry_timeout: 4,
             quorum_commit,
             parameters,
+            archive: Some(ArchiveAccess {
+                store: "s3://backups/prod".parse().unwrap(),
+                endpoint: None,
+                region: Some("eu-1".into()),
+                credentials_file: Some(STORE_CREDENTIALS),
+            }),
         });
         serde_saphyr::from_str(&text).unwrap()
     }
@@ -114,6 +156,8 @@ mod tests {
         assert_eq!(config["bootstrap"]["dcs"]["synchronous_mode"], "quorum");
         assert_eq!(config["postgresql"]["bin_dir"], "/usr/lib/postgresql/17/bin");
         assert_eq!(config["spilo"]["roles"][1]["database"], "app");
+        let archive = json!({"store": "s3://backups/prod", "region": "eu-1", "credentials_file": "/etc/spilo/secrets/store"});
+        assert_eq!(config["spilo"]["archive"], archive);
     }
 
     #[test]
@@ -142,6 +186,7 @@ mod tests {
                 retry_timeout: 4,
                 quorum_commit: true,
                 parameters: &BTreeMap::new(),
+                archive: None,
             })
             .contains("\"password\"")
         );

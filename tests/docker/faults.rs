@@ -47,7 +47,7 @@ async fn a_creation_stopped_after_any_step_is_continued_to_the_same_cluster() {
         scratch.expect_settled().await;
         let reached = essence(&scratch.observe().await);
         assert_eq!(&reached, undisturbed.get_or_insert_with(|| reached.clone()), "after {allowed} steps");
-        scratch.fulfil(&Wish::Delete).await;
+        scratch.fulfil(&Wish::Delete { backups: true }).await;
         assert!(scratch.observe().await.is_empty());
     }
 }
@@ -90,13 +90,13 @@ async fn a_creation_killed_at_any_request_is_continued_to_the_same_cluster() {
     let Some(scratch) = Scratch::new(1).await else { return };
     scratch.create().await;
     let undisturbed = essence(&scratch.observe().await);
-    scratch.fulfil(&Wish::Delete).await;
+    scratch.fulfil(&Wish::Delete { backups: true }).await;
     let mut fatal = 1;
     while create_and_die(&scratch, fatal) {
         scratch.create().await;
         assert_eq!(essence(&scratch.observe().await), undisturbed, "killed at request {fatal}");
         scratch.expect_settled().await;
-        scratch.fulfil(&Wish::Delete).await;
+        scratch.fulfil(&Wish::Delete { backups: true }).await;
         fatal += 1;
     }
     assert!(fatal > 15, "a creation sends more than {fatal} changing requests");
@@ -107,7 +107,7 @@ async fn a_creation_killed_at_any_request_can_be_deleted_without_a_trace() {
     let Some(scratch) = Scratch::new(1).await else { return };
     let mut fatal = 1;
     while create_and_die(&scratch, fatal) {
-        match scratch.plan(&Wish::Delete).await {
+        match scratch.plan(&Wish::Delete { backups: true }).await {
             Ok(plan) => drop(apply(&scratch.platform, &plan, &spilo::provisioner::Silent).await.unwrap()),
             Err(ProvisionError::NoCluster(_)) => assert_eq!(fatal, 1, "only before the first request there is nothing"),
             Err(error) => panic!("{error}"),
@@ -123,7 +123,7 @@ async fn a_deletion_killed_at_any_request_is_continued_and_never_taken_for_a_cre
     for fatal in 1.. {
         scratch.create().await;
         let name = scratch.name.clone();
-        let died = dies_at_request(fatal, move |platform| async move { fulfil(&platform, &name, &Wish::Delete).await });
+        let died = dies_at_request(fatal, move |platform| async move { fulfil(&platform, &name, &Wish::Delete { backups: true }).await });
         if !died {
             assert!(fatal > 8, "a deletion sends more than {fatal} changing requests");
             break;
@@ -132,7 +132,7 @@ async fn a_deletion_killed_at_any_request_is_continued_and_never_taken_for_a_cre
             let error = scratch.plan(&scratch.create_wish()).await.unwrap_err();
             assert!(matches!(error, ProvisionError::Deleting(_)), "killed at request {fatal}: {error}");
         }
-        scratch.fulfil(&Wish::Delete).await;
+        scratch.fulfil(&Wish::Delete { backups: true }).await;
         assert!(scratch.observe().await.is_empty(), "killed at request {fatal}");
     }
 }

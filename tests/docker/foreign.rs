@@ -57,7 +57,7 @@ async fn what_appears_between_planning_and_applying_is_not_taken_over() {
     foreign_volume(&name).await;
     let error = apply(&scratch.platform, &plan, &Silent).await.unwrap_err().to_string();
     assert!(error.contains(&format!("volume '{name}' exists and does not belong")), "{error}");
-    scratch.fulfil(&Wish::Delete).await;
+    scratch.fulfil(&Wish::Delete { backups: true }).await;
     // Deleting the cluster has left it alone.
     assert_eq!(client().await.inspect_volume(&name).await.unwrap().labels["owner"], "somebody");
     client().await.remove_volume(&name, None::<RemoveVolumeOptions>).await.unwrap();
@@ -85,7 +85,7 @@ async fn deleting_leaves_networks_of_the_same_name_pattern_alone() {
     scratch.create().await;
     let near = format!("spilo-{}-1", scratch.name);
     client().await.create_network(NetworkCreateRequest { name: near.clone(), ..Default::default() }).await.unwrap();
-    scratch.fulfil(&Wish::Delete).await;
+    scratch.fulfil(&Wish::Delete { backups: true }).await;
     client().await.inspect_network(&near, None::<InspectNetworkOptions>).await.unwrap();
     client().await.remove_network(&near).await.unwrap();
 }

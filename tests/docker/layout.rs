@@ -5,7 +5,7 @@ use std::time::Instant;
 use bollard::query_parameters::InspectContainerOptions;
 use spilo::{
     provisioner::{Condition, Form, ObjectKind, Platform as _, ProvisionError, Wish},
-    spec::{ClusterSpec, EtcdCount, NodeCount},
+    spec::{ArchiveSpec, ClusterSpec, EtcdCount, NodeCount},
 };
 
 use crate::support::{Scratch, client, essence};
@@ -26,10 +26,10 @@ async fn a_created_cluster_is_complete_and_creating_it_again_plans_nothing() {
     }
     scratch.expect_settled().await;
     let begin = Instant::now();
-    scratch.fulfil(&Wish::Delete).await;
+    scratch.fulfil(&Wish::Delete { backups: true }).await;
     println!("deleted in {:?}", begin.elapsed());
     assert!(scratch.observe().await.is_empty());
-    assert!(matches!(scratch.plan(&Wish::Delete).await, Err(ProvisionError::NoCluster(_))));
+    assert!(matches!(scratch.plan(&Wish::Delete { backups: true }).await, Err(ProvisionError::NoCluster(_))));
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn ports_are_chosen_once_and_two_clusters_get_different_ones() {
     assert!(p.abs_diff(q) >= 3, "{p} and {q} overlap");
     one.expect_settled().await;
     // What is done to the other leaves the first as it is.
-    other.fulfil(&Wish::Delete).await;
+    other.fulfil(&Wish::Delete { backups: true }).await;
     assert_eq!(essence(&one.observe().await), essence(&first));
 }
 
@@ -167,8 +167,8 @@ async fn a_cluster_is_listed_with_its_spec_as_long_as_anything_is_left() {
     scratch.create().await;
     let listed = scratch.platform.clusters().await.unwrap();
     let summary = listed.iter().find(|summary| summary.name == scratch.name).expect("it is listed");
-    assert_eq!((summary.running, summary.containers), (3, 3));
-    let expected = ClusterSpec { port: scratch.spec.port, ..scratch.spec.clone() };
+    assert_eq!((summary.running, summary.containers, summary.only_backups), (3, 3, false));
+    let expected = ClusterSpec { archive: Some(ArchiveSpec::volume()), ..scratch.spec.clone() };
     assert_eq!(summary.stored.as_ref().unwrap().spec, expected);
     assert!(summary.created.is_some());
 }

@@ -18,8 +18,7 @@ use spilo::{
 };
 
 /// Stands for `spilo` in the image: answers `--version`, and otherwise waits until it is stopped.
-const STAND_IN: &str =
-    "#!/bin/sh\n[ \"$1\" = --version ] && echo stand-in && exit 0\ntrap 'exit 0' TERM\necho waiting \"$@\"\nsleep 1000000 &\nwait\n";
+const STAND_IN: &str = "#!/bin/sh\n[ \"$1\" = --version ] && echo stand-in && exit 0\n[ \"$1\" = wal ] && exit 0\ntrap 'exit 0' TERM\necho waiting \"$@\"\nsleep 1000000 &\nwait\n";
 
 static NEXT_CLUSTER: AtomicU32 = AtomicU32::new(1);
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
@@ -117,7 +116,7 @@ impl Drop for Scratch {
 /// Deletes whatever there is of a cluster, by its labels.
 pub async fn clean(name: &ClusterName) {
     let platform = DockerPlatform::connect().await.unwrap();
-    match make_plan(&platform, name, &Wish::Delete).await {
+    match make_plan(&platform, name, &Wish::Delete { backups: true }).await {
         Ok(plan) => drop(apply(&platform, &plan, &Silent).await.unwrap()),
         Err(ProvisionError::NoCluster(_)) => {}
         Err(error) => panic!("{error}"),

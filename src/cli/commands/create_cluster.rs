@@ -99,7 +99,7 @@ fn say_what_to_try(context: &Context, cluster: &ClusterName, leader: &str) {
         (format!("{spilo} switchover {cluster}"), "hand over to a replica"),
         (format!("docker kill spilo-{leader}"), "lose the primary, and go on writing through the same port"),
         (format!("{spilo} apply {cluster}"), "bring back what was lost"),
-        (format!("{spilo} delete cluster {cluster}"), "remove it with all its data"),
+        (format!("{spilo} delete cluster {cluster}"), "remove it with all its data, but not its backups"),
     ];
     let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or_default() + 3;
     let next: Vec<String> = commands.iter().map(|(command, what)| format!("  {command:width$}{what}")).collect();

@@ -10,16 +10,17 @@ use crate::{
         look::no_such_cluster,
     },
     model::ClusterName,
-    provisioner::{Platform, Wish, with_lock},
+    provisioner::{Inventory, Platform, Wish, with_lock},
 };
 
 const EXAMPLES: &str = "\
 Examples:
   spilo delete cluster orders                      asks for the name
   spilo delete cluster orders --confirm orders     in scripts
+  spilo delete cluster orders --backups            its backups too, also those that an earlier deletion left
   spilo delete cluster orders --plan               what would be removed";
 
-/// Delete a cluster with all its data
+/// Delete a cluster with all its data; its backups stay unless they are named
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -33,6 +34,10 @@ pub struct Args {
     /// Succeed when there is no such cluster
     #[arg(long)]
     if_exists: bool,
+
+    /// Delete its backups too
+    #[arg(long)]
+    backups: bool,
 
     #[command(flatten)]
     plan: PlanArgs,
@@ -50,26 +55,42 @@ async fn delete(context: &Context, interrupt: Interrupt, args: &Args) -> Result<
     }
     let platform = connect().await?;
     let cluster = &args.name;
-    if platform.observe(cluster).await?.is_empty() {
-        return nothing_there(context, args);
+    let wish = Wish::Delete { backups: args.backups };
+    let before = platform.observe(cluster).await?;
+    if before.is_empty() && !(args.backups && before.archive().is_some()) {
+        return nothing_there(context, args, &before);
     }
     if args.plan.plan {
-        return show_plan(context, &platform, cluster, &Wish::Delete, args.plan.exit_code).await;
+        return show_plan(context, &platform, cluster, &wish, args.plan.exit_code).await;
     }
     confirm(context, &interrupt, args).await?;
     let command = format!("delete cluster {cluster}");
-    with_lock(&platform, cluster, &command, async {
-        carry_out(context, &interrupt, &platform, cluster, &Wish::Delete, Consent::Given).await
-    })
-    .await?;
+    let plan =
+        with_lock(&platform, cluster, &command, async { carry_out(context, &interrupt, &platform, cluster, &wish, Consent::Given).await })
+            .await?;
     forget_password(context, cluster);
-    context.ui.say(format_args!("cluster '{cluster}' is deleted, nothing of it is left"));
+    match plan.untouched.first() {
+        None => context.ui.say(format_args!("cluster '{cluster}' is deleted, nothing of it is left")),
+        Some(kept) => {
+            context.ui.say(format_args!("cluster '{cluster}' is deleted; its backups stay in {}", kept.object));
+            if before.archive().is_some() {
+                context.ui.hint(format_args!("to remove them too: spilo delete cluster {cluster} --backups"));
+            }
+        }
+    }
     Ok(Exit::OK)
 }
 
-fn nothing_there(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+fn nothing_there(context: &Context, args: &Args, left: &Inventory) -> Result<Exit, CommandError> {
     if !args.if_exists {
-        return Err(no_such_cluster(&args.name));
+        let error = no_such_cluster(&args.name);
+        return Err(match left.archive() {
+            Some(archive) => error.hint(format!(
+                "backups of one that was deleted are in volume '{}'; to remove them: spilo delete cluster {} --backups",
+                archive.name, args.name
+            )),
+            None => error,
+        });
     }
     context.ui.say(format_args!("there is no cluster '{}', nothing to do", args.name));
     Ok(Exit::OK)
@@ -82,9 +103,11 @@ async fn confirm(context: &Context, interrupt: &Interrupt, args: &Args) -> Resul
     }
     if !context.ui.can_ask() {
         let refused = format!("deleting cluster '{name}' with all its data needs a confirmation, and nobody is here to ask");
-        return Err(CommandError::new(ErrorKind::Refused, refused).hint(format!("spilo delete cluster {name} --confirm {name}")));
+        return Err(CommandError::new(ErrorKind::Refused, refused)
+            .hint(format!("spilo delete cluster {name} --confirm {name}{}", if args.backups { " --backups" } else { "" })));
     }
-    let question = format!("cluster '{name}' and all its data will be gone. Type its name to go on:");
+    let what = if args.backups { "all its data and all its backups" } else { "all its data" };
+    let question = format!("cluster '{name}' and {what} will be gone. Type its name to go on:");
     match ask(&context.ui, interrupt, question).await? {
         Some(answer) if answer == name.as_str() => Ok(()),
         answer => Err(not_confirmed(name, answer.as_deref().unwrap_or_default())),

@@ -48,6 +48,11 @@ The spec file (spilo create cluster -f FILE); everything but the name may be lef
     ttl: 5                  # seconds that the leader's lease lasts
     loop_wait: 1            # loop_wait + 2 x retry_timeout must not exceed ttl
     retry_timeout: 2
+  archive:                  # where base backups and WAL are kept
+    store: volume           # or s3://BUCKET/PREFIX, or none
+    endpoint: null          # S3 only, as is what follows: where it answers, if that is not Amazon's
+    region: null
+    credentials_file: null  # a file here with the key to the bucket, in the form of ~/.aws/credentials
   docker:
     etcd: 1                 # or 3
     port: 5432              # first of three ports on 127.0.0.1; left out: the next free ones

@@ -38,6 +38,8 @@ struct Line {
     containers: usize,
     running: usize,
     created: Option<Timestamp>,
+    /// It is deleted, and its backups are left.
+    only_backups: bool,
     #[serde(skip)]
     age: String,
 }
@@ -70,6 +72,7 @@ impl Line {
             containers: summary.containers,
             running: summary.running,
             created: summary.created,
+            only_backups: summary.only_backups,
             age: age.map_or("-".to_owned(), age_in_words),
         }
     }
@@ -98,6 +101,10 @@ pub fn run(context: &Context, _args: &Args) -> Result<Exit, CommandError> {
         return Ok(Exit::OK);
     }
     context.show(&list)?;
+    for deleted in list.0.iter().filter(|line| line.only_backups) {
+        let name = &deleted.name;
+        context.ui.hint(format_args!("of '{name}' only its backups are left; to remove them: spilo delete cluster {name} --backups"));
+    }
     Ok(Exit::OK)
 }
 
@@ -113,6 +120,7 @@ mod tests {
             running: 0,
             containers: 2,
             created: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+            only_backups: false,
         };
         let list = ClusterList(vec![Line::new(summary, "2026-01-01T00:00:09Z".parse().unwrap())]);
         assert_eq!(list.text(false), "NAME    PG  NODES  RUNNING  PORT  AGE\norders  -   -      0/2      -     9s\n");

@@ -15,11 +15,12 @@ fn a_cluster_is_created_looked_at_used_and_deleted() {
     creating_it_again_changes_nothing(&cluster);
     plans_say_whether_there_is_something_to_do(&cluster);
     it_is_listed(&cluster);
+    every_node_has_the_one_archive(&cluster);
     every_form_of_a_connection_string_leads_to_the_same_place(&cluster);
     psql_reaches_primary_replica_and_superuser(&cluster);
     the_health_page_answers(&cluster);
     super::secrets::stay_where_they_belong(&cluster);
-    deleting_leaves_nothing(&cluster);
+    deleting_leaves_nothing_but_backups_and_those_go_when_they_are_named(&cluster);
 }
 
 fn it_is_healthy(cluster: &Cluster) {
@@ -48,6 +49,14 @@ fn it_is_listed(cluster: &Cluster) {
     let list: Value = serde_json::from_str(&cluster.spilo(&["list", "-o", "json"]).exits(0).stdout).unwrap();
     let line = list["items"].as_array().unwrap().iter().find(|line| line["name"] == cluster.name.as_str()).expect("it is listed");
     assert_eq!((&line["running"], &line["containers"], &line["spec"]["nodes"]), (&5.into(), &5.into(), &3.into()));
+}
+
+fn every_node_has_the_one_archive(cluster: &Cluster) {
+    let marks = ["1", "2", "3"].map(|part| {
+        let script = "touch /archive/.mine && rm /archive/.mine && cat /archive/.spilo-store";
+        String::from_utf8(cluster.exec(part, &["sh", "-c", script]).stdout).unwrap()
+    });
+    assert!(marks[0].starts_with("a store of spilo") && marks.iter().all(|mark| *mark == marks[0]), "{marks:?}");
 }
 
 fn every_form_of_a_connection_string_leads_to_the_same_place(cluster: &Cluster) {
@@ -83,17 +92,24 @@ fn the_health_page_answers(cluster: &Cluster) {
     assert_eq!((get("/healthz"), get("/")), (200, 200));
 }
 
-fn deleting_leaves_nothing(cluster: &Cluster) {
+fn deleting_leaves_nothing_but_backups_and_those_go_when_they_are_named(cluster: &Cluster) {
     let name = cluster.name.as_str();
     let before = cluster.remains();
     cluster.spilo(&["delete", "cluster", name]).exits(6).says("--confirm");
     cluster.spilo(&["delete", "cluster", name, "--confirm", "another"]).exits(6).says("'another'");
     assert_eq!(cluster.remains(), before, "what is not confirmed is not done");
     assert!(cluster.passfile().exists());
-    cluster.spilo(&["delete", "cluster", name, "--confirm", name]).exits(0);
-    cluster.expect_gone();
+    let command = format!("spilo delete cluster {name} --backups");
+    cluster.spilo(&["delete", "cluster", name, "--confirm", name]).exits(0).says(&command);
+    let archive = format!("spilo-{name}-archive");
+    assert_eq!(cluster.remains(), [("volume", [archive.clone()].into())].into());
+    cluster.spilo(&["list"]).exits(0).prints(name).says(&command);
     assert!(!cluster.passfile().exists(), "the file with the password is left");
     cluster.spilo(&["status", name]).exits(4);
-    cluster.spilo(&["delete", "cluster", name, "--confirm", name]).exits(4);
+    cluster.spilo(&["delete", "cluster", name, "--confirm", name]).exits(4).says(&archive);
     cluster.spilo(&["delete", "cluster", name, "--confirm", name, "--if-exists"]).exits(0);
+    cluster.spilo(&["delete", "cluster", name, "--backups"]).exits(6).says("--backups");
+    cluster.spilo(&["delete", "cluster", name, "--confirm", name, "--backups"]).exits(0);
+    cluster.expect_gone();
+    cluster.spilo(&["delete", "cluster", name, "--confirm", name, "--backups"]).exits(4);
 }

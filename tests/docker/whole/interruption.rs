@@ -57,7 +57,7 @@ fn kill_at(cluster: &Cluster, moment: Moment) {
 /// Before the first thing was made there is nothing to delete, and that is said.
 fn delete(cluster: &Cluster) {
     let there = !cluster.remains().is_empty();
-    let run = cluster.spilo(&["delete", "cluster", &cluster.name, "--confirm", &cluster.name]);
+    let run = cluster.spilo(&["delete", "cluster", &cluster.name, "--confirm", &cluster.name, "--backups"]);
     if there {
         run.exits(0);
     } else {

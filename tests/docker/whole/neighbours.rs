@@ -15,7 +15,7 @@ fn deleting_a_cluster_leaves_its_neighbour_as_it_is() {
     own.wait_for_more(LIMIT);
     assert_ne!(one.client("rw").get_ports(), other.client("rw").get_ports());
     own.stop();
-    other.spilo(&["delete", "cluster", &other.name, "--confirm", &other.name]).exits(0);
+    other.spilo(&["delete", "cluster", &other.name, "--confirm", &other.name, "--backups"]).exits(0);
     other.expect_gone();
     writer.wait_for_more(LIMIT);
     assert_eq!((one.remains(), one.leader()), (before, leader));

@@ -26,6 +26,11 @@ pub enum DockerAction {
         /// What the files are made from.
         stored: Box<StoredSpec>,
     },
+    /// The archive is there and can be written to; a new one is begun.
+    EnsureArchive {
+        /// Whose.
+        stored: Box<StoredSpec>,
+    },
     /// The container exists, with its volume, connected, and runs.
     EnsureRunning {
         /// What it is made of.

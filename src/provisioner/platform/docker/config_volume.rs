@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 
 use super::{
+    archive,
     definition::{config_mount, etcd_hosts},
     engine::{failed, is_missing},
     ensure, inventory, names,
@@ -34,6 +35,9 @@ use crate::{
 
 /// Whose passwords are made.
 const ROLES: [&str; 4] = ["replicator", "rewinder", "monitor", "app"];
+
+/// The key to the archive's bucket.
+const STORE_SECRET: &str = "secrets/store";
 
 /// Written last: a volume without it was left half-written, and nothing has been made from it yet.
 const COMPLETE: &str = "complete";
@@ -56,6 +60,16 @@ pub(super) async fn ensure_config(docker: &Docker, stored: &StoredSpec) -> Resul
         let mark = ConfigFile { path: COMPLETE.to_owned(), mode: 0o640, content: Secret::new("") };
         upload(docker, &writer, vec![mark]).await?;
     }
+    ensure::removed(docker, &writer).await
+}
+
+/// The key to the archive's bucket is in the volume, as the file of whoever creates the cluster has it now.
+pub(super) async fn ensure_store_credentials(docker: &Docker, stored: &StoredSpec) -> Result<(), ProvisionError> {
+    let Some(path) = stored.spec.archive.as_ref().and_then(|archive| archive.credentials_file.as_ref()) else { return Ok(()) };
+    let content = std::fs::read_to_string(path).map_err(local(format!("read the key to the archive's store, '{}'", path.display())))?;
+    let file = ConfigFile { path: STORE_SECRET.to_owned(), mode: 0o600, content: Secret::new(content) };
+    let writer = create_writer(docker, &stored.spec.name, &stored.image).await?;
+    upload(docker, &writer, vec![file]).await?;
     ensure::removed(docker, &writer).await
 }
 
@@ -117,6 +131,7 @@ fn config_files(stored: &StoredSpec) -> Result<Vec<ConfigFile>, ProvisionError> 
         retry_timeout: spec.timings.retry_timeout().as_secs(),
         quorum_commit: spec.durability == Durability::Quorum,
         parameters: &spec.parameters,
+        archive: archive::access(&spec.stored_archive()),
     });
     let router = render_router_config(&RouterConfig { scope: spec.name.as_str(), etcd_hosts: etcd_hosts(stored) });
     let mut files = vec![

@@ -9,7 +9,7 @@ use bollard::models::{
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::names;
+use super::{archive, names};
 use crate::{
     model::{ClusterName, MemberName},
     provisioner::observe::{ObjectKind, StoredSpec},
@@ -53,12 +53,28 @@ pub struct Definition {
     pub command: Vec<String>,
     /// Whether it keeps data in a volume of its name.
     pub keeps_data: bool,
+    /// Archives that it mounts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<ArchiveMount>,
     /// Ports on 127.0.0.1 and what they lead to inside.
     pub ports: Vec<(u16, u16)>,
     /// Seconds it may take to stop.
     pub stop_seconds: i64,
     /// Most processes and threads it may have.
     pub most_processes: i64,
+}
+
+/// An archive in a volume, mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ArchiveMount {
+    /// The volume.
+    pub volume: String,
+    /// The cluster whose archive it is.
+    pub of: ClusterName,
+    /// Where it is mounted.
+    pub target: String,
+    /// Whether nothing is written there.
+    pub read_only: bool,
 }
 
 impl Definition {
@@ -124,6 +140,7 @@ impl Definition {
             let labels = names::labels(cluster, self.kind, self.member.as_ref());
             mounts.push(volume_mount(self.name.clone(), labels, DATA_DIRECTORY, false));
         }
+        mounts.extend(self.archives.iter().cloned().map(archive_mount));
         mounts
     }
 }
@@ -174,6 +191,7 @@ fn etcd(stored: &StoredSpec, number: u8) -> Definition {
         image: stored.image.clone(),
         command: command.into(),
         keeps_data: true,
+        archives: Vec::new(),
         ports: Vec::new(),
         stop_seconds: STOP_SECONDS,
         most_processes: 512,
@@ -197,6 +215,7 @@ fn node(stored: &StoredSpec, number: u16) -> Definition {
         image: stored.image.clone(),
         command,
         keeps_data: true,
+        archives: archive::mounts(stored),
         ports: Vec::new(),
         stop_seconds: NODE_STOP_SECONDS,
         most_processes: 4096,
@@ -213,6 +232,7 @@ fn router(stored: &StoredSpec) -> Definition {
         image: stored.image.clone(),
         command: vec!["spilo".to_owned(), "router".to_owned(), format!("{CONFIG_DIRECTORY}/router.yml")],
         keeps_data: false,
+        archives: Vec::new(),
         ports: stored.spec.port.map(published_ports).unwrap_or_default(),
         stop_seconds: STOP_SECONDS,
         most_processes: 1024,
@@ -240,6 +260,12 @@ pub(super) fn config_mount(cluster: &ClusterName, read_only: bool) -> Mount {
     volume_mount(names::config(cluster), labels, CONFIG_DIRECTORY, read_only)
 }
 
+/// An archive, mounted.
+pub(super) fn archive_mount(mount: ArchiveMount) -> Mount {
+    let labels = names::labels(&mount.of, ObjectKind::Archive, None);
+    volume_mount(mount.volume, labels, &mount.target, mount.read_only)
+}
+
 /// A volume mounted at a path. It exists already; if it has been removed a moment ago, the engine makes another one by itself, and without these
 /// labels nobody would know whose it is.
 fn volume_mount(volume: String, labels: HashMap<String, String>, path: &str, read_only: bool) -> Mount {
@@ -256,11 +282,12 @@ fn volume_mount(volume: String, labels: HashMap<String, String>, path: &str, rea
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{ClusterSpec, EtcdCount};
+    use crate::spec::{ArchiveSpec, ClusterSpec, EtcdCount};
 
     fn stored(etcd: u8, initialized: bool) -> StoredSpec {
         let mut spec = ClusterSpec::named("orders".parse().unwrap());
         spec.port = Some(5432);
+        spec.archive = Some(ArchiveSpec::volume());
         spec.etcd = EtcdCount::try_from(etcd).unwrap();
         StoredSpec {
             generation: 1,
@@ -326,7 +353,9 @@ mod tests {
                 assert!(names::ours(labels, &"orders".parse().unwrap()).is_some(), "{mount:?}");
             }
             let data: Vec<_> = mounts[1..].iter().map(|mount| mount.source.clone().unwrap()).collect();
-            assert_eq!(data, if definition.keeps_data { vec![definition.name] } else { vec![] });
+            let archive = (definition.kind == ObjectKind::Node).then(|| "spilo-orders-archive".to_owned());
+            let own = definition.keeps_data.then_some(definition.name);
+            assert_eq!(data, own.into_iter().chain(archive).collect::<Vec<_>>());
         }
     }
 
@@ -346,6 +375,19 @@ mod tests {
         assert_eq!(router.digest(), Definition { image: "other".into(), ..router.clone() }.digest());
         assert_ne!(router.digest(), Definition { ports: vec![(1, 5000)], ..router.clone() }.digest());
         assert_ne!(router.digest(), Definition { command: vec!["sh".into()], ..router.clone() }.digest());
+    }
+
+    #[test]
+    fn a_cluster_without_an_archive_is_made_as_it_always_was() {
+        let with = stored(1, true);
+        let mut without = with.clone();
+        without.spec.archive = None;
+        let (with, without) = (definitions(&with), definitions(&without));
+        let text = serde_json::to_string(named(&without, "spilo-orders-1")).unwrap();
+        assert!(!text.contains("archive"), "its digest would change: {text}");
+        assert_ne!(named(&with, "spilo-orders-1").digest(), named(&without, "spilo-orders-1").digest());
+        let archives = &named(&with, "spilo-orders-1").archives;
+        assert_eq!((archives[0].target.as_str(), archives[0].read_only), ("/archive", false));
     }
 
     #[test]

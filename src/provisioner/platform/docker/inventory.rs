@@ -86,11 +86,12 @@ fn summarize(name: ClusterName, things: &[Listed], running: &HashSet<String>) ->
     let specs = things.iter().filter(|thing| thing.labels.get(names::KIND).is_some_and(|kind| kind == ObjectKind::Spec.as_str()));
     let containers: Vec<&Listed> = things.iter().filter(|thing| thing.form == Form::Container).collect();
     Ok(ClusterSummary {
-        name,
         stored: spec_store::newest(specs.map(|thing| (thing.name.as_str(), &thing.labels)))?,
         running: containers.iter().filter(|thing| running.contains(&thing.id)).count(),
         containers: containers.len(),
         created: things.iter().filter_map(|thing| thing.created).min(),
+        only_backups: things.iter().all(|thing| names::ours(&thing.labels, &name) == Some(ObjectKind::Archive)),
+        name,
     })
 }
 
@@ -146,8 +147,14 @@ fn listed_network(network: Network) -> Listed {
 fn candidate_names(cluster: &ClusterName) -> HashSet<String> {
     let etcd = (1..=MOST_ETCD).map(|number| names::object(&names::etcd_alias(cluster, number)));
     let nodes = (1..=MOST_NODES).map(|number| names::object(names::member(cluster, number).as_str()));
-    let single =
-        [names::network(cluster), names::config(cluster), names::config_writer(cluster), names::object(&names::router_alias(cluster))];
+    let single = [
+        names::network(cluster),
+        names::config(cluster),
+        names::config_writer(cluster),
+        names::archive(cluster),
+        names::archive_starter(cluster),
+        names::object(&names::router_alias(cluster)),
+    ];
     etcd.chain(nodes).chain(single).collect()
 }
 

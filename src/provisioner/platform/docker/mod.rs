@@ -1,6 +1,7 @@
 //! Clusters as containers of a Docker engine.
 
 mod action;
+mod archive;
 mod base;
 mod build_output;
 mod config_volume;
@@ -127,6 +128,7 @@ impl Platform for DockerPlatform {
             DockerAction::EnsureSpec { stored } => spec_store::ensure(docker, stored).await,
             DockerAction::EnsureNetwork => ensure::network(docker, cluster).await.map(|_| ()),
             DockerAction::EnsureConfig { stored } => config_volume::ensure_config(docker, stored).await,
+            DockerAction::EnsureArchive { stored } => archive::ensure_archive(docker, stored).await,
             DockerAction::EnsureRunning { definition, replace } => ensure::running(docker, cluster, definition, *replace).await,
             DockerAction::RetireNode { name } => ensure::retired(docker, cluster, name).await,
             DockerAction::RemoveContainer { id } => ensure::removed(docker, id).await,

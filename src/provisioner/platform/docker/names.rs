@@ -42,6 +42,16 @@ pub(super) fn config(cluster: &ClusterName) -> String {
     format!("spilo-{cluster}-config")
 }
 
+/// The volume with the backups and the WAL, which outlives the cluster.
+pub(super) fn archive(cluster: &ClusterName) -> String {
+    format!("spilo-{cluster}-archive")
+}
+
+/// The short-lived container that begins the archive.
+pub(super) fn archive_starter(cluster: &ClusterName) -> String {
+    format!("spilo-{cluster}-archive-starter")
+}
+
 /// The short-lived container through which the configuration is read and written.
 pub(super) fn config_writer(cluster: &ClusterName) -> String {
     format!("spilo-{cluster}-config-writer")

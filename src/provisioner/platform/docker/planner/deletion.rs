@@ -3,8 +3,8 @@
 use crate::provisioner::{
     error::ProvisionError,
     observe::{Form, Inventory, Object, ObjectKind, StoredSpec},
-    plan::Plan,
-    platform::docker::{action::DockerAction, names},
+    plan::{Plan, Untouched},
+    platform::docker::{action::DockerAction, archive, names},
     step::Step,
 };
 
@@ -17,15 +17,22 @@ const GROUND: u8 = 3;
 /// The spec goes last: as long as anything is left, the cluster is listed and can be deleted by name.
 const SPEC: u8 = 4;
 
-/// The plan that leaves nothing.
-pub(super) fn plan(inventory: &Inventory) -> Result<Plan<DockerAction>, ProvisionError> {
-    if inventory.is_empty() {
+/// The plan that leaves nothing, or nothing but the backups.
+pub(super) fn plan(inventory: &Inventory, backups: bool) -> Result<Plan<DockerAction>, ProvisionError> {
+    let in_bucket = inventory.stored.as_ref().and_then(archive::bucket);
+    if let Some(store) = in_bucket.clone().filter(|_| backups) {
+        return Err(ProvisionError::BackupsInBucket { cluster: inventory.cluster.clone(), store });
+    }
+    let mut untouched: Vec<Untouched> = in_bucket.into_iter().map(|store| kept(format!("store '{store}'"))).collect();
+    let (removed, left): (Vec<&Object>, Vec<&Object>) = inventory.objects.iter().partition(|object| backups || !object.is_archive());
+    if removed.is_empty() {
         return Err(ProvisionError::NoCluster(inventory.cluster.clone()));
     }
+    untouched.extend(left.iter().map(|object| kept(described(object))));
     let mut steps = Vec::new();
     let marked = inventory.stored.as_ref().filter(|stored| !stored.deleting).map(mark_of);
     steps.extend(marked.as_ref().map(mark_step));
-    let of = |form: Form| inventory.objects.iter().filter(move |object| object.form == form);
+    let of = |form: Form| removed.iter().copied().filter(move |object| object.form == form);
     steps.extend(of(Form::Container).map(container_step));
     steps.extend(of(Form::Volume).filter(|volume| volume.kind != ObjectKind::Spec).map(volume_step));
     steps.extend(of(Form::Network).map(network_step));
@@ -33,7 +40,11 @@ pub(super) fn plan(inventory: &Inventory) -> Result<Plan<DockerAction>, Provisio
         of(Form::Volume).filter(|volume| volume.kind == ObjectKind::Spec).map(|volume| volume.name.clone()).collect();
     specs.extend(marked.map(|stored| names::spec(&inventory.cluster, stored.generation)));
     steps.extend(specs.into_iter().map(spec_step));
-    Ok(Plan { cluster: inventory.cluster.clone(), spec: None, steps, untouched: Vec::new(), waits_for: Vec::new() })
+    Ok(Plan { cluster: inventory.cluster.clone(), spec: None, steps, removes_backups: backups, untouched, waits_for: Vec::new() })
+}
+
+fn kept(object: String) -> Untouched {
+    Untouched { object, note: "the backups in it stay".to_owned() }
 }
 
 fn mark_of(stored: &StoredSpec) -> StoredSpec {
@@ -52,7 +63,11 @@ fn container_step(container: &Object) -> Step<DockerAction> {
 
 fn volume_step(volume: &Object) -> Step<DockerAction> {
     let step = removal(GROUND, volume, DockerAction::RemoveVolume { name: volume.name.clone() });
-    if matches!(volume.kind, ObjectKind::Node | ObjectKind::Etcd | ObjectKind::Config) { step.destroying_data() } else { step }
+    if matches!(volume.kind, ObjectKind::Node | ObjectKind::Etcd | ObjectKind::Config | ObjectKind::Archive) {
+        step.destroying_data()
+    } else {
+        step
+    }
 }
 
 fn network_step(network: &Object) -> Step<DockerAction> {
@@ -66,6 +81,10 @@ fn spec_step(volume: String) -> Step<DockerAction> {
 }
 
 fn removal(stage: u8, object: &Object, action: DockerAction) -> Step<DockerAction> {
-    let described = format!("{} '{}'", object.form, object.name);
+    let described = described(object);
     Step::new(stage, described.clone(), format!("remove {described}"), "the cluster shall be gone", action).removing([described])
+}
+
+fn described(object: &Object) -> String {
+    format!("{} '{}'", object.form, object.name)
 }

@@ -7,6 +7,7 @@ use crate::provisioner::{
     plan::{Plan, Untouched},
     platform::docker::{
         action::DockerAction,
+        archive,
         definition::{Definition, definitions},
         names,
     },
@@ -21,6 +22,7 @@ const IMAGE: u8 = 1;
 const SPEC: u8 = 2;
 /// Containers need the network and complete configuration.
 const GROUND: u8 = 3;
+/// The archive, whose key is in the configuration, is begun beside it, before anybody has something to archive.
 /// etcd starts first: until it answers it mostly waits for its own election, and the engine starts the others meanwhile.
 const DCS: u8 = 4;
 /// Nodes and router start together: they wait for etcd by themselves.
@@ -49,11 +51,13 @@ pub(super) fn plan(
     let mut plan = Plan {
         cluster: inventory.cluster.clone(),
         spec: Some(wanted.spec.clone()),
+        removes_backups: false,
         steps: Vec::new(),
         untouched: Vec::new(),
         waits_for: Vec::new(),
     };
     let ground = ground_steps(wanted, inventory);
+    let archive = archive_step(wanted, inventory, &mut plan.untouched);
     let containers = container_steps(wanted, inventory, definitions, &mut plan.untouched);
     let needs_image = ground.iter().any(|step| matches!(step.action, DockerAction::EnsureConfig { .. }))
         || containers.iter().any(|step| step.creates.iter().any(|object| object.starts_with("container")));
@@ -62,6 +66,7 @@ pub(super) fn plan(
     }
     plan.steps.extend(spec_step(wanted, inventory, needs_image));
     plan.steps.extend(ground);
+    plan.steps.extend(archive);
     plan.steps.extend(containers);
     plan.steps.extend(retirements(wanted, inventory));
     if !plan.is_empty() {
@@ -77,10 +82,15 @@ pub(super) fn plan(
 fn refuse_foreign(inventory: &Inventory, definitions: &[Definition]) -> Result<(), ProvisionError> {
     let cluster = &inventory.cluster;
     let ground = [names::network(cluster), names::config(cluster), names::config_writer(cluster)];
+    let archives = |name: &String| definitions.iter().flat_map(|definition| &definition.archives).any(|mount| mount.volume == *name);
     let needed = |form: Form, name: &String| match form {
         Form::Network => *name == ground[0],
-        Form::Volume => *name == ground[1] || definitions.iter().any(|definition| definition.keeps_data && definition.name == *name),
-        Form::Container => *name == ground[2] || definitions.iter().any(|definition| definition.name == *name),
+        Form::Volume => {
+            *name == ground[1] || definitions.iter().any(|definition| definition.keeps_data && definition.name == *name) || archives(name)
+        }
+        Form::Container => {
+            *name == ground[2] || *name == names::archive_starter(cluster) || definitions.iter().any(|definition| definition.name == *name)
+        }
     };
     match inventory.foreign.iter().find(|foreign| needed(foreign.form, &foreign.name)) {
         None => Ok(()),
@@ -172,6 +182,40 @@ fn ground_steps(wanted: &StoredSpec, inventory: &Inventory) -> Vec<DockerStep> {
         steps.push(step.removing([format!("container '{}'", writer.name)]));
     }
     steps
+}
+
+/// Begins the archive of a cluster that has no node yet, and never that of another: beside data, an empty archive would look as if it had what
+/// has been lost with the old one, and nobody would hear of the loss.
+fn archive_step(wanted: &StoredSpec, inventory: &Inventory, untouched: &mut Vec<Untouched>) -> Option<DockerStep> {
+    let archive = archive::access(&wanted.spec.stored_archive())?;
+    let volume = archive::volume(wanted);
+    let there = volume.as_ref().is_some_and(|volume| inventory.has_volume(volume));
+    let has_nodes = wanted.initialized || inventory.objects.iter().any(|object| object.kind == ObjectKind::Node);
+    if has_nodes {
+        untouched.extend(volume.filter(|_| !there).map(|volume| Untouched {
+            object: format!("volume '{volume}'"),
+            note: "it is gone with its backups, and nothing is archived: begin a new one by hand when you are sure".to_owned(),
+        }));
+        return leftover_starter(inventory);
+    }
+    if there {
+        let note = "what an earlier cluster of this name left in it stays there, apart from what is new".to_owned();
+        untouched.extend(volume.iter().map(|volume| Untouched { object: format!("volume '{volume}'"), note: note.clone() }));
+    }
+    let title = match &volume {
+        Some(_) => "prepare the archive for backups and WAL".to_owned(),
+        None => format!("prepare the archive in '{}'", archive.store),
+    };
+    let action = DockerAction::EnsureArchive { stored: Box::new(wanted.clone()) };
+    let creates = volume.filter(|_| !there).map(|volume| format!("volume '{volume}'"));
+    Some(Step::new(DCS, "archive", title, "the cluster has no node yet", action).creating(creates))
+}
+
+fn leftover_starter(inventory: &Inventory) -> Option<DockerStep> {
+    let starter = inventory.containers(ObjectKind::ArchiveStarter).next()?;
+    let action = DockerAction::RemoveContainer { id: starter.id.clone() };
+    let step = Step::new(GROUND, "archive-starter", format!("remove container '{}'", starter.name), "it was left over", action);
+    Some(step.removing([format!("container '{}'", starter.name)]))
 }
 
 fn container_steps(

@@ -17,9 +17,9 @@ use crate::provisioner::{
 
 /// The plan on Docker.
 pub(super) fn plan(wish: &Wish, inventory: &Inventory, surroundings: &Surroundings) -> Result<Plan<DockerAction>, ProvisionError> {
-    match wish.image() {
-        None => deletion::plan(inventory),
-        Some(image) => {
+    match wish {
+        Wish::Delete { backups } => deletion::plan(inventory, *backups),
+        Wish::Create { image, .. } | Wish::Apply { image } | Wish::Scale { image, .. } => {
             let wanted = wanted::wanted(wish, image, inventory, surroundings)?;
             layout::plan(&wanted, image, inventory, surroundings)
         }

@@ -8,7 +8,7 @@ use crate::{
         observe::{Condition, Foreign, Form, Object, ObjectKind, StoredSpec},
         platform::docker::{definition::definitions, names},
     },
-    spec::{ClusterSpec, NodeCount},
+    spec::{ArchiveSpec, ClusterSpec, NodeCount},
 };
 
 const IMAGE: &str = "spilo:pg17-0";
@@ -25,7 +25,7 @@ fn stored() -> StoredSpec {
         members: [1, 2, 3].into(),
         port_chosen: true,
         image: IMAGE.into(),
-        spec: ClusterSpec { port: Some(5432), ..ClusterSpec::named(orders()) },
+        spec: ClusterSpec { port: Some(5432), archive: Some(ArchiveSpec::volume()), ..ClusterSpec::named(orders()) },
     }
 }
 
@@ -54,6 +54,7 @@ fn complete(stored: StoredSpec) -> Inventory {
     let mut objects = vec![
         object(Form::Network, ObjectKind::Network, "spilo-orders".into()),
         object(Form::Volume, ObjectKind::Config, "spilo-orders-config".into()),
+        object(Form::Volume, ObjectKind::Archive, "spilo-orders-archive".into()),
         object(Form::Volume, ObjectKind::Spec, names::spec(&orders(), stored.generation)),
     ];
     for definition in definitions(&stored) {
@@ -112,10 +113,11 @@ fn lose(inventory: &mut Inventory, form: Form, name: &str) {
 #[test]
 fn a_new_cluster_stores_its_spec_before_anything_else_and_etcd_before_those_who_wait_for_it() {
     let plan = plan(&create(), &nothing(), &calm()).unwrap();
-    let expected = ["spec", "network", "config", "etcd orders-etcd-1", "node orders-1", "node orders-2", "node orders-3", "router"];
+    let expected =
+        ["spec", "network", "config", "archive", "etcd orders-etcd-1", "node orders-1", "node orders-2", "node orders-3", "router"];
     assert_eq!(steps(&plan), expected);
     let stages: Vec<u8> = plan.steps.iter().map(|step| step.stage).collect();
-    assert_eq!(stages, [2, 3, 3, 4, 5, 5, 5, 5]);
+    assert_eq!(stages, [2, 3, 3, 4, 4, 5, 5, 5, 5]);
     assert_eq!(plan.spec.as_ref().unwrap().port, Some(5500));
     assert_eq!(plan.waits_for.len(), 2);
 }
@@ -309,7 +311,7 @@ fn left_over_generations_networks_and_writers_are_tidied_up() {
 #[test]
 fn deleting_removes_everything_in_reverse_and_the_spec_last() {
     let inventory = complete(initialized());
-    let plan = plan(&Wish::Delete, &inventory, &Surroundings::default()).unwrap();
+    let plan = plan(&Wish::Delete { backups: true }, &inventory, &Surroundings::default()).unwrap();
     assert_eq!(plan.steps[0].name, "mark");
     for object in &inventory.objects {
         let described = format!("{} '{}'", object.form, object.name);
@@ -323,19 +325,86 @@ fn deleting_removes_everything_in_reverse_and_the_spec_last() {
     assert!(destroying.contains(&"volume 'spilo-orders-1'") && !destroying.contains(&"network 'spilo-orders'"));
 }
 
+fn kept_archive() -> Inventory {
+    Inventory { objects: vec![object(Form::Volume, ObjectKind::Archive, "spilo-orders-archive".into())], ..nothing() }
+}
+
+#[test]
+fn backups_stay_unless_somebody_asks_for_their_end() {
+    let plan = plan(&Wish::Delete { backups: false }, &complete(initialized()), &Surroundings::default()).unwrap();
+    assert!(!plan.to_string().contains("- volume 'spilo-orders-archive'"), "{plan}");
+    assert!(plan.to_string().contains("left as it is: volume 'spilo-orders-archive': the backups in it stay"), "{plan}");
+}
+
+#[test]
+fn the_backups_of_a_deleted_cluster_are_no_cluster_and_can_still_be_removed() {
+    assert!(kept_archive().is_empty());
+    assert!(matches!(plan(&Wish::Delete { backups: false }, &kept_archive(), &Surroundings::default()), Err(ProvisionError::NoCluster(_))));
+    let plan = plan(&Wish::Delete { backups: true }, &kept_archive(), &Surroundings::default()).unwrap();
+    assert_eq!(steps(&plan), ["volume 'spilo-orders-archive'"]);
+    assert!(plan.steps[0].destroys_data);
+}
+
+#[test]
+fn a_cluster_of_an_old_name_goes_on_with_the_archive_that_was_kept() {
+    let plan = plan(&create(), &kept_archive(), &calm()).unwrap();
+    let archive = plan.steps.iter().find(|step| step.name == "archive").unwrap();
+    assert!(archive.creates.is_empty() && plan.untouched[0].note.contains("stays there"), "{plan}");
+}
+
+#[test]
+fn what_is_in_a_bucket_is_never_removed() {
+    let mut stored = initialized();
+    stored.spec.archive = Some(ArchiveSpec { store: "s3://backups/prod".parse().unwrap(), ..ArchiveSpec::none() });
+    let mut inventory = complete(stored);
+    lose(&mut inventory, Form::Volume, "spilo-orders-archive");
+    let error = plan(&Wish::Delete { backups: true }, &inventory, &Surroundings::default()).unwrap_err();
+    assert!(error.to_string().contains("'s3://backups/prod'"), "{error}");
+    let plan = plan(&Wish::Delete { backups: false }, &inventory, &Surroundings::default()).unwrap();
+    assert!(plan.to_string().contains("left as it is: store 's3://backups/prod'"), "{plan}");
+}
+
+#[test]
+fn an_archive_that_was_lost_is_told_and_never_begun_anew() {
+    let mut inventory = complete(initialized());
+    inventory.objects.retain(|object| object.form != Form::Container && object.kind != ObjectKind::Archive);
+    let plan = plan(&apply(), &inventory, &calm()).unwrap();
+    assert!(!steps(&plan).contains(&"archive"), "{plan}");
+    assert!(plan.untouched[0].note.contains("gone with its backups"), "{plan}");
+}
+
+#[test]
+fn a_creation_that_was_interrupted_before_it_had_nodes_begins_the_archive() {
+    let mut inventory = complete(stored());
+    inventory.objects.retain(|object| !matches!(object.kind, ObjectKind::Node | ObjectKind::Archive));
+    assert!(steps(&plan(&create(), &inventory, &calm()).unwrap()).contains(&"archive"));
+}
+
+#[test]
+fn a_cluster_without_an_archive_gets_none_by_itself() {
+    let mut stored = initialized();
+    stored.spec.archive = None;
+    let mut inventory = complete(stored);
+    lose(&mut inventory, Form::Volume, "spilo-orders-archive");
+    for wish in [create(), apply()] {
+        let plan = plan(&wish, &inventory, &calm()).unwrap();
+        assert!(plan.is_empty() && plan.untouched.is_empty(), "{plan}");
+    }
+}
+
 #[test]
 fn a_half_deleted_cluster_can_only_be_deleted() {
     let going = complete(StoredSpec { deleting: true, ..initialized() });
     for wish in [create(), apply(), scale(4, None)] {
         assert!(matches!(plan(&wish, &going, &calm()), Err(ProvisionError::Deleting(_))));
     }
-    let plan = plan(&Wish::Delete, &going, &calm()).unwrap();
+    let plan = plan(&Wish::Delete { backups: true }, &going, &calm()).unwrap();
     assert_ne!(plan.steps[0].name, "mark");
 }
 
 #[test]
 fn what_does_not_exist_cannot_be_applied_scaled_or_deleted() {
-    for wish in [apply(), scale(2, None), Wish::Delete] {
+    for wish in [apply(), scale(2, None), Wish::Delete { backups: true }] {
         assert!(matches!(plan(&wish, &nothing(), &calm()), Err(ProvisionError::NoCluster(_))));
     }
 }
@@ -346,6 +415,6 @@ fn a_plan_as_json_has_steps_with_reasons_and_no_secret() {
     let json = serde_json::to_value(&plan).unwrap();
     assert_eq!(json["steps"][0]["name"], "spec");
     assert_eq!(json["steps"][0]["why"], "the cluster is new");
-    assert_eq!(json["steps"][3]["action"]["do"], "ensure-running");
+    assert_eq!(json["steps"][4]["action"]["do"], "ensure-running");
     assert!(!json.to_string().to_lowercase().contains("password="));
 }

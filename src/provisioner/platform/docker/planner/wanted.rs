@@ -37,7 +37,7 @@ pub(super) fn wanted(
     match wish {
         Wish::Create { spec, .. } => refuse_differences(stored, spec)?,
         Wish::Scale { nodes, leader, .. } => scale(&mut wanted, *nodes, leader.as_ref())?,
-        Wish::Apply { .. } | Wish::Delete => {}
+        Wish::Apply { .. } | Wish::Delete { .. } => {}
     }
     settle_ports(&mut wanted, surroundings)?;
     if !surroundings.images.contains(&stored.image) {
@@ -58,7 +58,7 @@ fn first(spec: &ClusterSpec, image: &ImageSource, surroundings: &Surroundings) -
         members: (1..=spec.nodes.get().into()).collect(),
         port_chosen: spec.port.is_none(),
         image: image.reference(),
-        spec: spec.clone(),
+        spec: ClusterSpec { archive: Some(spec.archive.clone().unwrap_or_default()), ..spec.clone() },
     };
     if stored.port_chosen {
         stored.spec.port = Some(free_port(surroundings)?);
@@ -123,6 +123,9 @@ fn refuse_differences(stored: &StoredSpec, spec: &ClusterSpec) -> Result<(), Pro
     let timings =
         |spec: &ClusterSpec| format!("{:?}/{:?}/{:?}", spec.timings.ttl(), spec.timings.loop_wait(), spec.timings.retry_timeout());
     compare("ttl/loop_wait/retry_timeout", timings(is), timings(spec));
+    if let Some(wanted) = &spec.archive {
+        compare("store", is.stored_archive().store.to_string(), wanted.store.to_string());
+    }
     if let (Some(is), Some(wanted)) = (is.port, spec.port) {
         compare("port", is.to_string(), wanted.to_string());
     }

@@ -1,0 +1,171 @@
+//! The cluster's archive: its volume, where the nodes find it, and the one moment at which it is begun.
+
+use bollard::{
+    Docker,
+    container::LogOutput,
+    models::{ContainerCreateBody, HostConfig},
+    query_parameters::{LogsOptionsBuilder, WaitContainerOptions},
+};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use super::{
+    config_volume,
+    definition::{ArchiveMount, archive_mount, config_mount},
+    engine::failed,
+    ensure, names,
+};
+use crate::{
+    model::StoreUrl,
+    provisioner::{
+        error::ProvisionError,
+        observe::{ObjectKind, StoredSpec},
+    },
+    spec::{ArchiveSpec, ArchiveStore},
+    templates::{
+        agent_config::{ARCHIVE_DIRECTORY, ArchiveAccess, STORE_CREDENTIALS},
+        dockerfile::POSTGRES_UID,
+    },
+};
+
+/// How a node gets to the archive.
+pub(super) fn access(archive: &ArchiveSpec) -> Option<ArchiveAccess> {
+    let store = match &archive.store {
+        ArchiveStore::None => return None,
+        ArchiveStore::Volume => StoreUrl::File(ARCHIVE_DIRECTORY.into()),
+        ArchiveStore::S3(url) => url.clone(),
+    };
+    Some(ArchiveAccess {
+        store,
+        endpoint: archive.endpoint.clone(),
+        region: archive.region.clone(),
+        credentials_file: archive.credentials_file.is_some().then_some(STORE_CREDENTIALS),
+    })
+}
+
+/// What a node of the cluster mounts.
+pub(super) fn mounts(stored: &StoredSpec) -> Vec<ArchiveMount> {
+    let cluster = &stored.spec.name;
+    let own =
+        volume(stored).map(|volume| ArchiveMount { volume, of: cluster.clone(), target: ARCHIVE_DIRECTORY.to_owned(), read_only: false });
+    own.into_iter().collect()
+}
+
+/// The volume that holds the archive, where one does.
+pub(super) fn volume(stored: &StoredSpec) -> Option<String> {
+    let in_volume = stored.spec.stored_archive().store == ArchiveStore::Volume;
+    in_volume.then(|| names::archive(&stored.spec.name))
+}
+
+/// The store is there and can be written to: a new one is begun, one that is there stays as it is. Whoever plans this knows that the cluster has
+/// no data yet: beside data that exist, an empty archive would look as if it had what it has lost.
+pub(super) async fn ensure_archive(docker: &Docker, stored: &StoredSpec) -> Result<(), ProvisionError> {
+    let cluster = &stored.spec.name;
+    if let Some(volume) = volume(stored) {
+        ensure::volume(docker, cluster, &volume, names::labels(cluster, ObjectKind::Archive, None)).await?;
+    }
+    let Some(access) = access(&stored.spec.stored_archive()) else { return Ok(()) };
+    config_volume::ensure_store_credentials(docker, stored).await?;
+    let name = names::archive_starter(cluster);
+    if let Some(left) = ensure::inspect(docker, cluster, &name).await? {
+        ensure::removed(docker, left.id.as_deref().unwrap_or(&name)).await?;
+    }
+    let id = ensure::created(docker, cluster, &name, request(stored, &access)).await?;
+    let begun = match ensure::start(docker, &name).await {
+        Ok(()) => ended(docker, &id, &access).await,
+        Err(error) => Err(error),
+    };
+    // What it said is read by now.
+    ensure::removed(docker, &id).await?;
+    begun
+}
+
+/// The container that begins the store, with the rights and the ways of a node.
+fn request(stored: &StoredSpec, access: &ArchiveAccess) -> ContainerCreateBody {
+    let cluster = &stored.spec.name;
+    let own = mounts(stored).into_iter().filter(|mount| !mount.read_only);
+    ContainerCreateBody {
+        user: Some(format!("{POSTGRES_UID}:{POSTGRES_UID}")),
+        image: Some(stored.image.clone()),
+        cmd: Some(command(access)),
+        labels: Some(names::labels(cluster, ObjectKind::ArchiveStarter, None)),
+        host_config: Some(HostConfig {
+            network_mode: Some(names::network(cluster)),
+            mounts: Some([config_mount(cluster, true)].into_iter().chain(own.map(archive_mount)).collect()),
+            readonly_rootfs: Some(true),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn command(access: &ArchiveAccess) -> Vec<String> {
+    let mut command = vec!["spilo".to_owned(), "wal".to_owned(), "init".to_owned(), format!("--store={}", access.store)];
+    command.extend(access.endpoint.as_ref().map(|endpoint| format!("--store-endpoint={endpoint}")));
+    command.extend(access.region.as_ref().map(|region| format!("--store-region={region}")));
+    command.extend(access.credentials_file.map(|path| format!("--store-credentials={path}")));
+    command
+}
+
+/// Waits for its end; what it complained of is the error.
+async fn ended(docker: &Docker, id: &str, access: &ArchiveAccess) -> Result<(), ProvisionError> {
+    let doing = || format!("begin the archive in '{}'", access.store);
+    let waited = docker.wait_container(id, None::<WaitContainerOptions>).next().await;
+    let code = match waited {
+        Some(Ok(ended)) => ended.status_code,
+        // How the client library tells of an exit code that is not 0.
+        Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => code,
+        Some(Err(error)) => return Err(failed(doing())(error)),
+        None => return Err(ProvisionError::Engine { doing: doing(), reason: "it did not say how that ended".to_owned() }),
+    };
+    if code == 0 {
+        return Ok(());
+    }
+    let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
+    let said: Vec<LogOutput> = docker.logs(id, Some(options)).try_collect().await.map_err(failed(doing()))?;
+    let said: String = said.iter().map(ToString::to_string).collect();
+    Err(ProvisionError::Archive { store: access.store.to_string(), reason: sentence(&said, code) })
+}
+
+/// The error that a command of ours ended with, in one line.
+fn sentence(said: &str, code: i64) -> String {
+    let line = said.lines().map(str::trim).find(|line| line.starts_with("error:")).or_else(|| said.lines().next_back());
+    match line {
+        Some(line) => line.trim().trim_start_matches("error:").trim().to_owned(),
+        None => format!("'spilo wal init' ended with {code} and said nothing"),
+    }
+}
+
+/// The bucket that holds the archive, where one does.
+pub(super) fn bucket(stored: &StoredSpec) -> Option<String> {
+    match stored.spec.archive.as_ref()?.store {
+        ArchiveStore::S3(ref url) => Some(url.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_the_key_inside_is_told_and_not_that_on_the_operators_machine() {
+        let archive = ArchiveSpec {
+            store: "s3://backups/prod".parse().unwrap(),
+            endpoint: Some("http://s3:9000".into()),
+            region: None,
+            credentials_file: Some("/home/ann/key".into()),
+        };
+        let command = command(&access(&archive).unwrap()).join(" ");
+        let expected =
+            "spilo wal init --store=s3://backups/prod --store-endpoint=http://s3:9000 --store-credentials=/etc/spilo/secrets/store";
+        assert_eq!(command, expected);
+    }
+
+    #[test]
+    fn what_went_wrong_is_what_the_command_said() {
+        assert_eq!(sentence("warn: x\nerror: 's3://b': no such bucket\nhint: make it\n", 1), "'s3://b': no such bucket");
+        assert_eq!(sentence("", 127), "'spilo wal init' ended with 127 and said nothing");
+    }
+}
