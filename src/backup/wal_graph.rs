@@ -160,7 +160,18 @@ impl WalGraph {
 
     /// What is missing between two positions of a path. Empty: recovery gets from one to the other.
     pub fn missing(&self, path: &TimelinePath, from: Lsn, to: Lsn) -> Vec<Gap> {
-        let mut gaps = Vec::new();
+        let needed = self.needed_runs(path, from, to);
+        needed.into_iter().flat_map(|(timeline, run)| self.holes(timeline, run)).collect()
+    }
+
+    /// The segments that recovery reads between two positions of a path, whether they are there or not.
+    pub fn needed(&self, path: &TimelinePath, from: Lsn, to: Lsn) -> impl Iterator<Item = WalSegment> + use<> {
+        let (needed, size) = (self.needed_runs(path, from, to), self.segment_size);
+        needed.into_iter().flat_map(move |(timeline, run)| run.map(move |ordinal| WalSegment::nth(timeline, ordinal, size)))
+    }
+
+    fn needed_runs(&self, path: &TimelinePath, from: Lsn, to: Lsn) -> Vec<(Timeline, RangeInclusive<u64>)> {
+        let mut runs = Vec::new();
         for (at, stretch) in path.stretches.iter().enumerate() {
             let (low, high) = (stretch.begin.max(from), stretch.end.map_or(to, |end| end.min(to)));
             if low >= high {
@@ -176,9 +187,9 @@ impl WalGraph {
                 }
                 last -= 1;
             }
-            gaps.extend(self.holes(stretch.timeline, first..=last));
+            runs.push((stretch.timeline, first..=last));
         }
-        gaps
+        runs
     }
 
     /// How far recovery along the path gets from a position on.
@@ -427,6 +438,14 @@ pub(super) mod tests {
             (reach.end, names(reach.hole.as_slice())),
             (at(5, 0), vec!["000000020000000000000005 to 000000020000000000000006 (2 segments)".to_owned()])
         );
+    }
+
+    #[test]
+    fn what_recovery_reads_is_listed_of_the_timelines_that_it_reads_it_of() {
+        let graph = graph(&[(1, 1..=9), (2, 5..=8)], &[SECOND]);
+        let path = graph.path(Timeline(2)).unwrap();
+        let read: Vec<String> = graph.needed(&path, at(3, 7), at(6, 1)).map(|segment| segment.to_string()).collect();
+        assert_eq!(read, ["000000010000000000000003", "000000010000000000000004", "000000020000000000000005", "000000020000000000000006"]);
     }
 
     #[test]
