@@ -141,6 +141,16 @@ impl<S> Archive<S> {
         self.leases()?.join(backup.as_str())
     }
 
+    /// Where it is said what was found when backups were looked at.
+    pub fn all_verified(&self) -> Result<ObjectName, InvalidObjectName> {
+        self.root.join("verified")
+    }
+
+    /// What was found when this base backup was looked at.
+    pub fn verified(&self, backup: &BackupId) -> Result<ObjectName, InvalidObjectName> {
+        self.all_verified()?.join(backup.as_str())
+    }
+
     /// Where a content goes that has lost against another one of the same name.
     pub(super) fn aside(&self, file: WalFile, digest: &str) -> Result<ObjectName, InvalidObjectName> {
         self.conflicts()?.join(&format!("{file}.{digest}.zst"))

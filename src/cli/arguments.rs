@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 use super::{
     CommandError, Context, Exit, GlobalArgs,
     commands::{
-        agent, agent_worker, apply, completion, connect, create_cluster, delete_cluster, doctor, dsn, help, image, list, logs, plan, probe,
-        request, router, scale, status, switchover, version, wal,
+        agent, agent_worker, apply, backup, completion, connect, create_cluster, delete_cluster, doctor, dsn, help, image, list, logs,
+        plan, probe, request, router, scale, status, switchover, version, wal,
     },
 };
 use crate::telemetry::{LogFormat, LogSettings};
@@ -71,6 +71,10 @@ pub enum Command {
     #[command(hide = true)]
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Base backups in a store
+    #[command(hide = true)]
+    #[command(subcommand)]
+    Backup(backup::Command),
 }
 
 /// What can be created.
@@ -142,6 +146,7 @@ impl Command {
             Command::Probe(args) => probe::run(context, &args),
             Command::Request(command) => request::run(context, &command),
             Command::Wal(command) => wal::run(context, &command),
+            Command::Backup(command) => backup::run(context, &command),
         }
     }
 }

@@ -3,6 +3,8 @@
 pub mod agent;
 pub mod agent_worker;
 pub mod apply;
+pub mod backup;
+pub mod backup_verify;
 pub mod completion;
 pub mod connect;
 pub mod create_cluster;

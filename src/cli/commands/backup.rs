@@ -1,0 +1,20 @@
+//! `spilo backup …`: what is done with base backups in a store, on a node or anywhere else that reaches the store.
+
+use clap::Subcommand;
+
+use super::backup_verify;
+use crate::cli::{CommandError, Context, Exit};
+
+/// Every command for base backups in a store.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum Command {
+    Verify(backup_verify::Args),
+}
+
+/// Runs the command.
+pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
+    match command {
+        Command::Verify(args) => backup_verify::run(context, args),
+    }
+}

@@ -1,0 +1,176 @@
+//! `spilo backup verify [ID]`: whether backups are what was written.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    backup::{
+        Archive, BackupId,
+        archived_wal::ArchivedWal,
+        catalog::Catalog,
+        manifest::Header,
+        problem::Findings,
+        verdict::{Depth, Verdict, record},
+        verify::{Look, verify},
+    },
+    cli::{
+        CommandError, Context, ErrorKind, Exit,
+        cluster_store::ClusterStoreArgs,
+        interrupt::run_async,
+        output::{Shown, table},
+    },
+    model::SystemId,
+    storage::Store,
+};
+
+/// What something that is damaged ends with, as in `spilo status`.
+const DAMAGED: Exit = Exit(21);
+
+const EXAMPLES: &str = "\
+Examples:
+  spilo backup verify --store file:///archive --cluster orders              the newest: is everything there?
+  spilo backup verify --all --deep --store s3://backups/pg --cluster orders     read every byte of every backup
+
+Exit code: 0 all of it is whole, 21 something is damaged or missing, 1 the store could not be asked, 4 no such backup.";
+
+/// Check whether backups are whole, and the WAL there that makes them consistent
+///
+/// What is damaged is named, down to the pages of the database that are lost with it. The verdict is kept in the store.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Where they are.
+    #[command(flatten)]
+    archive: ClusterStoreArgs,
+    /// Which database cluster of this name, by its system identifier
+    #[arg(long, value_name = "NUMBER")]
+    system: Option<SystemId>,
+    /// The backup; without it, the newest
+    #[arg(value_name = "ID", conflicts_with = "all")]
+    id: Option<BackupId>,
+    /// All backups
+    #[arg(long)]
+    all: bool,
+    /// Read every byte and compare it with its digest, instead of only looking whether everything is there
+    #[arg(long)]
+    deep: bool,
+    /// So many packs are read at the same time, each of which takes 32 MiB of memory
+    #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    lanes: u8,
+}
+
+/// What was found, as data.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Verified(Vec<Line>);
+
+/// One backup.
+#[derive(Debug, Serialize)]
+struct Line {
+    id: BackupId,
+    depth: Depth,
+    ok: bool,
+    at: Timestamp,
+    seconds: f64,
+    #[serde(flatten)]
+    findings: Findings,
+    /// Pages that were damaged in the database already when it was backed up.
+    bad_pages: u64,
+}
+
+impl Shown for Verified {
+    const KIND: &'static str = "BackupVerification";
+
+    fn text(&self, _: bool) -> String {
+        let rows = self.0.iter().map(|line| {
+            let result = if line.ok { "whole".to_owned() } else { format!("{} problems", line.findings.count) };
+            let how = if line.depth == Depth::Presence { "presence" } else { "every byte" };
+            [line.id.to_string(), how.to_owned(), result, format!("{:.1}s", line.seconds)]
+        });
+        let mut text = table(["BACKUP", "LOOKED AT", "RESULT", "TIME"], rows);
+        for line in &self.0 {
+            line.findings.problems.iter().for_each(|problem| text += &format!("{}: {problem}\n", line.id));
+            let unnamed = line.findings.count - line.findings.problems.len() as u64;
+            if unnamed > 0 {
+                text += &format!("{}: and {unnamed} more\n", line.id);
+            }
+            if line.bad_pages > 0 {
+                text += &format!("{}: {} pages were damaged in the database already when it was backed up\n", line.id, line.bad_pages);
+            }
+        }
+        text
+    }
+}
+
+/// Looks at the backups.
+pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    let found = run_async(|_| look(context, args))?;
+    context.show(&found)?;
+    Ok(if found.0.iter().all(|line| line.ok) { Exit::OK } else { DAMAGED })
+}
+
+async fn look(context: &Context, args: &Args) -> Result<Verified, CommandError> {
+    let store = args.archive.open().await?;
+    let system = args.archive.system(&store, args.system).await?;
+    let archive = args.archive.archive(store, system)?;
+    let catalog = Catalog::read(&archive).await.map_err(failed)?;
+    let chosen = choose(&catalog, args)?;
+    for unreadable in &catalog.unreadable {
+        context.ui.warn(format_args!("'{}' cannot be read: {}", unreadable.object, unreadable.why));
+    }
+    let mut lines = Vec::new();
+    for header in chosen {
+        lines.push(one(context, args, &archive, header).await?);
+    }
+    // A manifest that nobody can read is a backup that nobody can restore.
+    if args.all && !catalog.unreadable.is_empty() {
+        context.show(&Verified(lines))?;
+        let told = format!("{} manifests cannot be read", catalog.unreadable.len());
+        return Err(CommandError::new(ErrorKind::Failed, told));
+    }
+    Ok(Verified(lines))
+}
+
+fn choose<'a>(catalog: &'a Catalog, args: &Args) -> Result<Vec<&'a Header>, CommandError> {
+    let none = |what: String| CommandError::new(ErrorKind::NotFound, what);
+    match &args.id {
+        Some(id) => match catalog.find(id) {
+            Some(header) => Ok(vec![header]),
+            None => match catalog.unreadable.iter().find(|found| found.object.as_str().contains(id.as_str())) {
+                Some(found) => Err(CommandError::new(ErrorKind::Failed, format!("'{}' cannot be read: {}", found.object, found.why))),
+                None => Err(none(format!("there is no backup '{id}' of '{}'", args.archive.cluster))),
+            },
+        },
+        None if catalog.backups.is_empty() => Err(none(format!("there is no backup of '{}' that can be read", args.archive.cluster))),
+        None if args.all => Ok(catalog.backups.iter().collect()),
+        None => Ok(catalog.backups.last().into_iter().collect()),
+    }
+}
+
+async fn one(context: &Context, args: &Args, archive: &Archive<Store>, header: &Header) -> Result<Line, CommandError> {
+    let step = context.ui.step(format!("verifying backup {}", header.id));
+    let depth = if args.deep { Depth::Read } else { Depth::Presence };
+    let begun = Instant::now();
+    let progress = |done: u64, total: u64| {
+        let seconds = begun.elapsed().as_secs_f64().max(0.001);
+        step.note(&format!("{} of {} MB, {:.0} MB/s", done >> 20, total >> 20, done as f64 / 1_048_576.0 / seconds));
+    };
+    let wal = ArchivedWal::read(archive, Some(header.segment_size)).await.map_err(failed)?;
+    let look = Look { depth, lanes: usize::from(args.lanes), progress: &progress };
+    let findings = verify(archive, header, &wal.graph, &look).await.map_err(failed)?;
+    let (at, seconds) = (Timestamp::now(), begun.elapsed().as_secs_f64());
+    record(archive, &header.id, Verdict::new(depth, &findings, at, seconds)).await.map_err(failed)?;
+    let ok = findings.is_empty();
+    if ok {
+        step.done()
+    } else {
+        step.failed()
+    }
+    Ok(Line { id: header.id.clone(), depth, ok, at, seconds, findings, bad_pages: header.bad_page_count })
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CommandError {
+    CommandError::new(ErrorKind::Failed, error)
+}
