@@ -3,12 +3,13 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
 use super::{Claim, Object, ObjectName, ObjectStore, StoreError};
@@ -144,6 +145,11 @@ impl ObjectStore for FileStore {
 
     async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
         self.run(name, |_, path| Ok(present(fs::metadata(path))?.filter(fs::Metadata::is_file).map(|file| file.len()))).await
+    }
+
+    async fn written(&self, name: &ObjectName) -> Result<Option<Timestamp>, StoreError> {
+        let time = |file: fs::Metadata| Timestamp::from_second(file.mtime()).map_err(io::Error::other);
+        self.run(name, move |_, path| present(fs::metadata(path))?.filter(fs::Metadata::is_file).map(time).transpose()).await
     }
 
     async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {

@@ -6,6 +6,7 @@ mod s3;
 mod store;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 pub use file::FileStore;
 pub use s3::{PATIENCE, Requests, S3Store};
@@ -71,6 +72,9 @@ pub trait ObjectStore {
 
     /// Its size.
     async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError>;
+
+    /// When the object was last written, by the store's clock, to the second.
+    async fn written(&self, name: &ObjectName) -> Result<Option<Timestamp>, StoreError>;
 
     /// Every object below `folder` (`wal/7` has `wal/7/a` and not `wal/70`), in the order of their names. All of them, or an error.
     async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError>;

@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 pub use requests::Requests;
 
@@ -169,7 +170,16 @@ impl ObjectStore for S3Store {
     }
 
     async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
-        read::size(self, name).await
+        Ok(read::facts(self, name).await?.map(|(size, _)| size))
+    }
+
+    async fn written(&self, name: &ObjectName) -> Result<Option<Timestamp>, StoreError> {
+        let Some((_, time)) = read::facts(self, name).await? else { return Ok(None) };
+        let time = time.and_then(|time| Timestamp::new(time.secs(), 0).ok());
+        time.map(Some).ok_or_else(|| StoreError::Unavailable {
+            object: name.to_string(),
+            why: "the server does not say when it was written".to_owned(),
+        })
     }
 
     async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {

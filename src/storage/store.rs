@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::{Claim, FileStore, Object, ObjectName, ObjectStore, S3Store, StoreError, StoreUrl};
 
@@ -96,6 +97,10 @@ impl ObjectStore for Store {
 
     async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
         driver!(self, driver => driver.size(name).await)
+    }
+
+    async fn written(&self, name: &ObjectName) -> Result<Option<Timestamp>, StoreError> {
+        driver!(self, driver => driver.written(name).await)
     }
 
     async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {

@@ -24,6 +24,14 @@ async fn an_object_is_what_was_written(store: &impl ObjectStore) {
     assert_eq!(store.read(&object).await.unwrap(), None);
 }
 
+async fn the_store_says_when_an_object_was_written(store: &impl ObjectStore) {
+    let object = name("clock/1");
+    assert_eq!(store.written(&object).await.unwrap(), None);
+    store.replace(&object, content("x")).await.unwrap();
+    let ago = jiff::Timestamp::now().duration_since(store.written(&object).await.unwrap().unwrap());
+    assert!((0..60).contains(&ago.as_secs()), "{ago}");
+}
+
 async fn what_is_there_is_not_created_again(store: &impl ObjectStore) {
     let object = name("claims/1");
     assert_eq!(store.create(&object, content("mine")).await.unwrap(), Claim::Won);
@@ -60,6 +68,7 @@ async fn a_listing_has_all_that_is_below(store: &impl ObjectStore) {
 
 async fn every_promise(store: &impl ObjectStore) {
     an_object_is_what_was_written(store).await;
+    the_store_says_when_an_object_was_written(store).await;
     what_is_there_is_not_created_again(store).await;
     of_many_writers_one_wins(store).await;
     a_listing_has_all_that_is_below(store).await;

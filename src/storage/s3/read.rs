@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::{operation::get_object::GetObjectOutput, primitives::ByteStream};
+use aws_sdk_s3::{
+    operation::get_object::GetObjectOutput,
+    primitives::{ByteStream, DateTime},
+};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
@@ -174,8 +177,8 @@ impl Arrived {
     }
 }
 
-/// The size of the object. `None` when the server says that there is none.
-pub async fn size(store: &S3Store, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+/// The size of the object, and when it was written by the server's clock. `None` when the server says that there is none.
+pub async fn facts(store: &S3Store, name: &ObjectName) -> Result<Option<(u64, Option<DateTime>)>, StoreError> {
     let mut patience = store.patience_for(name);
     let head = async |session: &Session| {
         let request = session.client.head_object().bucket(&store.place().bucket).key(store.place().key(name));
@@ -183,15 +186,18 @@ pub async fn size(store: &S3Store, name: &ObjectName) -> Result<Option<u64>, Sto
     };
     if let Ok(answer) = store.ask(Verb::Head, &mut patience, ANSWER, head).await? {
         let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
-        return size.map(Some).ok_or_else(|| Answer::Unexplained.unexpected(name));
+        return size.map(|size| Some((size, answer.last_modified().copied()))).ok_or_else(|| Answer::Unexplained.unexpected(name));
     }
     // A HEAD says no without a reason, which may be that there is no bucket. A GET of one byte has room for it.
     let first = Span { from: 0, length: Some(1) };
     let get = async |session: &Session| request(store, session, name, first, None).await;
     match store.ask(Verb::Get, &mut patience, ANSWER, get).await? {
-        Ok(answer) => extent(&answer).map(|(_, length)| Some(length)).ok_or_else(|| Answer::Unexplained.unexpected(name)),
+        Ok(answer) => {
+            let size = extent(&answer).map(|(_, length)| length);
+            size.map(|size| Some((size, answer.last_modified().copied()))).ok_or_else(|| Answer::Unexplained.unexpected(name))
+        }
         Err(Answer::NoSuchKey) => Ok(None),
-        Err(Answer::BeyondTheEnd) => Ok(Some(0)),
+        Err(Answer::BeyondTheEnd) => Ok(Some((0, None))),
         Err(answer) => Err(answer.unexpected(name)),
     }
 }

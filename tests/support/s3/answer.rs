@@ -119,6 +119,7 @@ pub fn list(bucket: &str, prefix: &str, objects: &[(&String, &Stored)], more: bo
 pub fn object(stored: &Stored, part: Option<(usize, usize)>) -> (Response<Body>, Bytes) {
     let length = stored.content.len();
     let mut response = Response::builder().header("etag", &stored.version).header("accept-ranges", "bytes");
+    response = response.header("last-modified", stored.written.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
     let content = match part {
         Some((from, end)) => {
             response = response.status(StatusCode::PARTIAL_CONTENT).header("content-range", format!("bytes {from}-{}/{length}", end - 1));

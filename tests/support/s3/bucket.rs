@@ -21,6 +21,7 @@ pub enum Conditions {
 pub struct Stored {
     pub content: Bytes,
     pub version: String,
+    pub written: jiff::Timestamp,
     /// The headers that come back with it.
     pub metadata: HeaderMap,
 }
@@ -53,7 +54,7 @@ impl Bucket {
     pub fn write(&mut self, key: &str, content: Bytes, metadata: HeaderMap) -> String {
         self.written += 1;
         let version = format!("\"{:032x}\"", self.written);
-        self.objects.insert(key.to_owned(), Stored { content, version: version.clone(), metadata });
+        self.objects.insert(key.to_owned(), Stored { content, version: version.clone(), written: jiff::Timestamp::now(), metadata });
         version
     }
 
