@@ -28,7 +28,7 @@ export SEEDS
 # How many of them `make test` runs.
 SIMULATED := 20000
 
-.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration soak bench-local bench-failover
+.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration soak bench-local bench-failover bench-backup
 
 help: ## list what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,3 +90,8 @@ bench-failover: ## measure what clients see of each fault, with our agent and wi
 	@.ci/setup test
 	cargo build --release --locked
 	@.ci/bench-failover $(SPILO) $(ARGS)
+
+bench-backup: ## measure WAL archiving, backups and restores, beside pgBackRest and barman-cloud (ARGS='--runs 1 --what wal')
+	@.ci/setup test
+	cargo build --release --locked
+	@.ci/bench-backup $(SPILO) $(ARGS)
