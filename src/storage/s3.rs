@@ -24,7 +24,7 @@ use self::{
 };
 use super::{Claim, Object, ObjectName, ObjectStore, StoreConfig, StoreError};
 
-/// For how long a single call asks again, unless it is told otherwise. Whoever has more time than that calls again.
+/// For how long after its first failure a single call asks again, unless it is told otherwise. Whoever has more time than that calls again.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// For how long an answer to a small request may take.
@@ -52,7 +52,7 @@ impl S3Store {
     /// When the bucket cannot be reached or used, when something else lies at this place, and when writes there have more than one winner.
     pub async fn init(config: &StoreConfig) -> Result<S3Store, StoreError> {
         let store = S3Store::connect(config).await?;
-        init::make(&store).await?;
+        init::make(&store).await.map_err(|error| store.place().about(error))?;
         Ok(store)
     }
 
@@ -62,7 +62,7 @@ impl S3Store {
     /// When there is none, and when the bucket cannot be reached or used.
     pub async fn open(config: &StoreConfig) -> Result<S3Store, StoreError> {
         let store = S3Store::connect(config).await?;
-        init::check(&store).await?;
+        init::check(&store).await.map_err(|error| store.place().about(error))?;
         Ok(store)
     }
 

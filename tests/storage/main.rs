@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on panics")]
 
 mod directory;
+mod faults;
 mod promises;
+mod races;
+mod refusals;
 #[path = "../support/s3/mod.rs"]
 mod s3;
+mod serve;
 
 use bytes::Bytes;
 use spilo::storage::ObjectName;

@@ -28,12 +28,13 @@ impl Pause {
 /// However often it failed: a server that is back is noticed within this time.
 const LONGEST: Duration = Duration::from_secs(4);
 
-/// How long a call may go on, and what it has seen until now.
+/// How long a call may go on from its first failure, and what it has seen until now.
 #[derive(Debug)]
 pub struct Patience {
     object: String,
     limit: Duration,
-    begun: Instant,
+    /// When an attempt first failed. What went well until then may have taken long, as a large object does.
+    since: Option<Instant>,
     /// Attempts that failed.
     failed: u32,
     /// Of them, those since something last went well.
@@ -44,12 +45,12 @@ pub struct Patience {
 impl Patience {
     /// For a call about this object.
     pub fn new(object: String, limit: Duration) -> Patience {
-        Patience { object, limit, begun: Instant::now(), failed: 0, in_a_row: 0, last: String::new() }
+        Patience { object, limit, since: None, failed: 0, in_a_row: 0, last: String::new() }
     }
 
     /// Part of it went well: what failed before does not count any more.
     pub fn renew(&mut self) {
-        (self.begun, self.in_a_row) = (Instant::now(), 0);
+        (self.since, self.in_a_row) = (None, 0);
     }
 
     /// An attempt failed, and the next one follows at once.
@@ -64,9 +65,8 @@ impl Patience {
     /// When there has been time enough.
     pub async fn wait(&mut self, pause: Pause, why: String) -> Result<(), StoreError> {
         self.note(why);
-        let Some(left) = self.limit.checked_sub(self.begun.elapsed()).filter(|left| !left.is_zero()) else {
-            return Err(self.spent());
-        };
+        let spent = self.since.get_or_insert_with(Instant::now).elapsed();
+        let Some(left) = self.limit.checked_sub(spent).filter(|left| !left.is_zero()) else { return Err(self.given_up(spent)) };
         let longest = pause.first().saturating_mul(1 << self.in_a_row.min(10)).min(LONGEST);
         self.in_a_row += 1;
         sleep(jittered(longest).min(left)).await;
@@ -78,10 +78,10 @@ impl Patience {
         StoreError::Refused { object: self.object.clone(), why }
     }
 
-    fn spent(&self) -> StoreError {
+    fn given_up(&self, spent: Duration) -> StoreError {
         let why = match self.failed {
             1 => self.last.clone(),
-            times => format!("{} (asked {times} times in {} s)", self.last, self.begun.elapsed().as_secs()),
+            times => format!("{} (asked {times} times in {} s)", self.last, spent.as_secs()),
         };
         StoreError::Unavailable { object: self.object.clone(), why }
     }

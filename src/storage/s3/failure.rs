@@ -92,6 +92,15 @@ impl Place {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}/{name}", self.prefix) }
     }
 
+    /// The same error, of the store as a whole instead of one of its objects.
+    pub fn about(&self, error: StoreError) -> StoreError {
+        let object = self.to_string();
+        match error {
+            StoreError::Unavailable { why, .. } => StoreError::Unavailable { object, why },
+            StoreError::Refused { why, .. } => StoreError::Refused { object, why },
+        }
+    }
+
     /// The right that a request needs, and on what.
     fn permission(&self, verb: Verb) -> String {
         let bucket = format!("arn:aws:s3:::{}", self.bucket);
@@ -178,7 +187,8 @@ impl Place {
             }
             ("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
             | (_, 301 | 307) => Failure::Refused(self.elsewhere(said)),
-            ("AccessDenied" | "AllAccessDisabled", _) | (_, 401 | 403) => self.refused(said, &format!("allow {}", self.permission(verb))),
+            ("AccessDenied" | "", 401 | 403) => self.refused(said, &format!("allow {}", self.permission(verb))),
+            (_, 401..=403) => self.refused(said, &format!("ask whoever runs the bucket '{bucket}'")),
             _ => self.refused(said, &format!("does {} speak S3, and is the bucket '{bucket}' right?", self.server)),
         }
     }

@@ -15,6 +15,8 @@ pub enum Fault {
     LostAnswer,
     /// The body of the answer ends with the connection after so many bytes.
     CutAfter(usize),
+    /// The body ends so too, and the object is this one from then on.
+    ReplacedAfter(usize, &'static [u8]),
     /// After so many bytes of the body nothing comes any more.
     StallAfter(usize),
     /// One bit of the body is another, in this byte.

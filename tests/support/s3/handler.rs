@@ -75,6 +75,7 @@ pub async fn handle(state: &Mutex<State>, request: Request<Incoming>) -> Result<
     match fault {
         Some(Fault::LostAnswer) => return Err(Hangup),
         Some(Fault::Late(late)) => tokio::time::sleep(late).await,
+        Some(Fault::ReplacedAfter(_, content)) => lock(state).bucket.place(&asked.key, content),
         _ => {}
     }
     let date = Timestamp::now() + jiff::SignedDuration::from_secs(ahead);
@@ -86,7 +87,7 @@ pub async fn handle(state: &Mutex<State>, request: Request<Incoming>) -> Result<
 fn body(content: Option<Bytes>, fault: Option<&Fault>, line: &line::Line, plain: &mut Body) -> Body {
     let Some(content) = content else { return std::mem::take(plain) };
     match fault {
-        Some(Fault::CutAfter(bytes)) => line.body(content, Some(Cut::Hangup(*bytes))),
+        Some(Fault::CutAfter(bytes) | Fault::ReplacedAfter(bytes, _)) => line.body(content, Some(Cut::Hangup(*bytes))),
         Some(Fault::StallAfter(bytes)) => line.body(content, Some(Cut::Stall(*bytes))),
         Some(Fault::Flip(byte)) => line.body(flipped(&content, *byte), None),
         _ => line.body(content, None),

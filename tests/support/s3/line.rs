@@ -47,12 +47,13 @@ impl Line {
 
     /// The content, as slow as the line is, until it is cut.
     pub fn body(&self, content: Bytes, cut: Option<Cut>) -> Body {
+        let cut = cut.filter(|(Cut::Hangup(bytes) | Cut::Stall(bytes))| *bytes < content.len());
         if cut.is_none() && self.bytes_per_second.is_none() {
             return content.into();
         }
         let line = self.clone();
         let sent = match cut {
-            Some(Cut::Hangup(bytes) | Cut::Stall(bytes)) => content.slice(..bytes.min(content.len().saturating_sub(1))),
+            Some(Cut::Hangup(bytes) | Cut::Stall(bytes)) => content.slice(..bytes),
             None => content,
         };
         Body::from_stream(stream::unfold((sent, cut), move |(mut rest, cut)| {
