@@ -13,8 +13,8 @@ use super::{
     archive::{Archive, ArchiveError},
     chunk::{self, ChunkReader, Digest},
     manifest::{Entry, EntryKind, Header},
-    spooled_manifest::SpooledManifest,
     problem::{Findings, Part, Problem},
+    spooled_manifest::SpooledManifest,
     verdict::Depth,
     verify::{Look, PackStates},
 };

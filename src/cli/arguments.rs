@@ -50,6 +50,12 @@ pub enum Command {
     /// The same commands with the noun first: spilo cluster create orders
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Base backups: make them, list them, check them
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// Archived WAL: check it, and what PostgreSQL runs to archive and restore it
+    #[command(subcommand)]
+    Wal(wal::Command),
     /// Build and list images
     #[command(subcommand)]
     Image(image::Command),
@@ -68,13 +74,6 @@ pub enum Command {
     #[command(hide = true)]
     #[command(subcommand)]
     Request(request::Command),
-    #[command(hide = true)]
-    #[command(subcommand)]
-    Wal(wal::Command),
-    /// Base backups in a store
-    #[command(hide = true)]
-    #[command(subcommand)]
-    Backup(backup::Command),
 }
 
 /// What can be created.

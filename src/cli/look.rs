@@ -28,8 +28,8 @@ pub struct Look {
     pub stored: StoredSpec,
     /// How it is.
     pub status: ClusterStatus,
-    /// Its DCS knows it by a system identifier: there is data that must not be begun anew.
-    pub has_data: bool,
+    /// The system identifier by which its DCS knows it: there is data that must not be begun anew.
+    pub system: Option<String>,
 }
 
 impl Look {
@@ -52,8 +52,8 @@ pub async fn look<P: Platform>(platform: &P, cluster: &ClusterName) -> Result<Lo
         probe: probe.as_ref().map_err(String::as_str),
         now: Timestamp::now(),
     });
-    let has_data = probe.is_ok_and(|report| report.initialize.is_some_and(|identifier| !identifier.is_empty()));
-    Ok(Look { inventory, stored, status, has_data })
+    let system = probe.ok().and_then(|report| report.initialize).filter(|identifier| !identifier.is_empty());
+    Ok(Look { inventory, stored, status, system })
 }
 
 /// What the cluster should be, or why that is not known.

@@ -9,6 +9,7 @@ mod connection;
 mod context;
 mod engine;
 mod error;
+mod inside;
 mod interrupt;
 mod look;
 mod output;
@@ -19,6 +20,7 @@ pub mod status;
 mod store_arguments;
 mod ui;
 mod wait;
+mod which_archive;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -39,7 +39,10 @@ impl StoreArgs {
 }
 
 /// A directory may be named by its path alone.
-fn parse_store(text: &str) -> Result<StoreUrl, String> {
+///
+/// # Errors
+/// When it is neither a directory nor the URL of a store.
+pub fn parse_store(text: &str) -> Result<StoreUrl, String> {
     if text.is_empty() || text.contains(':') {
         return text.parse().map_err(|error| format!("{error}"));
     }

@@ -33,7 +33,7 @@ pub async fn wait_until_healthy<P: Platform>(
     let mut recorded = false;
     loop {
         let seen = look(platform, cluster).await?;
-        if seen.has_data && !seen.stored.initialized && !recorded {
+        if seen.system.is_some() && !seen.stored.initialized && !recorded {
             platform.record_initialized(cluster).await?;
             recorded = true;
         }

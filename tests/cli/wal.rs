@@ -85,3 +85,16 @@ fn what_is_not_archived_is_named_with_the_reason() {
     fs::remove_file(data.join("global/pg_control")).unwrap();
     push(&data, SEGMENT).exits(1).says("pg_control").says("in its data directory?");
 }
+
+#[test]
+fn backups_are_asked_for_by_cluster_or_by_store_and_never_by_both() {
+    let outer = data_directory();
+    let here = outer.path();
+    let list = |arguments: &[&str]| spilo_in(here, &[&["backup", "list"], arguments].concat());
+    list(&["--store", "store", "--cluster", "orders"]).exits(4).says("no backup of 'orders'");
+    list(&[]).exits(2).says("<NAME>");
+    list(&["orders", "--store", "store", "--cluster", "orders"]).exits(2);
+    list(&["--store", "store"]).exits(2).says("--cluster");
+    spilo_in(here, &["backup", "show", "orders", "yesterday"]).exits(2).says("'yesterday'");
+    spilo_in(here, &["wal", "check", "--store", "store", "--cluster", "orders", "--system", "7"]).exits(0);
+}

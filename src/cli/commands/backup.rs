@@ -2,19 +2,25 @@
 
 use clap::Subcommand;
 
-use super::backup_verify;
+use super::{backup_create, backup_list, backup_verify};
 use crate::cli::{CommandError, Context, Exit};
 
 /// Every command for base backups in a store.
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)]
 pub enum Command {
+    Create(backup_create::Args),
+    List(backup_list::ListArgs),
+    Show(backup_list::ShowArgs),
     Verify(backup_verify::Args),
 }
 
 /// Runs the command.
 pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
     match command {
+        Command::Create(args) => backup_create::run(context, args),
+        Command::List(args) => backup_list::list(context, args),
+        Command::Show(args) => backup_list::show(context, args),
         Command::Verify(args) => backup_verify::run(context, args),
     }
 }

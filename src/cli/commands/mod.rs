@@ -4,6 +4,8 @@ pub mod agent;
 pub mod agent_worker;
 pub mod apply;
 pub mod backup;
+pub mod backup_create;
+pub mod backup_list;
 pub mod backup_verify;
 pub mod completion;
 pub mod connect;

@@ -97,7 +97,7 @@ fn dash() -> String {
 }
 
 /// `0 B`, `16 kB`, `1.5 GB`: in steps of 1024, named as PostgreSQL names them.
-fn bytes_in_words(bytes: u64) -> String {
+pub fn bytes_in_words(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut size = bytes as f64;
     let mut unit = 0;

@@ -11,8 +11,10 @@ use crate::{
     cli::{
         CommandError, Context, ErrorKind, Exit,
         cluster_store::ClusterStoreArgs,
+        inside::Inside,
         interrupt::run_async,
         output::{Shown, table},
+        which_archive::{WhichArchive, Whose},
     },
     model::{ClusterName, SystemId},
 };
@@ -22,10 +24,7 @@ use crate::{
 pub struct Args {
     /// Where it is.
     #[command(flatten)]
-    pub archive: ClusterStoreArgs,
-    /// Which database cluster of this name, by its system identifier
-    #[arg(long, value_name = "NUMBER")]
-    pub system: Option<SystemId>,
+    pub archive: WhichArchive,
 }
 
 /// The report as data.
@@ -65,7 +64,12 @@ impl Shown for WalState {
 
 /// Looks at it.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    let state = run_async(|_| look(args))?;
+    let place = match args.archive.whose() {
+        Some(Whose::InStore(place)) => place,
+        Some(Whose::OfCluster(cluster)) => return run_async(|_| inside(context, &cluster)),
+        None => return Err(CommandError::new(ErrorKind::Usage, "whose WAL? name a cluster, or a store")),
+    };
+    let state = run_async(|_| look(&place, args.archive.system))?;
     context.show(&state)?;
     Ok(match state.report.verdict {
         Verdict::Healthy => Exit::OK,
@@ -74,13 +78,20 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     })
 }
 
-async fn look(args: &Args) -> Result<WalState, CommandError> {
-    let store = args.archive.open().await?;
-    let system = args.archive.system(&store, args.system).await?;
-    let archive = args.archive.archive(store, system)?;
+/// Has a node of the cluster look.
+async fn inside(context: &Context, cluster: &ClusterName) -> Result<Exit, CommandError> {
+    let inside = Inside::of(cluster).await?;
+    let command: Vec<String> = inside.command(context, &["wal", "check"]).into_iter().chain(inside.system_option()).collect();
+    inside.run(&command).await
+}
+
+async fn look(place: &ClusterStoreArgs, said: Option<SystemId>) -> Result<WalState, CommandError> {
+    let store = place.open().await?;
+    let system = place.system(&store, said).await?;
+    let archive = place.archive(store, system)?;
     let failed = |error| CommandError::new(ErrorKind::Failed, error);
     let catalog = Catalog::read(&archive).await.map_err(failed)?;
     let segment_size = catalog.backups.last().map(|header| header.segment_size);
     let wal = ArchivedWal::read(&archive, segment_size).await.map_err(failed)?;
-    Ok(WalState { cluster: args.archive.cluster.clone(), system, report: wal_check::check(&wal, &catalog) })
+    Ok(WalState { cluster: place.cluster.clone(), system, report: wal_check::check(&wal, &catalog) })
 }

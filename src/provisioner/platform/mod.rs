@@ -16,7 +16,10 @@ use super::{
     plan::{Plan, Wish},
     progress::Say,
 };
-use crate::model::{ClusterName, Secret};
+use crate::{
+    model::{ClusterName, Secret},
+    spec::ClusterSpec,
+};
 
 /// What a command printed and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +84,9 @@ pub trait Platform {
 
     /// Looks at what clusters need of the machine. Never fails: what is wrong is a [`Check`].
     fn check_machine(&self) -> impl Future<Output = Vec<Check>>;
+
+    /// What a command of ours inside a node is told so that it finds the archive of a cluster that is stored so; `None`: there is none.
+    fn archive_options(spec: &ClusterSpec) -> Option<Vec<String>>;
 
     /// Every cluster on this platform.
     fn clusters(&self) -> impl Future<Output = Result<Vec<ClusterSummary>, ProvisionError>>;

@@ -20,7 +20,7 @@ use crate::{
         error::ProvisionError,
         observe::{ObjectKind, StoredSpec},
     },
-    spec::{ArchiveSpec, ArchiveStore},
+    spec::{ArchiveSpec, ArchiveStore, ClusterSpec},
     templates::{
         agent_config::{ARCHIVE_DIRECTORY, ArchiveAccess, STORE_CREDENTIALS},
         dockerfile::POSTGRES_UID,
@@ -101,11 +101,21 @@ fn request(stored: &StoredSpec, access: &ArchiveAccess) -> ContainerCreateBody {
 }
 
 fn command(access: &ArchiveAccess) -> Vec<String> {
-    let mut command = vec!["spilo".to_owned(), "wal".to_owned(), "init".to_owned(), format!("--store={}", access.store)];
-    command.extend(access.endpoint.as_ref().map(|endpoint| format!("--store-endpoint={endpoint}")));
-    command.extend(access.region.as_ref().map(|region| format!("--store-region={region}")));
-    command.extend(access.credentials_file.map(|path| format!("--store-credentials={path}")));
-    command
+    ["spilo", "wal", "init"].into_iter().map(str::to_owned).chain(store_options(access)).collect()
+}
+
+/// The options that tell a command inside a node where the archive of the cluster is.
+pub(super) fn options(spec: &ClusterSpec) -> Option<Vec<String>> {
+    let access = access(&spec.stored_archive())?;
+    Some(store_options(&access).into_iter().chain([format!("--cluster={}", spec.name)]).collect())
+}
+
+fn store_options(access: &ArchiveAccess) -> Vec<String> {
+    let mut options = vec![format!("--store={}", access.store)];
+    options.extend(access.endpoint.as_ref().map(|endpoint| format!("--store-endpoint={endpoint}")));
+    options.extend(access.region.as_ref().map(|region| format!("--store-region={region}")));
+    options.extend(access.credentials_file.map(|path| format!("--store-credentials={path}")));
+    options
 }
 
 /// Waits for its end; what it complained of is the error.

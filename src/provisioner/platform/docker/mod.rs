@@ -37,6 +37,7 @@ use crate::{
         plan::{Plan, Wish},
         progress::Say,
     },
+    spec::ClusterSpec,
 };
 
 /// A Docker engine.
@@ -89,6 +90,10 @@ impl Platform for DockerPlatform {
 
     async fn check_machine(&self) -> Vec<Check> {
         preflight::check(&self.docker).await
+    }
+
+    fn archive_options(spec: &ClusterSpec) -> Option<Vec<String>> {
+        archive::options(spec)
     }
 
     async fn clusters(&self) -> Result<Vec<ClusterSummary>, ProvisionError> {

@@ -1,0 +1,268 @@
+//! `spilo backup list` and `spilo backup show`: which base backups there are.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::status::{age_in_words, bytes_in_words};
+use crate::{
+    backup::{
+        BackupId,
+        catalog::Catalog,
+        manifest::{BadPage, Header, Moment},
+        marks::Marks,
+    },
+    cli::{
+        CommandError, Context, ErrorKind, Exit,
+        cluster_store::ClusterStoreArgs,
+        inside::Inside,
+        interrupt::run_async,
+        output::{Shown, table},
+        ui::in_words,
+        which_archive::{WhichArchive, Whose},
+    },
+    model::{ClusterName, SystemId},
+};
+
+/// List the backups in a cluster's archive
+#[derive(Debug, Clone, clap::Args)]
+pub struct ListArgs {
+    /// Whose.
+    #[command(flatten)]
+    pub archive: WhichArchive,
+}
+
+/// Show what there is to know of a backup
+#[derive(Debug, Clone, clap::Args)]
+pub struct ShowArgs {
+    /// Whose.
+    #[command(flatten)]
+    pub archive: WhichArchive,
+
+    /// The backup [default: the newest]
+    #[arg(value_name = "BACKUP", conflicts_with = "store")]
+    pub id: Option<BackupId>,
+
+    /// With --store: the backup
+    #[arg(long, value_name = "BACKUP", requires = "store")]
+    pub backup: Option<BackupId>,
+}
+
+/// The backups of one database cluster.
+#[derive(Debug, Serialize)]
+struct BackupList {
+    cluster: ClusterName,
+    system: SystemId,
+    backups: Vec<Backup>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// One of them. Pages that were damaged are counted here, and named by `show`.
+#[derive(Debug, Clone, Serialize)]
+struct Backup {
+    id: BackupId,
+    member: String,
+    from_standby: bool,
+    parent: Option<BackupId>,
+    start: Moment,
+    stop: Moment,
+    /// Bytes of all files.
+    size: u64,
+    /// Bytes that were stored for this backup alone.
+    stored: u64,
+    entries: u64,
+    bad_page_count: u64,
+    /// It stays whatever the policy says.
+    pinned: bool,
+    /// It is to go, and why.
+    goes: Option<String>,
+    #[serde(skip)]
+    age: String,
+}
+
+/// A manifest that cannot be read.
+#[derive(Debug, Serialize)]
+struct Unreadable {
+    object: String,
+    why: String,
+}
+
+impl Backup {
+    fn of(header: &Header, marks: &Marks) -> Backup {
+        let age = jiff::Timestamp::now().duration_since(header.stop.time).as_secs();
+        Backup {
+            id: header.id.clone(),
+            member: header.member.clone(),
+            from_standby: header.from_standby,
+            parent: header.parent.clone(),
+            start: header.start.clone(),
+            stop: header.stop.clone(),
+            size: header.size,
+            stored: header.stored,
+            entries: header.entries,
+            bad_page_count: header.bad_page_count,
+            pinned: marks.pins.contains(&header.id),
+            goes: marks.tombs.get(&header.id).map(|tomb| tomb.why.clone()),
+            age: age_in_words(u64::try_from(age).unwrap_or(0)),
+        }
+    }
+
+    fn remark(&self) -> String {
+        let damaged = (self.bad_page_count > 0).then(|| format!("{} damaged pages", self.bad_page_count));
+        let goes = self.goes.as_ref().map(|why| format!("goes: {why}"));
+        let remarks: Vec<String> = self.pinned.then(|| "pinned".to_owned()).into_iter().chain(goes).chain(damaged).collect();
+        if remarks.is_empty() { "-".to_owned() } else { remarks.join(", ") }
+    }
+}
+
+impl Shown for BackupList {
+    const KIND: &'static str = "BackupList";
+
+    fn text(&self, wide: bool) -> String {
+        let short = |backup: &Backup| {
+            [
+                backup.id.to_string(),
+                backup.age.clone(),
+                backup.member.clone(),
+                bytes_in_words(backup.size),
+                bytes_in_words(backup.stored),
+                backup.stop.timeline.to_string(),
+                backup.remark(),
+            ]
+        };
+        let mut text = if wide {
+            let rows = self.backups.iter().map(|backup| {
+                let [id, age, member, size, stored, timeline, remark] = short(backup);
+                let parent = backup.parent.as_ref().map_or("-".to_owned(), ToString::to_string);
+                [id, age, member, size, stored, timeline, backup.start.lsn.to_string(), backup.stop.lsn.to_string(), parent, remark]
+            });
+            table(["BACKUP", "AGE", "MEMBER", "SIZE", "STORED", "TIMELINE", "START", "STOP", "COMPARED WITH", "REMARK"], rows)
+        } else {
+            table(["BACKUP", "AGE", "MEMBER", "SIZE", "STORED", "TIMELINE", "REMARK"], self.backups.iter().map(short))
+        };
+        for manifest in &self.unreadable {
+            text.push_str(&format!("unreadable: '{}': {}\n", manifest.object, manifest.why));
+        }
+        text
+    }
+}
+
+/// One backup as data, without its files.
+#[derive(Debug, Serialize)]
+struct OneBackup {
+    #[serde(flatten)]
+    backup: Backup,
+    made_by: String,
+    server_version: u32,
+    checksums: bool,
+    tablespaces: Vec<crate::backup::manifest::Tablespace>,
+    packs: usize,
+    bad_pages: Vec<BadPage>,
+}
+
+impl Shown for OneBackup {
+    const KIND: &'static str = "Backup";
+
+    fn text(&self, _wide: bool) -> String {
+        let backup = &self.backup;
+        let seconds = backup.stop.time.duration_since(backup.start.time).as_secs();
+        let took = in_words(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+        let place = |moment: &Moment| format!("{}, {} on timeline {}", moment.time, moment.lsn, moment.timeline);
+        let mut lines = vec![
+            ("backup", backup.id.to_string()),
+            ("of", format!("{}, {}", backup.member, if backup.from_standby { "a standby" } else { "the primary" })),
+            ("begun", place(&backup.start)),
+            ("complete", format!("{} ({took})", place(&backup.stop))),
+            ("size", format!("{} in {} files and directories", bytes_in_words(backup.size), backup.entries)),
+            ("stored", format!("{}, and what it shares with others in {} packs", bytes_in_words(backup.stored), self.packs)),
+            ("compared with", backup.parent.as_ref().map_or("nothing".to_owned(), ToString::to_string)),
+            (
+                "server",
+                format!(
+                    "PostgreSQL {}, {}",
+                    self.server_version / 10_000,
+                    if self.checksums { "with checksums" } else { "without checksums" }
+                ),
+            ),
+            ("made by", format!("spilo {}", self.made_by)),
+        ];
+        if backup.remark() != "-" {
+            lines.push(("remark", backup.remark()));
+        }
+        let tablespaces = self.tablespaces.iter().map(|space| ("tablespace", format!("{} in {}", space.oid, space.location)));
+        let damaged = self.bad_pages.iter().map(|page| ("damaged", format!("page {} of {}", page.page, page.file)));
+        let lines = lines.into_iter().chain(tablespaces).chain(damaged);
+        lines.map(|(what, value)| format!("{what:<14} {value}\n")).collect()
+    }
+}
+
+/// Lists them.
+pub fn list(context: &Context, args: &ListArgs) -> Result<Exit, CommandError> {
+    run_async(|_| async {
+        match args.archive.whose() {
+            Some(Whose::InStore(place)) => {
+                let (system, catalog, marks) = read(&place, args.archive.system).await?;
+                let unreadable =
+                    catalog.unreadable.iter().map(|found| Unreadable { object: found.object.to_string(), why: found.why.clone() });
+                let backups = catalog.backups.iter().map(|header| Backup::of(header, &marks)).collect();
+                context.show(&BackupList { cluster: place.cluster.clone(), system, backups, unreadable: unreadable.collect() })?;
+                Ok(Exit::OK)
+            }
+            Some(Whose::OfCluster(cluster)) => inside(context, &cluster, "list", None).await,
+            None => Err(nobody()),
+        }
+    })
+}
+
+/// Shows one.
+pub fn show(context: &Context, args: &ShowArgs) -> Result<Exit, CommandError> {
+    run_async(|_| async {
+        match args.archive.whose() {
+            Some(Whose::InStore(place)) => {
+                let (_, catalog, marks) = read(&place, args.archive.system).await?;
+                context.show(&one(&catalog, &marks, args.backup.as_ref())?)?;
+                Ok(Exit::OK)
+            }
+            Some(Whose::OfCluster(cluster)) => inside(context, &cluster, "show", args.id.as_ref()).await,
+            None => Err(nobody()),
+        }
+    })
+}
+
+/// Has a node of the cluster run it.
+async fn inside(context: &Context, cluster: &ClusterName, verb: &str, id: Option<&BackupId>) -> Result<Exit, CommandError> {
+    let inside = Inside::of(cluster).await?;
+    let mut command = inside.command(context, &["backup", verb]);
+    command.extend(inside.system_option());
+    command.extend(id.map(|id| format!("--backup={id}")));
+    inside.run(&command).await
+}
+
+async fn read(place: &ClusterStoreArgs, said: Option<SystemId>) -> Result<(SystemId, Catalog, Marks), CommandError> {
+    let failed = |error| CommandError::new(ErrorKind::Failed, error);
+    let store = place.open().await?;
+    let system = place.system(&store, said).await?;
+    let archive = place.archive(store, system)?;
+    Ok((system, Catalog::read(&archive).await.map_err(failed)?, Marks::read(&archive).await.map_err(failed)?))
+}
+
+fn one(catalog: &Catalog, marks: &Marks, id: Option<&BackupId>) -> Result<OneBackup, CommandError> {
+    let none = |what: String| CommandError::new(ErrorKind::NotFound, what).hint("which are there? spilo backup list");
+    let header = match id {
+        Some(id) => catalog.find(id).ok_or_else(|| none(format!("there is no backup '{id}'")))?,
+        None => catalog.backups.last().ok_or_else(|| none("there is no backup yet".to_owned()))?,
+    };
+    Ok(OneBackup {
+        backup: Backup::of(header, marks),
+        made_by: header.made_by.clone(),
+        server_version: header.server_version,
+        checksums: header.checksums,
+        tablespaces: header.tablespaces.clone(),
+        packs: header.packs.len(),
+        bad_pages: header.bad_pages.clone(),
+    })
+}
+
+fn nobody() -> CommandError {
+    CommandError::new(ErrorKind::Usage, "whose backups? name a cluster, or a store")
+}
