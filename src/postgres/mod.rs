@@ -15,6 +15,9 @@ pub mod sql;
 pub mod start_check;
 pub mod timelines;
 pub mod wal_header;
+pub mod wal_records;
+#[cfg(test)]
+pub mod wal_segment;
 
 use std::path::{Path, PathBuf};
 

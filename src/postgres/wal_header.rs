@@ -19,21 +19,25 @@ pub struct WalHeader {
     pub system: SystemId,
     /// The size of a segment in bytes.
     pub segment_size: u32,
+    /// The size of a page in bytes.
+    pub page_size: u32,
 }
 
 impl WalHeader {
     /// Reads it off the beginning of a segment. `None`: that is no such beginning.
     pub fn read(segment: &[u8]) -> Option<WalHeader> {
         let header = segment.get(..LENGTH)?;
-        let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-        let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-        let (magic, info) = (u16::from_le_bytes([header[0], header[1]]), u16::from_le_bytes([header[2], header[3]]));
+        // PostgreSQL writes all of it in the order of the machine.
+        let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes"));
+        let long = |at: usize| u64::from_ne_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+        let (magic, info) = (u16::from_ne_bytes([header[0], header[1]]), u16::from_ne_bytes([header[2], header[3]]));
         // The magic number's upper half has been the same in every version, the lower half counts them.
         (magic >> 8 == 0xD1 && info & LONG != 0).then(|| WalHeader {
             timeline: Timeline(word(4)),
             address: long(8),
             system: SystemId(long(24)),
             segment_size: word(32),
+            page_size: word(36),
         })
     }
 
@@ -61,18 +65,13 @@ impl WalHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::wal_segment::Segment;
 
     const SYSTEM: SystemId = SystemId(7_300_000_000_000_000_001);
 
-    /// The beginning of segment 5 of timeline 2, of the size of one megabyte.
+    /// Segment 5 of timeline 2, of the size of one megabyte.
     fn segment() -> Vec<u8> {
-        let mut content = vec![0; 1 << 20];
-        content[..4].copy_from_slice(&[0x16, 0xD1, 0x02, 0x00]);
-        content[4..8].copy_from_slice(&2u32.to_le_bytes());
-        content[8..16].copy_from_slice(&(5u64 << 20).to_le_bytes());
-        content[24..32].copy_from_slice(&SYSTEM.0.to_le_bytes());
-        content[32..36].copy_from_slice(&(1u32 << 20).to_le_bytes());
-        content
+        Segment { system: SYSTEM, ..Segment::new(2, 5) }.build()
     }
 
     fn name(timeline: u32, number: u32) -> WalSegment {
@@ -92,7 +91,7 @@ mod tests {
         assert!(told(&[0; 100], name(2, 5), SYSTEM).contains("does not begin"));
         assert!(told(&[], name(2, 5), SYSTEM).contains("does not begin"));
         let mut impossible = whole;
-        impossible[32..36].copy_from_slice(&3u32.to_le_bytes());
+        impossible[32..36].copy_from_slice(&3u32.to_ne_bytes());
         assert!(told(&impossible, name(2, 5), SYSTEM).contains("impossible"));
     }
 }
