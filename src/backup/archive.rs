@@ -52,6 +52,9 @@ pub enum ArchiveError {
         /// Where this content is now.
         aside: ObjectName,
     },
+    /// A thread of ours came to an end that it should not.
+    #[error("a thread ended abnormally: {0}")]
+    Thread(String),
     /// What the archive has is not what was put there.
     #[error("'{object}' is damaged: {why}")]
     Damaged {

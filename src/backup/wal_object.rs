@@ -13,8 +13,8 @@ pub const HEAD: usize = 48;
 /// The largest segment that PostgreSQL has.
 const LARGEST: u64 = 1 << 30;
 
-/// As fast as a disk, and a third of the size.
-const LEVEL: i32 = 1;
+/// The level of zstd for who has time.
+pub const LEVEL: i32 = 1;
 
 /// What an object says of the file in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,17 +53,17 @@ impl Head {
     }
 }
 
-/// The object of this file.
+/// The object of this file, compressed at this level of zstd.
 ///
 /// # Errors
 /// When the compressor fails.
-pub fn pack(head: &Head, file: &[u8]) -> std::io::Result<Bytes> {
-    let mut object = Vec::with_capacity(HEAD + zstd::zstd_safe::compress_bound(file.len()));
-    object.extend_from_slice(MAGIC);
-    object.extend_from_slice(&head.digest);
-    object.extend_from_slice(&head.length.to_le_bytes());
-    let packed = zstd::bulk::compress(file, LEVEL)?;
-    object.extend_from_slice(&packed);
+pub fn pack(head: &Head, file: &[u8], level: i32) -> std::io::Result<Bytes> {
+    let mut object = vec![0; HEAD + zstd::zstd_safe::compress_bound(file.len())];
+    object[..8].copy_from_slice(MAGIC);
+    object[8..40].copy_from_slice(&head.digest);
+    object[40..HEAD].copy_from_slice(&head.length.to_le_bytes());
+    let packed = zstd::bulk::compress_to_buffer(file, &mut object[HEAD..], level)?;
+    object.truncate(HEAD + packed);
     object.shrink_to_fit();
     Ok(object.into())
 }
@@ -90,7 +90,7 @@ mod tests {
     fn a_file_comes_back_as_it_was() {
         for file in [vec![], vec![7], vec![0; 1 << 20], (0..=255).cycle().take(100_000).collect()] {
             let head = Head::of(&file);
-            let object = pack(&head, &file).unwrap();
+            let object = pack(&head, &file, LEVEL).unwrap();
             assert_eq!(Head::read(&object[..HEAD]), Ok(head));
             assert_eq!(unpack(&object).unwrap(), file);
         }
@@ -99,16 +99,15 @@ mod tests {
     #[test]
     fn whatever_is_changed_is_found() {
         let file: Vec<u8> = (0..50_000u32).flat_map(u32::to_le_bytes).collect();
-        let object = pack(&Head::of(&file), &file).unwrap();
+        let object = pack(&Head::of(&file), &file, LEVEL).unwrap();
         for at in (0..HEAD).chain((HEAD..object.len()).step_by(977)) {
             let mut changed = object.to_vec();
             changed[at] ^= 0x10;
-            // A bit that means nothing to the decompressor may be flipped: what counts is what comes out.
-            assert_ne!(unpack(&changed).ok().filter(|found| *found != file), Some(file.clone()), "byte {at}");
-            if at < HEAD {
-                assert!(unpack(&changed).is_err(), "byte {at}");
+            match unpack(&changed) {
+                Err(_) => {}
+                // A bit that means nothing to the decompressor may be flipped: what counts is what comes out.
+                Ok(found) => assert!(at >= HEAD && found == file, "byte {at}"),
             }
-            assert!(unpack(&changed).map_or(true, |found| found == file), "byte {at}");
         }
         for length in [0, 10, HEAD - 1, HEAD, HEAD + 5, object.len() - 1] {
             assert!(unpack(&object[..length]).is_err(), "{length} bytes");

@@ -1,24 +1,31 @@
 //! Archiving one WAL file.
 
-use std::path::Path;
+use std::{fs, path::Path};
+
+use bytes::Bytes;
 
 use super::{
     archive::{Archive, ArchiveError},
-    wal_object::{self, HEAD, Head},
+    wal_object::{self, Head, LEVEL},
 };
 use crate::{
-    model::WalFile,
-    postgres::wal_header::WalHeader,
-    storage::{Claim, ObjectStore, StoreError},
+    model::{SystemId, WalFile},
+    postgres::{wal_header::WalHeader, wal_records::end_of_records},
+    storage::{Claim, ObjectName, ObjectStore, StoreError},
 };
 
-/// What came of it. The file is durable in the archive in both cases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What came of it. The file is durable in the archive in all cases.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pushed {
     /// It was not there before.
     Stored,
     /// It was, with the same content: PostgreSQL asks again when it has crashed between our answer and its note of it.
     WasThere,
+    /// It was, with all records of this one; what differs lies behind the last of them. Servers write that differently.
+    SameRecords,
+    /// A partial segment, of which there was another: it is here now. Two promotions may each leave one of the same segment, and a recovery
+    /// asks for neither, so that is no reason to stop archiving.
+    Aside(ObjectName),
 }
 
 /// Archives the file at `path`. PostgreSQL may remove it as soon as this has returned well.
@@ -27,31 +34,105 @@ pub enum Pushed {
 /// When the file cannot be read or is not what its name says, when the store does not do it, and when the archive has another content under
 /// this name: then this one is kept aside, so that no byte is lost, and never takes the other's place.
 pub async fn push<S: ObjectStore>(archive: &Archive<S>, path: &Path, file: WalFile) -> Result<Pushed, ArchiveError> {
-    let content = tokio::fs::read(path).await;
-    let content = content.map_err(|source| ArchiveError::File { action: "read", path: path.display().to_string(), source })?;
-    // A partial segment is as long as a whole one.
-    if let WalFile::Segment(name) | WalFile::Partial(name) = file
-        && let Some(why) = WalHeader::mistake(&content, name, archive.system)
-    {
-        return Err(ArchiveError::Unfit { file, why });
-    }
-    let head = Head::of(&content);
-    let packed = wal_object::pack(&head, &content).map_err(|error| ArchiveError::Unfit { file, why: error.to_string() })?;
-    let object = archive.object(file)?;
-    if archive.store.create(&object, packed.clone()).await? == Claim::Won {
-        return Ok(Pushed::Stored);
-    }
-    let Some(present) = archive.store.read_range(&object, 0, HEAD as u64).await? else {
-        let why = "the object was there and is gone: somebody removes WAL that is being archived".to_owned();
-        return Err(StoreError::Unavailable { object: object.to_string(), why }.into());
-    };
-    match Head::read(&present) {
-        Ok(present) if present == head => Ok(Pushed::WasThere),
-        Ok(_) => {
-            let aside = archive.aside(file, &head.short())?;
-            archive.store.create(&aside, packed).await?;
-            Err(ArchiveError::Conflict { file, aside })
+    let (path, system) = (path.to_owned(), archive.system);
+    let parcel = on_a_thread(move || Parcel::of(&path, file, system, LEVEL)).await?;
+    parcel.store(archive).await
+}
+
+/// A file that was found to be what its name says, packed.
+pub(super) struct Parcel {
+    file: WalFile,
+    system: SystemId,
+    head: Head,
+    packed: Bytes,
+}
+
+impl Parcel {
+    /// Reads the file once, and checks and packs it.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not `file` of `system`.
+    pub(super) fn of(path: &Path, file: WalFile, system: SystemId, level: i32) -> Result<Parcel, ArchiveError> {
+        let content = fs::read(path).map_err(|source| ArchiveError::File { action: "read", path: path.display().to_string(), source })?;
+        // A partial segment is as long as a whole one.
+        if let WalFile::Segment(name) | WalFile::Partial(name) = file
+            && let Some(why) = WalHeader::mistake(&content, name, system)
+        {
+            return Err(ArchiveError::Unfit { file, why });
         }
-        Err(why) => Err(ArchiveError::Damaged { object, why }),
+        let head = Head::of(&content);
+        let packed = wal_object::pack(&head, &content, level).map_err(|error| ArchiveError::Unfit { file, why: error.to_string() })?;
+        Ok(Parcel { file, system, head, packed })
     }
+
+    /// Whose WAL it is.
+    pub(super) fn system(&self) -> SystemId {
+        self.system
+    }
+
+    /// How many bytes are stored.
+    pub(super) fn size(&self) -> u64 {
+        self.packed.len() as u64
+    }
+
+    /// Puts it into the archive: one request, if nothing is there yet.
+    ///
+    /// # Errors
+    /// As [`push`].
+    pub(super) async fn store<S: ObjectStore>(&self, archive: &Archive<S>) -> Result<Pushed, ArchiveError> {
+        let object = archive.object(self.file)?;
+        if archive.store.create(&object, self.packed.clone()).await? == Claim::Won {
+            return Ok(Pushed::Stored);
+        }
+        // All of it: whoever acknowledges a file says that it can be restored.
+        let Some(present) = archive.store.read(&object).await? else {
+            let why = "the object was there and is gone: somebody removes WAL that is being archived".to_owned();
+            return Err(StoreError::Unavailable { object: object.to_string(), why }.into());
+        };
+        let (ours, file, head) = (self.packed.clone(), self.file, self.head);
+        let likeness = on_a_thread(move || {
+            let theirs = wal_object::unpack(&present).map_err(|why| ArchiveError::Damaged { object, why })?;
+            Ok(if Head::of(&theirs) == head { Likeness::Same } else { likeness(file, &ours, &theirs) })
+        });
+        match likeness.await? {
+            Likeness::Same => Ok(Pushed::WasThere),
+            Likeness::SameRecords => Ok(Pushed::SameRecords),
+            Likeness::None => self.put_aside(archive).await,
+        }
+    }
+
+    async fn put_aside<S: ObjectStore>(&self, archive: &Archive<S>) -> Result<Pushed, ArchiveError> {
+        let aside = archive.aside(self.file, &self.head.short())?;
+        archive.store.create(&aside, self.packed.clone()).await?;
+        match self.file {
+            WalFile::Partial(_) => Ok(Pushed::Aside(aside)),
+            file => Err(ArchiveError::Conflict { file, aside }),
+        }
+    }
+}
+
+/// How much two contents of one name are alike.
+enum Likeness {
+    Same,
+    /// The archive has every record of ours.
+    SameRecords,
+    None,
+}
+
+/// Compares what the archive has with ours, which is packed.
+fn likeness(file: WalFile, ours: &[u8], theirs: &[u8]) -> Likeness {
+    let (WalFile::Segment(_) | WalFile::Partial(_)) = file else { return Likeness::None };
+    let Ok(ours) = wal_object::unpack(ours) else { return Likeness::None };
+    let (end, their_end) = (end_of_records(&ours), end_of_records(theirs));
+    // A whole segment whose records end early is one that we do not understand: who knows what is behind them.
+    let understood = end.at > 0 && (end.complete || matches!(file, WalFile::Partial(_)));
+    let alike = understood && end.at <= their_end.at && ours.len() == theirs.len() && ours[..end.at] == theirs[..end.at];
+    if alike { Likeness::SameRecords } else { Likeness::None }
+}
+
+/// Does that where it may take its time.
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
+) -> Result<T, ArchiveError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(ArchiveError::Thread(error.to_string())))
 }
