@@ -1,5 +1,6 @@
 //! The agent's local configuration: a patroni.yml, with our additions.
 
+mod archive;
 mod reader;
 mod reload;
 
@@ -7,6 +8,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use self::archive::ArchiveSettings;
 use self::reader::Reader;
 use super::{environment, hooks::Hooks, keys, restapi, watchdog::Watchdog};
 use crate::{
@@ -74,6 +76,8 @@ pub struct AgentConfig {
     pub hooks: Hooks,
     /// Whether and how a watchdog device is used.
     pub watchdog: Watchdog,
+    /// Where WAL is archived, if the agent sees to that.
+    pub archive: Option<ArchiveSettings>,
     /// Tags, as published.
     pub tags: Map<String, Value>,
     /// What the file says without effect, and why it has none; of two tags that contradict each other, which counts.
@@ -157,6 +161,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let replication = reader.role("postgresql.authentication.replication", "replicator");
     let has_rewind = reader.at("postgresql.authentication.rewind").is_object();
     let rewind = has_rewind.then(|| reader.role("postgresql.authentication.rewind", "rewinder"));
+    let archive = ArchiveSettings::read(&mut reader);
     let proxy_address = reader.text("postgresql.proxy_address").map(|text| reader.host_port("postgresql.proxy_address", &text));
     refuse_foreign_copies(&mut reader);
     let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
@@ -193,6 +198,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             bootstrap,
             hooks,
             watchdog,
+            archive,
             tags: tags::published(&own_tags),
             idle,
         }),

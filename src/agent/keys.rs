@@ -65,9 +65,12 @@ const ROOT: Key = Section(
         ("postgresql", POSTGRESQL),
         ("watchdog", WATCHDOG),
         ("tags", Heeded),
-        ("spilo", Section(true, &[("roles", Heeded), ("archive", Idle("nothing is archived yet"))])),
+        ("spilo", Section(true, &[("roles", Heeded), ("archive", ARCHIVE)])),
     ],
 );
+
+const ARCHIVE: Key =
+    Section(true, &[("store", Heeded), ("endpoint", Heeded), ("region", Heeded), ("credentials_file", Heeded), ("cluster", Heeded)]);
 
 const RESTAPI: Key = Section(
     true,

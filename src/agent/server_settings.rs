@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    archiver,
     shell::Shell,
     view::{Local, View},
 };
@@ -20,6 +21,9 @@ impl Shell {
         // Whoever follows the other cluster; the others have their WAL from that one.
         if let Some(cluster) = self.settings.standby_cluster.as_ref().filter(|_| self.lease_until.is_some()) {
             parameters.extend(cluster.parameters.clone());
+        }
+        if self.config.archive.is_some() {
+            archiver::set_parameters(&mut parameters);
         }
         self.add_slot_parameters(&mut parameters);
         ServerSettings {

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     answers::Answers,
+    archiver,
     callbacks::Callbacks,
     config::{self, AgentConfig, Overrides},
     decide::decide,
@@ -209,6 +210,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     tokio::task::spawn_local(answers.run(asked));
     tokio::task::spawn_local(vitality::watch(server.clone(), disk.clone(), config.local.clone(), wake.clone(), new_timer()?));
     tokio::task::spawn_local(watch_dcs(dcs.clone(), wake.clone()));
+    config.archive.clone().map(|archive| tokio::task::spawn_local(archiver::keep_running(archive, config.installation.data_dir.clone())));
     let events = Events {
         guard: messages,
         requests: for_the_loop,

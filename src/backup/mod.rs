@@ -23,6 +23,8 @@ pub mod wal_graph;
 pub mod wal_need;
 mod wal_object;
 mod wal_push;
+pub mod wal_service;
+pub mod wal_wire;
 
 pub use archive::{Archive, ArchiveError};
 pub use backup_id::{BackupId, InvalidBackupId};

@@ -201,7 +201,7 @@ mod tests {
         flipped[20] ^= 1;
         let (other, _) = place.segment(6, 1);
         let other = fs::read(other).unwrap();
-        let swapped = wal_object::pack(&wal_object::Head::of(&other), &other, wal_object::LEVEL).unwrap();
+        let swapped = wal_object::pack(&wal_object::Head::of(&other), &other).unwrap();
         for damaged in [whole.slice(..whole.len() - 1), whole.slice(..10), flipped.into(), swapped] {
             place.archive.store.replace(&object, damaged).await.unwrap();
             let error = fetch(&place.archive, file, &place.destination()).await.unwrap_err();

@@ -53,11 +53,17 @@ impl Head {
     }
 }
 
+/// The object of this file.
+#[cfg(test)]
+pub fn pack(head: &Head, file: &[u8]) -> std::io::Result<Bytes> {
+    pack_at(LEVEL, head, file)
+}
+
 /// The object of this file, compressed at this level of zstd.
 ///
 /// # Errors
 /// When the compressor fails.
-pub fn pack(head: &Head, file: &[u8], level: i32) -> std::io::Result<Bytes> {
+pub fn pack_at(level: i32, head: &Head, file: &[u8]) -> std::io::Result<Bytes> {
     let mut object = vec![0; HEAD + zstd::zstd_safe::compress_bound(file.len())];
     object[..8].copy_from_slice(MAGIC);
     object[8..40].copy_from_slice(&head.digest);
@@ -90,7 +96,7 @@ mod tests {
     fn a_file_comes_back_as_it_was() {
         for file in [vec![], vec![7], vec![0; 1 << 20], (0..=255).cycle().take(100_000).collect()] {
             let head = Head::of(&file);
-            let object = pack(&head, &file, LEVEL).unwrap();
+            let object = pack(&head, &file).unwrap();
             assert_eq!(Head::read(&object[..HEAD]), Ok(head));
             assert_eq!(unpack(&object).unwrap(), file);
         }
@@ -99,7 +105,7 @@ mod tests {
     #[test]
     fn whatever_is_changed_is_found() {
         let file: Vec<u8> = (0..50_000u32).flat_map(u32::to_le_bytes).collect();
-        let object = pack(&Head::of(&file), &file, LEVEL).unwrap();
+        let object = pack(&Head::of(&file), &file).unwrap();
         for at in (0..HEAD).chain((HEAD..object.len()).step_by(977)) {
             let mut changed = object.to_vec();
             changed[at] ^= 0x10;

@@ -61,7 +61,7 @@ impl Parcel {
             return Err(ArchiveError::Unfit { file, why });
         }
         let head = Head::of(&content);
-        let packed = wal_object::pack(&head, &content, level).map_err(|error| ArchiveError::Unfit { file, why: error.to_string() })?;
+        let packed = wal_object::pack_at(level, &head, &content).map_err(|error| ArchiveError::Unfit { file, why: error.to_string() })?;
         Ok(Parcel { file, system, head, packed })
     }
 

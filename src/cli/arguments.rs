@@ -118,7 +118,7 @@ pub enum Cluster {
 impl Command {
     /// How the command logs: a service with time and place, one that a person started little, in words.
     pub fn log_settings(&self, context: &Context) -> LogSettings {
-        if matches!(self, Command::Agent(_) | Command::AgentWorker(_) | Command::Router(_)) {
+        if matches!(self, Command::Agent(_) | Command::AgentWorker(_) | Command::Router(_) | Command::Wal(wal::Command::Serve { .. })) {
             return LogSettings::service(LogFormat::Full);
         }
         let ui = context.ui.settings();

@@ -20,9 +20,10 @@ pub mod status;
 mod store_arguments;
 mod ui;
 mod wait;
+mod wal_client;
 mod which_archive;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches};
 
@@ -33,12 +34,16 @@ pub use error::{CommandError, ErrorKind, Exit};
 use self::{
     commands::wal,
     report_error::{report_error, usage_error},
+    wal_client::Errand,
 };
 use crate::telemetry::start_log;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(errand) = Errand::find(&arguments) {
+        return ExitCode::from(errand.run());
+    }
     let early = EarlyArgs::find(&arguments);
     let cli = match parse(&arguments, &early) {
         Ok(cli) => cli,
@@ -95,7 +100,7 @@ impl EarlyArgs {
 
     /// The exit code of a failure. No failure of `wal fetch`, wherever it comes from, may look as if the archive had no such file.
     fn failure(&self, kind: ErrorKind) -> ExitCode {
-        ExitCode::from(if self.wal_fetch { wal::no_answer().0 } else { kind.exit_code() })
+        ExitCode::from(if self.wal_fetch { wal::no_answer(Path::new(".")).0 } else { kind.exit_code() })
     }
 }
 

@@ -29,6 +29,7 @@ impl AgentConfig {
                 (&self.superuser, &self.replication, &self.rewind) != (&before.superuser, &before.replication, &before.rewind),
             ),
             ("watchdog", self.watchdog != before.watchdog),
+            ("spilo.archive", self.archive != before.archive),
         ];
         let later =
             later.into_iter().filter(|(_, differs)| *differs).map(|(keys, _)| format!("'{keys}' is taken when the agent is started again"));

@@ -1,6 +1,8 @@
-//! `spilo wal push` and `spilo wal fetch`: what PostgreSQL's `archive_command` and `restore_command` run. `spilo wal init` makes their store.
+//! `spilo wal push` and `spilo wal fetch`: what PostgreSQL's `archive_command` and `restore_command` run. They ask the resident service that
+//! `spilo wal serve` is; with `--store` they do the work themselves. `spilo wal init` makes a store.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -10,11 +12,18 @@ use tokio::runtime::Runtime;
 
 use super::wal_check;
 use crate::{
-    backup::{self, Archive, ArchiveError, Fetched},
-    cli::{CommandError, Context, ErrorKind, Exit, store_arguments::StoreArgs},
-    model::{ClusterName, SystemId, WalFile},
+    backup::{
+        self, Archive, ArchiveError, Fetched,
+        wal_service::{self, ServiceSettings},
+    },
+    cli::{
+        CommandError, Context, ErrorKind, Exit,
+        store_arguments::StoreArgs,
+        wal_client::{self, Errand},
+    },
+    model::{ClusterName, ObjectName, SystemId, WalFile},
     postgres::control_data,
-    storage::{FileStore, ObjectName, Store, StoreError},
+    storage::{Store, StoreConfig, StoreError},
 };
 
 /// How long between two questions.
@@ -29,101 +38,179 @@ const NOT_THERE: Exit = Exit(1);
 /// Archive WAL files and restore them
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a store of an empty directory; what is a store already stays as it is
-    Init(StoreArgs),
-    /// Archive a WAL file: archive_command = 'spilo wal push --store DIR --cluster NAME %p %f'
-    Push {
-        /// Where the archive is.
+    /// Make a store, of an empty directory or in a bucket; what is a store already stays as it is
+    Init {
+        /// The store.
         #[command(flatten)]
-        place: Place,
+        store: StoreArgs,
+    },
+    /// Archive a WAL file: archive_command = 'spilo wal push %p %f'
+    Push {
+        /// Who archives it.
+        #[command(flatten)]
+        way: Way,
         /// The file, from the data directory: %p
         path: PathBuf,
         /// Its name: %f
         file: WalFile,
     },
-    /// Restore a WAL file: restore_command = 'spilo wal fetch --store DIR --cluster NAME %f %p'
+    /// Restore a WAL file: restore_command = 'spilo wal fetch %f %p'
     Fetch {
-        /// Where the archive is.
+        /// Who restores it.
         #[command(flatten)]
-        place: Place,
+        way: Way,
         /// Its name: %f
         file: WalFile,
         /// Where it is wanted, from the data directory: %p
         path: PathBuf,
-        /// For so many seconds a store that cannot be reached is asked again
+        /// With --store: for so many seconds a store that cannot be reached is asked again
         #[arg(long, value_name = "SECONDS", default_value_t = 10)]
         patience: u64,
     },
     /// Check whether the archived WAL is whole
     Check(wal_check::Args),
+    /// Run the service of a data directory that push and fetch ask
+    #[command(hide = true)]
+    Serve {
+        /// Where the archive is.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Whose WAL it is; the system identifier tells it from another cluster's of this name
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        /// The data directory; it need not be there yet
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// Where to listen, instead of beside the data directory
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+    },
+    /// Show how the archive of a node fares, as JSON
+    #[command(hide = true)]
+    State {
+        /// The data directory
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        data_dir: PathBuf,
+        /// The service's socket, if it is not beside the data directory
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+    },
 }
 
-/// Which archive.
+/// Who does the work: the node's service, or, with a store, this process.
 #[derive(Debug, clap::Args)]
-pub struct Place {
-    /// Directory of the store, on a volume that outlives this machine
-    #[arg(long, value_name = "DIR")]
-    pub store: PathBuf,
-    /// Whose WAL it is; the system identifier tells it from another cluster's of this name
-    #[arg(long, value_name = "NAME")]
-    pub cluster: ClusterName,
+pub struct Way {
+    /// Where the archive is, to reach it without the node's service.
+    #[command(flatten)]
+    pub store: Option<StoreArgs>,
+    /// With --store: whose WAL it is; the system identifier tells it from another cluster's of this name
+    #[arg(long, value_name = "NAME", requires = "store")]
+    pub cluster: Option<ClusterName>,
+    /// The service's socket, if it is not beside the data directory
+    #[arg(long, value_name = "PATH", conflicts_with = "store")]
+    pub socket: Option<PathBuf>,
 }
 
-/// Archives or restores one file, in the data directory, where PostgreSQL runs it; or makes the store for them.
+/// Runs the command.
 pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     match command {
         Command::Check(args) => wal_check::run(context, args),
-        Command::Init(store) => runtime.block_on(Store::init(&store.config())).map(|_| Exit::OK).map_err(failed),
-        Command::Push { place, path, file } => {
-            let archive = open(place, own_system()?)?;
-            runtime.block_on(backup::push(&archive, path, *file)).map(|_| Exit::OK).map_err(failed)
+        Command::Init { store } => runtime()?.block_on(Store::init(&store.config())).map(|_| Exit::OK).map_err(failed),
+        Command::Push { way, path, file } => match way.place()? {
+            Some((store, cluster)) => {
+                let system = own_system(path)?;
+                let pushed = async {
+                    let archive = open(&store, cluster, system).await?;
+                    backup::push(&archive, path, *file).await.map_err(failed)
+                };
+                runtime()?.block_on(pushed).map(|_| Exit::OK)
+            }
+            None => Ok(Exit(errand(false, *file, path, way).run())),
+        },
+        Command::Fetch { way, file, path, patience } => match way.place()? {
+            Some((store, cluster)) => {
+                let system = own_system(path)?;
+                let fetched = fetch(&store, cluster, system, *file, path, Duration::from_secs(*patience));
+                runtime()?.block_on(fetched).map(|fetched| match fetched {
+                    Fetched::Restored => Exit::OK,
+                    Fetched::NotThere => NOT_THERE,
+                })
+            }
+            None => Ok(Exit(errand(true, *file, path, way).run())),
+        },
+        Command::Serve { store, cluster, data_dir, socket } => {
+            let (store, cluster, data_dir, socket) = (store.config(), cluster.clone(), data_dir.clone(), socket.clone());
+            wal_service::serve(ServiceSettings { store, cluster, data_dir, socket }).map(|()| Exit::OK).map_err(failed)
         }
-        Command::Fetch { place, file, path, patience } => {
-            fetch(&runtime, place, *file, path, Duration::from_secs(*patience)).map(|fetched| match fetched {
-                Fetched::Restored => Exit::OK,
-                Fetched::NotThere => NOT_THERE,
-            })
+        Command::State { data_dir, socket } => {
+            let state = wal_client::state(data_dir, socket.as_deref());
+            let state = state.map_err(|why| CommandError::new(ErrorKind::Failed, why))?;
+            let shown = writeln!(std::io::stdout(), "{state}");
+            shown.map(|()| Exit::OK).map_err(failed)
         }
     }
 }
 
+impl Way {
+    /// The archive to reach directly, if that is asked for.
+    fn place(&self) -> Result<Option<(StoreConfig, &ClusterName)>, CommandError> {
+        match (&self.store, &self.cluster) {
+            (None, _) => Ok(None),
+            (Some(store), Some(cluster)) => Ok(Some((store.config(), cluster))),
+            (Some(_), None) => Err(CommandError::new(ErrorKind::Usage, "with '--store', '--cluster' has to say whose WAL it is")),
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime, CommandError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)
+}
+
+fn errand(fetch: bool, file: WalFile, path: &Path, way: &Way) -> Errand {
+    Errand { fetch, name: file.to_string().into(), path: path.to_owned(), socket: way.socket.clone() }
+}
+
 /// What `wal fetch` exits with when it cannot say whether the archive has the file. A standby asks again by itself, and goes on with streaming
 /// meanwhile; whatever else recovers must not take silence for the end of all WAL.
-pub fn no_answer() -> Exit {
-    without_answer(Path::new("standby.signal").exists())
+pub fn no_answer(data_dir: &Path) -> Exit {
+    if data_dir.join("standby.signal").exists() { NOT_THERE } else { NOBODY_KNOWS }
 }
 
-fn without_answer(standby: bool) -> Exit {
-    if standby { NOT_THERE } else { NOBODY_KNOWS }
-}
-
-fn fetch(runtime: &Runtime, place: &Place, file: WalFile, path: &Path, patience: Duration) -> Result<Fetched, CommandError> {
-    let (begun, system) = (Instant::now(), own_system()?);
+async fn fetch(
+    store: &StoreConfig,
+    cluster: &ClusterName,
+    system: SystemId,
+    file: WalFile,
+    path: &Path,
+    patience: Duration,
+) -> Result<Fetched, CommandError> {
+    let begun = Instant::now();
     loop {
-        let error = match open(place, system).map(|archive| runtime.block_on(backup::fetch(&archive, file, path))) {
-            Ok(Ok(fetched)) => return Ok(fetched),
-            Ok(Err(error @ ArchiveError::Store(StoreError::Unavailable { .. }))) => failed(error),
-            Ok(Err(error)) => return Err(failed(error)),
+        let error = match open(store, cluster, system).await {
+            Ok(archive) => match backup::fetch(&archive, file, path).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(error @ ArchiveError::Store(StoreError::Unavailable { .. })) => failed(error),
+                Err(error) => return Err(failed(error)),
+            },
             // Its volume may not be mounted yet.
             Err(error) => error,
         };
         if begun.elapsed() >= patience {
             return Err(error);
         }
-        std::thread::sleep(PAUSE);
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Whose data directory this is run in.
-fn own_system() -> Result<SystemId, CommandError> {
-    let system = control_data::system_id(Path::new("."));
+/// Whose data directory this is about.
+fn own_system(path: &Path) -> Result<SystemId, CommandError> {
+    let system = control_data::system_id(&wal_client::data_dir(path));
     system.map_err(|error| failed(error).hint("is this run by PostgreSQL, in its data directory?"))
 }
 
-fn open(place: &Place, system: SystemId) -> Result<Archive<FileStore>, CommandError> {
-    let root: ObjectName = place.cluster.as_str().parse().map_err(failed)?;
-    Ok(Archive::new(FileStore::open(&place.store).map_err(failed)?, root, system))
+async fn open(store: &StoreConfig, cluster: &ClusterName, system: SystemId) -> Result<Archive<Store>, CommandError> {
+    let root: ObjectName = cluster.as_str().parse().map_err(failed)?;
+    Ok(Archive::new(Store::open(store).await.map_err(failed)?, root, system))
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CommandError {
@@ -136,6 +223,9 @@ mod tests {
 
     #[test]
     fn silence_of_the_store_ends_no_recovery() {
-        assert_eq!((without_answer(true), without_answer(false)), (Exit(1), Exit(126)));
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(no_answer(dir.path()), Exit(126));
+        std::fs::write(dir.path().join("standby.signal"), "").unwrap();
+        assert_eq!(no_answer(dir.path()), Exit(1));
     }
 }

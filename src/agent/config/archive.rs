@@ -1,0 +1,132 @@
+//! The section `spilo.archive`: where this member's WAL goes.
+
+use std::path::PathBuf;
+
+use super::reader::Reader;
+use crate::model::{ClusterName, StoreUrl};
+
+/// The archive, as the WAL service is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveSettings {
+    /// Where the store is.
+    pub store: StoreUrl,
+    /// S3 only: the server to ask, instead of AWS.
+    pub endpoint: Option<String>,
+    /// S3 only: the bucket's region.
+    pub region: Option<String>,
+    /// S3 only: a file that holds the credentials.
+    pub credentials_file: Option<PathBuf>,
+    /// Below which name the cluster's objects are.
+    pub cluster: ClusterName,
+}
+
+impl ArchiveSettings {
+    /// Reads the section. `None`: there is none, or one with mistakes.
+    pub fn read(reader: &mut Reader<'_>) -> Option<ArchiveSettings> {
+        if reader.at("spilo.archive").is_null() {
+            return None;
+        }
+        if !reader.at("spilo.archive").is_object() {
+            reader.mistakes.push("'spilo.archive' is no section: 'store' is needed in it".to_owned());
+            return None;
+        }
+        let store = reader.required("spilo.archive.store");
+        let store = match store.parse::<StoreUrl>() {
+            Ok(store) => Some(store),
+            Err(error) if !store.is_empty() => {
+                reader.mistakes.push(format!("'spilo.archive.store': {error}"));
+                None
+            }
+            Err(_) => None,
+        };
+        let cluster = cluster(reader);
+        let endpoint = of_s3(reader, store.as_ref(), "endpoint");
+        let region = of_s3(reader, store.as_ref(), "region");
+        let credentials_file = of_s3(reader, store.as_ref(), "credentials_file").map(PathBuf::from);
+        Some(ArchiveSettings { store: store?, endpoint, region, credentials_file, cluster: cluster? })
+    }
+
+    /// What the WAL service of this data directory is started with.
+    pub fn arguments(&self, data_dir: &str) -> Vec<String> {
+        let mut words = ["wal", "serve", "--data-dir", data_dir, "--cluster", self.cluster.as_str(), "--store"].map(str::to_owned).to_vec();
+        words.push(self.store.to_string());
+        let credentials = self.credentials_file.as_ref().map(|file| file.to_string_lossy().into_owned());
+        for (option, value) in
+            [("--store-endpoint", &self.endpoint), ("--store-region", &self.region), ("--store-credentials", &credentials)]
+        {
+            words.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
+        }
+        words
+    }
+}
+
+fn of_s3(reader: &mut Reader<'_>, store: Option<&StoreUrl>, key: &str) -> Option<String> {
+    let path = format!("spilo.archive.{key}");
+    let value = reader.text(&path)?;
+    if let Some(StoreUrl::File(_)) = store {
+        reader.mistakes.push(format!("'{path}' means nothing for a store in a directory: remove it"));
+    }
+    Some(value)
+}
+
+/// The scope, unless it is named: a scope may be what no cluster can be called.
+fn cluster(reader: &mut Reader<'_>) -> Option<ClusterName> {
+    let (path, named) = match reader.text("spilo.archive.cluster") {
+        Some(named) => ("spilo.archive.cluster", named),
+        None => ("scope", reader.at("scope").as_str().unwrap_or_default().to_owned()),
+    };
+    match named.parse() {
+        Ok(cluster) => Some(cluster),
+        // That there is no scope is told elsewhere.
+        Err(_) if named.is_empty() => None,
+        Err(error) if path == "scope" => {
+            reader.mistakes.push(format!("'spilo.archive.cluster' is missing, and the scope cannot take its place: {error}"));
+            None
+        }
+        Err(error) => {
+            reader.mistakes.push(format!("'{path}': {error}"));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(section: &Value, scope: &str) -> Result<Option<ArchiveSettings>, Vec<String>> {
+        let root = json!({"scope": scope, "spilo": {"archive": section}});
+        let mut reader = Reader { root: &root, mistakes: Vec::new() };
+        let found = ArchiveSettings::read(&mut reader);
+        if reader.mistakes.is_empty() { Ok(found) } else { Err(reader.mistakes) }
+    }
+
+    #[test]
+    fn a_directory_is_enough() {
+        assert_eq!(read(&Value::Null, "orders"), Ok(None));
+        let archive = read(&json!({"store": "file:///archive"}), "orders").unwrap().unwrap();
+        assert_eq!(archive.arguments("/data").join(" "), "wal serve --data-dir /data --cluster orders --store file:///archive");
+    }
+
+    #[test]
+    fn a_bucket_is_told_with_all_that_it_needs() {
+        let section = json!({"store": "s3://backups/prod", "endpoint": "http://minio:9000", "region": "eu", "credentials_file": "/k", "cluster": "x"});
+        let words = read(&section, "no name of a cluster!").unwrap().unwrap().arguments("/data").join(" ");
+        assert!(words.ends_with(
+            "--cluster x --store s3://backups/prod --store-endpoint http://minio:9000 --store-region eu --store-credentials /k"
+        ));
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let mistakes = |section: Value, scope: &str| read(&section, scope).unwrap_err().join("\n");
+        assert!(mistakes(json!("x"), "orders").contains("is no section"));
+        assert!(mistakes(json!({}), "orders").contains("'spilo.archive.store' is missing"));
+        let several = mistakes(json!({"store": "/archive", "cluster": "Orders", "region": 5}), "orders");
+        assert!(several.contains("file:///DIRECTORY") && several.contains("'Orders'") && several.contains("'spilo.archive.region' is 5"));
+        assert!(mistakes(json!({"store": "file:///a", "endpoint": "http://x"}), "orders").contains("means nothing"));
+        assert!(mistakes(json!({"store": "file:///a"}), "My Scope").contains("'spilo.archive.cluster' is missing"));
+    }
+}

@@ -1,0 +1,201 @@
+//! How the archive fares, in a form for people and programs, and what of it belongs into the log.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    archive_status::{self, Backlog},
+    vault::Vault,
+};
+use crate::{
+    backup::{archive::ArchiveError, wal_push::Pushed},
+    model::WalFile,
+    sys::files,
+};
+
+/// Over this time the growth of the backlog is measured.
+const SPAN: Duration = Duration::from_secs(600);
+
+/// What is told of conflicts at most.
+const MOST: usize = 100;
+
+/// What has happened so far.
+#[derive(Default)]
+pub struct Health(RefCell<Known>);
+
+#[derive(Default)]
+struct Known {
+    archived: u64,
+    stored_bytes: u64,
+    last: Option<(WalFile, Timestamp)>,
+    failing: Option<Failing>,
+    /// What had another content than the archive, and where this one is.
+    conflicts: BTreeMap<WalFile, String>,
+    /// What the archive has and cannot be read.
+    damaged: BTreeMap<WalFile, String>,
+    fetched: u64,
+    fetch_error: Option<(Timestamp, String)>,
+    /// How many bytes waited, and when.
+    samples: VecDeque<(Instant, u64)>,
+}
+
+struct Failing {
+    since: Timestamp,
+    why: String,
+}
+
+impl Health {
+    /// Nothing has happened yet.
+    pub fn new() -> Health {
+        Health::default()
+    }
+
+    /// A file is in the archive; so many bytes were sent for it.
+    pub fn archived(&self, file: WalFile, how: &Pushed, bytes: u64) {
+        let mut known = self.0.borrow_mut();
+        known.archived += 1;
+        known.last = Some((file, Timestamp::now()));
+        known.conflicts.remove(&file);
+        known.damaged.remove(&file);
+        if let Some(failing) = known.failing.take() {
+            tracing::info!("'{file}' was archived: it works again, after it had not since {}", failing.since);
+        }
+        match how {
+            Pushed::Stored => known.stored_bytes += bytes,
+            Pushed::WasThere => tracing::debug!("'{file}' was in the archive"),
+            Pushed::SameRecords => tracing::warn!("'{file}' was in the archive with the same records, and other bytes behind them"),
+            Pushed::Aside(aside) => tracing::warn!("'{file}' was in the archive with another content; this one is kept as '{aside}'"),
+        }
+    }
+
+    /// A file could not be archived.
+    pub fn failed(&self, file: WalFile, error: &ArchiveError) {
+        let why = told(error);
+        let mut known = self.0.borrow_mut();
+        match error {
+            ArchiveError::Conflict { aside, .. } => drop(known.conflicts.insert(file, aside.to_string())),
+            ArchiveError::Damaged { .. } => drop(known.damaged.insert(file, why.clone())),
+            _ => {}
+        }
+        if known.failing.as_ref().is_none_or(|failing| failing.why != why) {
+            tracing::error!("'{file}' could not be archived: {why}");
+        }
+        let since = known.failing.take().map_or_else(Timestamp::now, |failing| failing.since);
+        known.failing = Some(Failing { since, why });
+    }
+
+    /// Why the last attempt to archive failed, if it did.
+    pub fn why_failing(&self) -> Option<String> {
+        self.0.borrow().failing.as_ref().map(|failing| failing.why.clone())
+    }
+
+    /// A file was restored.
+    pub fn fetched(&self) {
+        let mut known = self.0.borrow_mut();
+        known.fetched += 1;
+        if known.fetch_error.take().is_some() {
+            tracing::info!("the archive answers again");
+        }
+    }
+
+    /// The archive said that it has none: it answers.
+    pub fn answered(&self) {
+        self.0.borrow_mut().fetch_error = None;
+    }
+
+    /// A file could not be restored, and nobody knows whether it is there.
+    pub fn not_fetched(&self, file: WalFile, why: &str) {
+        let mut known = self.0.borrow_mut();
+        if known.fetch_error.as_ref().is_none_or(|(_, before)| before != why) {
+            tracing::warn!("'{file}' could not be restored: {why}");
+        }
+        known.fetch_error = Some((Timestamp::now(), why.to_owned()));
+    }
+
+    /// How much waits, for the rate at which it grows.
+    pub async fn look(&self, vault: &Vault) {
+        if let Some(backlog) = backlog(vault).await {
+            self.0.borrow_mut().sample(backlog.bytes);
+        }
+    }
+
+    /// All of it, as JSON.
+    pub async fn told(&self, vault: &Vault) -> String {
+        let backlog = backlog(vault).await;
+        let free = files::free_space(&vault.data_dir.join("pg_wal")).ok();
+        let known = self.0.borrow();
+        let growth = known.growth();
+        let hours = free.zip(growth).map(|(free, growth)| free as f64 / growth / 3600.0);
+        let time = |at: &Timestamp| at.to_string();
+        json!({
+            "store": vault.url().to_string(),
+            "cluster": vault.cluster().as_str(),
+            "archived": known.archived,
+            "stored_bytes": known.stored_bytes,
+            "last_archived": known.last.as_ref().map(|(file, at)| json!({"file": file.to_string(), "at": time(at)})),
+            "waiting": backlog.as_ref().map_or(Value::Null, waiting),
+            "failing_since": known.failing.as_ref().map(|failing| time(&failing.since)),
+            "last_error": known.failing.as_ref().map(|failing| &failing.why),
+            "conflicts": named(&known.conflicts),
+            "damaged": named(&known.damaged),
+            "fetched": known.fetched,
+            "fetch_error": known.fetch_error.as_ref().map(|(at, why)| json!({"at": time(at), "error": why})),
+            "free_bytes": free,
+            "growth_bytes_per_second": growth,
+            "hours_until_full": hours,
+        })
+        .to_string()
+    }
+}
+
+impl Known {
+    fn sample(&mut self, bytes: u64) {
+        self.samples.push_back((Instant::now(), bytes));
+        while self.samples.front().is_some_and(|(at, _)| at.elapsed() > SPAN) {
+            self.samples.pop_front();
+        }
+    }
+
+    /// Bytes a second by which what waits grows; `None`: it does not, or nobody knows yet.
+    fn growth(&self) -> Option<f64> {
+        let ((first, before), (last, now)) = (self.samples.front()?, self.samples.back()?);
+        let seconds = last.duration_since(*first).as_secs_f64();
+        let growth = now.checked_sub(*before).filter(|growth| *growth > 0)?;
+        (seconds > 0.0).then(|| growth as f64 / seconds)
+    }
+}
+
+fn waiting(backlog: &Backlog) -> Value {
+    json!({
+        "files": backlog.waiting.len(),
+        "bytes": backlog.bytes,
+        "oldest": backlog.waiting.first().map(WalFile::to_string),
+        "oldest_age_seconds": backlog.oldest.map(|age| age.as_secs()),
+    })
+}
+
+fn named(files: &BTreeMap<WalFile, String>) -> Vec<Value> {
+    files.iter().take(MOST).map(|(file, what)| json!({"file": file.to_string(), "what": what})).collect()
+}
+
+async fn backlog(vault: &Vault) -> Option<Backlog> {
+    let data_dir = vault.data_dir.clone();
+    tokio::task::spawn_blocking(move || archive_status::backlog(&data_dir)).await.ok()?.ok()
+}
+
+/// An error with what it came from.
+pub fn told(error: &ArchiveError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        text.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    text
+}
