@@ -40,6 +40,53 @@ pub fn keep_secret() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// A file's content as memory that the kernel may take back at any time.
+pub struct MappedFile {
+    start: *mut std::ffi::c_void,
+    length: usize,
+}
+
+// SAFETY: nobody writes to the pages, and they belong to no thread.
+unsafe impl Send for MappedFile {}
+// SAFETY: as above.
+unsafe impl Sync for MappedFile {}
+
+impl MappedFile {
+    /// Maps a whole file that nobody changes or cuts off any more, such as one without a name.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn new(file: &fs::File) -> io::Result<MappedFile> {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        if length == 0 {
+            return Ok(MappedFile { start: std::ptr::null_mut(), length });
+        }
+        // SAFETY: a new mapping at a place of the kernel's choice takes nobody's memory.
+        let start = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, file, 0)? };
+        Ok(MappedFile { start, length })
+    }
+}
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        if self.length == 0 {
+            return &[];
+        }
+        // SAFETY: the mapping has this length, lives as long as `self`, and nobody writes to the file.
+        unsafe { std::slice::from_raw_parts(self.start.cast(), self.length) }
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        if self.length > 0 {
+            // SAFETY: it is this value's own mapping, and nothing borrows from it any more.
+            let _ = unsafe { rustix::mm::munmap(self.start, self.length) };
+        }
+    }
+}
+
 /// Start and length of each private read-only mapping of a file that has no page of its own.
 fn unchanged_files(smaps: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();

@@ -13,6 +13,14 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
+/// When a process was started, in ticks since the machine was; `None` when there is no such process. Numbers of processes are used again, number
+/// and start together are not.
+pub fn started(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in brackets, and may have anything in it.
+    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// More processes than a machine that runs a database has in one place. What is beyond is found when the first are gone.
 const CAPACITY: usize = 65_536;
 
