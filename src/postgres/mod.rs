@@ -1,6 +1,7 @@
 //! One local PostgreSQL server: its files, its programs, its SQL. Decides nothing.
 
 pub mod archive;
+pub mod backup_mode;
 pub mod bootstrap;
 pub mod clone;
 pub mod conf;

@@ -362,7 +362,7 @@ fn read_facts(row: &tokio_postgres::Row) -> Result<ServerFacts, Box<dyn std::err
 
 /// The server's own words where there are any; the library's Display only says "db error".
 #[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-fn sql_error(error: tokio_postgres::Error) -> PostgresError {
+pub(super) fn sql_error(error: tokio_postgres::Error) -> PostgresError {
     let text = match error.as_db_error() {
         Some(db) => format!("{} ({})", db.message(), db.code().code()),
         None => match std::error::Error::source(&error) {
