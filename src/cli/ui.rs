@@ -11,6 +11,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// How often a spinner turns.
 const SPIN: Duration = Duration::from_millis(80);
 
+/// How often a line says how far long work has come where nothing moves.
+const LINE: Duration = Duration::from_secs(10);
+
 /// What the surroundings allow and the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UiSettings {
@@ -90,6 +93,14 @@ impl Ui {
         bar.set_message(title.clone());
         bar.enable_steady_tick(SPIN);
         UiStep { ui: self.clone(), title, bar, started: Instant::now(), ended: false }
+    }
+
+    /// Announces work of which it is known how many bytes are left.
+    pub fn bytes(&self, title: impl Into<String>) -> UiBytes {
+        let bar = self.lines.add(ProgressBar::new(0));
+        bar.set_style(bytes_style());
+        bar.enable_steady_tick(SPIN);
+        UiBytes { ui: self.clone(), title: title.into(), bar, begun: Instant::now(), said: Instant::now() }
     }
 
     /// Asks for a line of text; `None` when nobody is there to answer.
@@ -196,6 +207,58 @@ impl Drop for UiStep {
     }
 }
 
+/// Work of which it is known how many bytes are left: a bar with rate and remaining time on a terminal, a line now and then elsewhere.
+#[derive(Debug)]
+pub struct UiBytes {
+    ui: Ui,
+    title: String,
+    bar: ProgressBar,
+    begun: Instant,
+    said: Instant,
+}
+
+impl UiBytes {
+    /// Shows what the work is at and how far it has come.
+    pub fn at(&mut self, what: &str, done: u64, total: u64) {
+        self.bar.set_message(format!("{}  {what}", self.title));
+        self.bar.set_length(total.max(done));
+        self.bar.set_position(done);
+        if !self.ui.settings.interactive && self.said.elapsed() >= LINE {
+            self.said = Instant::now();
+            let rate = done / self.begun.elapsed().as_secs().max(1);
+            let left = total.saturating_sub(done).checked_div(rate).map(Duration::from_secs);
+            let left = left.filter(|_| done < total).map(|left| format!(", {} left", in_words(left))).unwrap_or_default();
+            let [done, total, rate] = [done, total, rate].map(bytes_in_words);
+            self.ui.say(format_args!("{}: {what}, {done} of {total}, {rate}/s{left}", self.title));
+        }
+    }
+}
+
+impl Drop for UiBytes {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        self.ui.lines.remove(&self.bar);
+    }
+}
+
+fn bytes_style() -> ProgressStyle {
+    let template = "{spinner} {msg} {wide_bar} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
+    let style = ProgressStyle::with_template(template).expect("the template is a constant that parses");
+    style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
+}
+
+/// A number of bytes as people say it: `17 B`, `1.5 MB`, `12 GB`.
+pub fn bytes_in_words(bytes: u64) -> String {
+    let (mut unit, mut rest) = ("B", bytes as f64);
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if rest < 999.5 {
+            break;
+        }
+        (unit, rest) = (larger, rest / 1000.0);
+    }
+    if unit == "B" || rest >= 9.95 { format!("{rest:.0} {unit}") } else { format!("{rest:.1} {unit}") }
+}
+
 fn spinner_style() -> ProgressStyle {
     let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}").expect("the template is a constant that parses");
     style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
@@ -219,6 +282,13 @@ mod tests {
     fn durations_read_as_people_say_them() {
         for (millis, words) in [(200, "0.2s"), (12_000, "12.0s"), (65_000, "1m05s"), (7_260_000, "2h01m")] {
             assert_eq!(in_words(Duration::from_millis(millis)), words);
+        }
+    }
+
+    #[test]
+    fn bytes_read_as_people_say_them() {
+        for (bytes, words) in [(0, "0 B"), (999, "999 B"), (1_500_000, "1.5 MB"), (12_300_000_000, "12 GB"), (999_700, "1.0 MB")] {
+            assert_eq!(bytes_in_words(bytes), words);
         }
     }
 
