@@ -3,6 +3,7 @@
 mod archive;
 pub mod archived_wal;
 mod backup_id;
+pub mod base_backup;
 pub mod catalog;
 pub mod chunk;
 pub mod expire_plan;

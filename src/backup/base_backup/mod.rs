@@ -1,0 +1,266 @@
+//! A base backup, from the first look at the store to the manifest.
+//!
+//! Order is what makes it safe: somebody is known to be at work before there is anything of it; files are read only while the server knows of
+//! it; the manifest, which makes a backup of it, comes after every pack and every segment of WAL that it needs. Whatever ends before that
+//! leaves packs that nobody takes for a backup, and the next backup uses their chunks.
+
+mod budget;
+mod control_file;
+mod data_files;
+mod error;
+mod known_chunks;
+pub mod lease;
+mod leftovers;
+mod packer;
+mod page_checksum;
+mod parent;
+mod piece;
+mod prepare;
+mod progress;
+mod read_limit;
+mod reader;
+mod relation_file;
+mod seal;
+mod stretch;
+mod tablespaces;
+mod transfer;
+mod upload;
+mod wal_wait;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+pub use control_file::is_whole as is_whole_control_file;
+pub use error::BackupError;
+pub use lease::Lease;
+pub use progress::{Phase, Progress, Seen};
+
+use self::{prepare::Prepared, transfer::Sources};
+use crate::{
+    backup::{
+        Archive, BackupId,
+        manifest::{Header, Moment},
+    },
+    model::Timeline,
+    postgres::{
+        Address, Credentials,
+        backup_mode::{BackupMode, CopiedServer},
+        timelines,
+    },
+    storage::ObjectStore,
+};
+
+/// With less than this a single pack in the making leaves no room for what is read.
+pub const LEAST_MEMORY: u64 = 96 << 20;
+
+/// What is to be backed up, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The cluster, as its users call it.
+    pub cluster: String,
+    /// The member whose files are read.
+    pub member: String,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// Its server, on this machine.
+    pub address: Address,
+    /// A role that may call `pg_backup_start`.
+    pub role: Credentials,
+    /// Where the primary is, if the member is a standby: it is asked to archive the last segment.
+    pub primary: Option<Address>,
+    /// Nothing of earlier backups is used.
+    pub full: bool,
+    /// Bytes that may be read in a second.
+    pub rate: Option<u64>,
+    /// Bytes of data that may be in memory at the same time.
+    pub memory: u64,
+    /// Threads that read and compress.
+    pub threads: usize,
+    /// A remark, kept in `backup_label`.
+    pub label: String,
+    /// How long the last WAL may take into the archive.
+    pub wal_patience: Duration,
+}
+
+/// What somebody should hear while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// Good to know.
+    Note(String),
+    /// Something is wrong, though not so much that there is no backup.
+    Warning(String),
+}
+
+/// A backup that is complete.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The header of its manifest.
+    pub header: Header,
+    /// Bytes of content that were in the store already.
+    pub reused: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Makes a backup. When this returns well, it is complete, and so is the WAL that it needs.
+///
+/// # Errors
+/// Whatever went wrong: there is no backup then.
+pub async fn create<S: ObjectStore>(
+    archive: &Archive<S>,
+    request: &Request,
+    progress: &Arc<Progress>,
+    tell: &dyn Fn(Told),
+) -> Result<Report, BackupError> {
+    let begun = Instant::now();
+    let session = BackupMode::connect(&request.address, &request.role).await?;
+    let server = session.describe().await?;
+    refuse(archive, request, &server)?;
+    let now = Timestamp::now();
+    let id = BackupId::new(now, chance()?);
+    let mut lease = Lease::new(id, &request.member, now);
+    lease.write(archive).await?;
+    let made = make(archive, request, session, &server, &mut lease, progress, tell).await;
+    match made {
+        Ok(header) => {
+            // The backup is there; a lease that stays is only in nobody's way.
+            if let Err(error) = archive.store.remove(&archive.lease(&header.id)?).await {
+                tell(Told::Warning(format!("the lease was not removed: {error}")));
+            }
+            Ok(Report { reused: progress.seen().reused, took: begun.elapsed(), header })
+        }
+        Err(error) => {
+            lease.given_up = true;
+            // Without that note the next one only waits a little longer before it uses what this one has stored.
+            let _ = tokio::time::timeout(Duration::from_secs(5), lease.write(archive)).await;
+            Err(error)
+        }
+    }
+}
+
+async fn make<S: ObjectStore>(
+    archive: &Archive<S>,
+    request: &Request,
+    session: BackupMode,
+    server: &CopiedServer,
+    lease: &mut Lease,
+    progress: &Arc<Progress>,
+    tell: &dyn Fn(Told),
+) -> Result<Header, BackupError> {
+    let prepared = prepare::prepare(archive, request, &lease.backup, tell).await?;
+    lease.uses.clone_from(&prepared.uses);
+    lease.write(archive).await?;
+    let (id, parent) = (lease.backup.clone(), prepared.parent_id.clone());
+    let copied = tokio::select! {
+        copied = copy(archive, request, session, server, &id, prepared, progress, tell) => copied?,
+        error = lease.keep(archive) => return Err(error),
+    };
+    progress.enter(Phase::Finishing);
+    // Nobody removes packs while somebody is known to use them.
+    lease.renewed = Timestamp::now();
+    upload::patiently(async || lease.write(archive).await).await?;
+    seal::seal(archive, request, server, id, parent, copied).await
+}
+
+/// What is known when everything was copied.
+struct Copied {
+    packed: packer::Packed,
+    start: Moment,
+    stop: Moment,
+    label: String,
+    tablespace_map: String,
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that it took to get here")]
+async fn copy<S: ObjectStore>(
+    archive: &Archive<S>,
+    request: &Request,
+    mut session: BackupMode,
+    server: &CopiedServer,
+    id: &BackupId,
+    prepared: Prepared,
+    progress: &Arc<Progress>,
+    tell: &dyn Fn(Told),
+) -> Result<Copied, BackupError> {
+    progress.enter(Phase::Checkpoint);
+    let begun = Timestamp::now();
+    let start = session.start(&request.label).await?;
+    progress.enter(Phase::Reading);
+    let sources = Sources { request, server, start };
+    let packed = tokio::select! {
+        packed = transfer::transfer(archive, &sources, id, prepared, progress) => packed?,
+        why = session.ended() => return Err(BackupError::SessionLost(why)),
+    };
+    for path in &packed.strange {
+        let path = path.escape_ascii();
+        tell(Told::Warning(format!("'{path}' is neither a file nor a directory: it is not in the backup")));
+    }
+    let stopped = session.stop().await?;
+    let start = Moment { time: begun, lsn: start, timeline: start_timeline(&stopped.label)? };
+    let past = timelines::lineage(&request.data_dir, stopped.timeline).unwrap_or_default();
+    let timeline = stretch::timeline_of(stopped.lsn, stopped.timeline, &past);
+    let stop = Moment { time: Timestamp::now(), lsn: stopped.lsn, timeline };
+    let segments = stretch::segments(&start, &stop, &past, u64::from(server.wal_segment_size)).ok_or_else(|| {
+        let (from, to) = (start.timeline, stop.timeline);
+        BackupError::Refused(format!("the member went from timeline {from} to {to}, which does not come of it, while its files were read"))
+    })?;
+    progress.enter(Phase::WaitingForWal);
+    switch_wal(request, server, tell).await;
+    wal_wait::wait(archive, &segments, request.wal_patience, |file| tell(Told::Note(format!("waiting for '{file}' in the archive"))))
+        .await?;
+    Ok(Copied { packed, start, stop, label: stopped.label, tablespace_map: stopped.tablespace_map })
+}
+
+/// A primary ends its segment with the backup. A standby cannot, and on an idle primary the segment may last for days.
+async fn switch_wal(request: &Request, server: &CopiedServer, tell: &dyn Fn(Told)) {
+    if !server.in_recovery {
+        return;
+    }
+    let Some(primary) = &request.primary else {
+        return tell(Told::Note(
+            "a standby was read: the backup is complete when the primary has archived its present WAL segment".to_owned(),
+        ));
+    };
+    let switched = async { BackupMode::connect(primary, &request.role).await?.switch_wal().await };
+    if let Err(error) = switched.await {
+        tell(Told::Warning(format!("the primary was not told to archive its present WAL segment: {error}")));
+    }
+}
+
+/// Says no where no good backup could come of it.
+fn refuse<S>(archive: &Archive<S>, request: &Request, server: &CopiedServer) -> Result<(), BackupError> {
+    let why = if server.system != archive.system {
+        format!("the server has the data of system {}, and '{}' those of {}", server.system, request.data_dir.display(), archive.system)
+    } else if server.version < 150_000 {
+        format!("PostgreSQL {} cannot be backed up: 15 is the oldest version that can", server.version / 10_000)
+    } else if server.wal_level == "minimal" {
+        "the server writes too little WAL for a backup: wal_level is 'minimal'".to_owned()
+    } else if server.archive_mode == "off" && !server.in_recovery {
+        "the server does not archive its WAL, without which a backup is worth nothing: archive_mode is 'off'".to_owned()
+    } else if request.memory < LEAST_MEMORY {
+        format!("a backup needs at least {} MB of memory", LEAST_MEMORY >> 20)
+    } else if server.segment_pages == 0 || server.page_size == 0 || (1 << 15) % server.page_size != 0 {
+        format!("a server with pages of {} bytes cannot be backed up", server.page_size)
+    } else {
+        return Ok(());
+    };
+    Err(BackupError::Refused(why))
+}
+
+/// The timeline that `backup_label` names.
+fn start_timeline(label: &str) -> Result<Timeline, BackupError> {
+    let told = label.lines().find_map(|line| line.strip_prefix("START TIMELINE: "));
+    let timeline = told.and_then(|number| number.trim().parse().ok()).map(Timeline);
+    timeline.ok_or_else(|| BackupError::Refused("the server's backup_label names no timeline".to_owned()))
+}
+
+fn chance() -> Result<u32, BackupError> {
+    let mut chance = [0; 4];
+    getrandom::fill(&mut chance).map_err(|error| BackupError::Refused(format!("there is no chance to name a backup by: {error}")))?;
+    Ok(u32::from_le_bytes(chance))
+}

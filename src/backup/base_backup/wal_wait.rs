@@ -1,0 +1,45 @@
+//! Waiting for the WAL that belongs to a backup: only with it in the archive the backup can be restored.
+
+use std::time::{Duration, Instant};
+
+use super::{error::BackupError, upload::patiently};
+use crate::{
+    backup::Archive,
+    model::{WalFile, WalSegment},
+    storage::ObjectStore,
+};
+
+/// The first pause between two questions; each next one is longer, up to a limit.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Waits until every segment is there. `waiting` is told of the one that is waited for, once for each.
+///
+/// # Errors
+/// When one is not there in time, and when the store does not say.
+pub async fn wait<S: ObjectStore>(
+    archive: &Archive<S>,
+    segments: &[WalSegment],
+    patience: Duration,
+    mut waiting: impl FnMut(WalFile),
+) -> Result<(), BackupError> {
+    let begun = Instant::now();
+    for segment in segments {
+        let file = WalFile::Segment(*segment);
+        let object = archive.object(file)?;
+        let (mut pause, mut told) = (PAUSE, false);
+        while patiently(async || archive.store.size(&object).await).await?.is_none() {
+            let waited = begun.elapsed();
+            if waited >= patience {
+                return Err(BackupError::WalMissing { missing: file, waited });
+            }
+            if !told && waited > LONGEST_PAUSE {
+                waiting(file);
+                told = true;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+    Ok(())
+}
