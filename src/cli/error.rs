@@ -73,4 +73,6 @@ impl Exit {
     pub const OK: Exit = Exit(0);
     /// A plan has changes, and `--exit-code` asked to be told.
     pub const CHANGES: Exit = Exit(10);
+    /// It was done, but what it was done to is not as it should be.
+    pub const DEGRADED: Exit = Exit(20);
 }

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{backup_create, backup_list, backup_verify};
+use super::{backup_create, backup_list, backup_take, backup_verify};
 use crate::cli::{CommandError, Context, Exit};
 
 /// Every command for base backups in a store.
@@ -12,6 +12,8 @@ pub enum Command {
     Create(backup_create::Args),
     List(backup_list::ListArgs),
     Show(backup_list::ShowArgs),
+    #[command(hide = true)]
+    Take(backup_take::Args),
     Verify(backup_verify::Args),
 }
 
@@ -21,6 +23,7 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
         Command::Create(args) => backup_create::run(context, args),
         Command::List(args) => backup_list::list(context, args),
         Command::Show(args) => backup_list::show(context, args),
+        Command::Take(args) => backup_take::run(context, args),
         Command::Verify(args) => backup_verify::run(context, args),
     }
 }

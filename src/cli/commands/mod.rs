@@ -6,6 +6,7 @@ pub mod apply;
 pub mod backup;
 pub mod backup_create;
 pub mod backup_list;
+pub mod backup_take;
 pub mod backup_verify;
 pub mod completion;
 pub mod connect;
