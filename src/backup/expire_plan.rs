@@ -16,8 +16,8 @@ use super::{
 };
 use crate::model::{ObjectName, WalFile};
 
-/// How far clocks may differ.
-const SKEW: SignedDuration = SignedDuration::from_mins(5);
+/// How far this machine's clock and the store's may differ: much less than the grace.
+pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// What verification has found out about a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,8 +54,6 @@ pub struct Seen {
     pub packs: BTreeMap<BackupId, BTreeMap<u32, u64>>,
     /// The archived WAL.
     pub wal: Vec<(ObjectName, WalFile, u64)>,
-    /// What the store's clock is ahead of ours.
-    pub skew: SignedDuration,
 }
 
 /// What is asked for.
@@ -240,9 +238,6 @@ fn refusals(seen: &Seen, known: &[Known], wish: Wish, plan: &Plan) -> Vec<Refusa
     let mut found: Vec<Refusal> = seen.unreadable.iter().cloned().map(Refusal::Unreadable).collect();
     let newest = known.iter().filter(|backup| backup.condemned.is_none()).max_by_key(|backup| (backup.stop.time, &backup.id));
     found.extend(newest.filter(|newest| newest.proven.is_none()).map(|newest| Refusal::NewestUnproven(newest.id.clone())));
-    if seen.skew.abs() > SKEW {
-        found.push(Refusal::ClocksDiffer(seen.skew));
-    }
     let living = known.iter().filter(|backup| backup.condemned.is_none()).count();
     let gone = plan.condemn.iter().filter(|id| known.iter().any(|backup| backup.id == **id)).count();
     if gone * 2 > living && !wish.force {

@@ -169,7 +169,6 @@ fn doubt_forbids_everything_and_is_told() {
     assert!(refused(&|seen| seen.unreadable.push("'x/manifest' is damaged".to_owned())).contains("'x/manifest'"));
     assert!(refused(&|seen| seen.proofs.retain(|found, _| *found != id(1))).contains(id(1).as_str()));
     assert!(refused(&|seen| seen.proofs.extend([(id(1), Proof { proven: None, broken: true })])).contains(id(1).as_str()));
-    assert!(refused(&|seen| seen.skew = SignedDuration::from_mins(-6)).contains("360 s"));
     assert!(refused(&|seen| seen.backups.truncate(1)).is_empty(), "one backup alone is never to go");
     let mut many = seen(&[backup(9, &[]), backup(5, &[]), backup(1, &[])]);
     assert_eq!(planned(&many, 1).refusals, [Refusal::TooMany(2, 3)]);

@@ -6,6 +6,7 @@ mod backup_id;
 pub mod base_backup;
 pub mod catalog;
 pub mod chunk;
+pub mod expire;
 pub mod expire_plan;
 pub mod manifest;
 mod manifest_entries;

@@ -64,15 +64,16 @@ impl Context {
     }
 }
 
-/// Reads `90`, `90s`, `1.5s`, `2m`, `1h`.
+/// Reads `90`, `90s`, `1.5s`, `2m`, `1h`, `7d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
+        "d" => 86_400.0,
         "ms" => 0.001,
-        other => return Err(format!("'{other}' is not a unit of time: use ms, s, m or h")),
+        other => return Err(format!("'{other}' is not a unit of time: use ms, s, m, h or d")),
     };
     let number: f64 = digits.parse().map_err(|_| "expected a number with an optional unit, such as 90s or 5m".to_owned())?;
     Duration::try_from_secs_f64(number * factor).map_err(|_| "expected a length of time that is not negative".to_owned())
@@ -84,7 +85,9 @@ mod tests {
 
     #[test]
     fn times_are_read_with_and_without_a_unit() {
-        for (text, millis) in [("90", 90_000), ("90s", 90_000), ("1.5s", 1_500), ("2m", 120_000), ("200ms", 200), ("1h", 3_600_000)] {
+        for (text, millis) in
+            [("90", 90_000), ("90s", 90_000), ("1.5s", 1_500), ("2m", 120_000), ("200ms", 200), ("1h", 3_600_000), ("7d", 604_800_000)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }
@@ -92,7 +95,7 @@ mod tests {
     #[test]
     fn other_times_are_refused_with_what_is_allowed() {
         for (text, words) in
-            [("soon", "not a unit"), ("", "a number"), ("-1s", "not negative"), ("5d", "not a unit"), ("NaN", "not a unit")]
+            [("soon", "not a unit"), ("", "a number"), ("-1s", "not negative"), ("5w", "not a unit"), ("NaN", "not a unit")]
         {
             let error = parse_duration(text).expect_err(text);
             assert!(error.contains(words), "{text}: {error}");

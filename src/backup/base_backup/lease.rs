@@ -93,7 +93,7 @@ impl Lease {
 ///
 /// # Errors
 /// When the store does not say.
-pub async fn all<S: ObjectStore>(archive: &Archive<S>) -> Result<(Vec<Lease>, Vec<ObjectName>), BackupError> {
+pub async fn all<S: ObjectStore>(archive: &Archive<S>) -> Result<(Vec<Lease>, Vec<ObjectName>), ArchiveError> {
     let (mut leases, mut unreadable) = (Vec::new(), Vec::new());
     for object in archive.store.list(&archive.leases()?).await? {
         let Some(content) = archive.store.read(&object.name).await? else { continue };

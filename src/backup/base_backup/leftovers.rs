@@ -11,6 +11,7 @@ use crate::{
     backup::{
         Archive, ArchiveError, BackupId,
         manifest::Pack,
+        marks,
         pack::{FOOTER, Footer},
     },
     storage::{Object, ObjectStore},
@@ -46,8 +47,8 @@ pub async fn find<S: ObjectStore>(
     let mut dead: Vec<BackupId> = leases.into_iter().filter(dead).map(|lease| lease.backup).collect();
     dead.sort_unstable_by(|a, b| b.cmp(a));
     for backup in dead {
-        // It was complete, and only its lease was not removed any more.
-        if archive.store.size(&archive.manifest(&backup)?).await?.is_some() {
+        // It was complete, and only its lease was not removed any more; or it is to go, and its packs with it.
+        if archive.store.size(&archive.manifest(&backup)?).await?.is_some() || marks::is_condemned(archive, &backup).await? {
             continue;
         }
         let before = found.chunks.len();

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{backup_create, backup_list, backup_take, backup_verify};
+use super::{backup_create, backup_expire, backup_list, backup_take, backup_verify};
 use crate::cli::{CommandError, Context, Exit};
 
 /// Every command for base backups in a store.
@@ -15,6 +15,10 @@ pub enum Command {
     #[command(hide = true)]
     Take(backup_take::Args),
     Verify(backup_verify::Args),
+    Expire(backup_expire::Args),
+    Pin(backup_expire::PinArgs),
+    /// Leave a pinned backup to retention again
+    Unpin(backup_expire::PinArgs),
 }
 
 /// Runs the command.
@@ -25,5 +29,8 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
         Command::Show(args) => backup_list::show(context, args),
         Command::Take(args) => backup_take::run(context, args),
         Command::Verify(args) => backup_verify::run(context, args),
+        Command::Expire(args) => backup_expire::run(context, args),
+        Command::Pin(args) => backup_expire::pin(args, true),
+        Command::Unpin(args) => backup_expire::pin(args, false),
     }
 }

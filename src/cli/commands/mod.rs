@@ -5,6 +5,7 @@ pub mod agent_worker;
 pub mod apply;
 pub mod backup;
 pub mod backup_create;
+pub mod backup_expire;
 pub mod backup_list;
 pub mod backup_take;
 pub mod backup_verify;

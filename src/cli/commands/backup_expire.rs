@@ -1,0 +1,176 @@
+//! `spilo backup expire`: remove what retention does not keep; `spilo backup pin` and `unpin`: make exceptions.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::{
+    backup::{
+        Archive, BackupId,
+        catalog::Catalog,
+        expire::{ExpireError, carry_out, look},
+        expire_plan::{self, Plan, Refusal, Wish},
+        marks,
+        retention::Policy,
+    },
+    cli::{
+        CommandError, Context, ErrorKind, Exit,
+        cluster_store::ClusterStoreArgs,
+        context::parse_duration,
+        interrupt::run_async,
+        output::{Shown, table},
+    },
+    model::SystemId,
+    storage::Store,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  spilo backup expire --store file:///archive --cluster orders                       what would go
+  spilo backup expire --store file:///archive --cluster orders --keep 3 --window 14d --apply
+
+A backup goes in two steps: it is marked, and a later run, after the grace, removes it with the packs and the WAL that no other backup needs.
+
+Exit code: 0 done or nothing to do, 6 refused (the reason is told), 1 the store could not be asked.";
+
+/// Remove backups that are not promised any more, and WAL that no backup needs
+///
+/// Without --apply only what would go is shown. A backup stays as long as no newer one has been verified.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Where they are.
+    #[command(flatten)]
+    archive: ClusterStoreArgs,
+    /// Which database cluster of this name, by its system identifier
+    #[arg(long, value_name = "NUMBER")]
+    system: Option<SystemId>,
+    /// So many of the newest backups stay
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    keep: u16,
+    /// Every moment of so long ago can be gone back to; 0 for no such promise
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
+    window: Duration,
+    /// So long a backup that is to go can still be restored from: longer than any backup or restore takes
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    grace: Duration,
+    /// Do it
+    #[arg(long)]
+    apply: bool,
+    /// Also when more than half of the backups would go
+    #[arg(long)]
+    force: bool,
+}
+
+/// Keep a backup, whatever retention says
+#[derive(Debug, clap::Args)]
+pub struct PinArgs {
+    /// Where it is.
+    #[command(flatten)]
+    archive: ClusterStoreArgs,
+    /// Which database cluster of this name, by its system identifier
+    #[arg(long, value_name = "NUMBER")]
+    system: Option<SystemId>,
+    /// The backup
+    #[arg(value_name = "ID")]
+    id: BackupId,
+}
+
+/// The plan, as data.
+#[derive(Debug, Serialize)]
+struct Expiry {
+    /// Whether it was carried out.
+    applied: bool,
+    /// What becomes of each backup.
+    backups: Vec<Line>,
+    /// Packs that go.
+    packs: usize,
+    /// WAL files that go.
+    wal: usize,
+    /// Bytes that are freed.
+    bytes: u64,
+    /// What forbids it.
+    refusals: Vec<String>,
+}
+
+/// One backup.
+#[derive(Debug, Serialize)]
+struct Line {
+    id: BackupId,
+    what: &'static str,
+    why: String,
+}
+
+impl Shown for Expiry {
+    const KIND: &'static str = "BackupExpiry";
+
+    fn text(&self, _: bool) -> String {
+        let rows = self.backups.iter().map(|line| [line.id.to_string(), line.what.to_owned(), line.why.clone()]);
+        let done = if self.applied { "removed" } else { "would remove" };
+        let amount = indicatif::HumanBytes(self.bytes);
+        table(["BACKUP", "WHAT", "WHY"], rows) + &format!("{done} {} packs and {} WAL files, {amount}\n", self.packs, self.wal)
+    }
+}
+
+/// Shows the plan, and carries it out when that is asked for.
+pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    let (plan, outcome) = run_async(|_| expire(args))?;
+    let applied = args.apply && outcome.is_ok();
+    context.show(&shown(&plan, applied))?;
+    outcome.map(|()| Exit::OK).map_err(|error| match &error {
+        ExpireError::Refused(refusals) => {
+            let hints: Vec<String> = refusals.iter().map(Refusal::hint).collect();
+            hints.into_iter().fold(CommandError::new(ErrorKind::Refused, error), CommandError::hint)
+        }
+        ExpireError::Archive(_) => failed(error).hint("what was done so far is sound: run it again"),
+    })
+}
+
+async fn expire(args: &Args) -> Result<(Plan, Result<(), ExpireError>), CommandError> {
+    let archive = opened(&args.archive, args.system).await?;
+    let now = Timestamp::now();
+    let seen = look(&archive, now).await.map_err(failed)?;
+    let length = |time: Duration| SignedDuration::try_from(time).map_err(|error| CommandError::new(ErrorKind::Usage, error));
+    let window = (!args.window.is_zero()).then(|| length(args.window)).transpose()?;
+    let policy = Policy { keep: usize::from(args.keep), window };
+    let plan = expire_plan::plan(&seen, Wish { policy, grace: length(args.grace)?, force: args.force }, now);
+    let outcome = if args.apply { carry_out(&archive, &plan, now).await } else { Ok(()) };
+    Ok((plan, outcome))
+}
+
+fn shown(plan: &Plan, applied: bool) -> Expiry {
+    let line = |what, why: &'static str| move |id: &BackupId| Line { id: id.clone(), what, why: why.to_owned() };
+    let kept = plan.keep.iter().map(|(id, why)| Line { id: id.clone(), what: "stays", why: why.to_string() });
+    let mut backups: Vec<Line> = kept.collect();
+    backups.extend(plan.condemn.iter().map(line("is to go", "no rule keeps it; it goes after the grace")));
+    backups.extend(plan.wait.iter().map(line("is to go", "the grace is not over, or a backup is under way that may need it")));
+    backups.extend(plan.remove.iter().map(line("goes", "no rule keeps it, and the grace is over")));
+    backups.sort_by(|a, b| b.id.cmp(&a.id));
+    let refusals = plan.refusals.iter().map(ToString::to_string).collect();
+    Expiry { applied, backups, packs: plan.packs.len(), wal: plan.wal.len(), bytes: plan.bytes, refusals }
+}
+
+/// Pins the backup, or leaves it to retention again.
+pub fn pin(args: &PinArgs, pinned: bool) -> Result<Exit, CommandError> {
+    run_async(async |_| {
+        let archive = opened(&args.archive, args.system).await?;
+        let catalog = Catalog::read(&archive).await.map_err(failed)?;
+        if catalog.find(&args.id).is_none() && pinned {
+            let none = format!("there is no backup '{}' of '{}'", args.id, args.archive.cluster);
+            return Err(CommandError::new(ErrorKind::NotFound, none).hint("spilo backup list"));
+        }
+        let done = if pinned { marks::pin(&archive, &args.id).await } else { marks::unpin(&archive, &args.id).await };
+        done.map(|()| Exit::OK).map_err(failed)
+    })
+}
+
+async fn opened(args: &ClusterStoreArgs, system: Option<SystemId>) -> Result<Archive<Store>, CommandError> {
+    let store = args.open().await?;
+    let system = args.system(&store, system).await?;
+    args.archive(store, system)
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CommandError {
+    CommandError::new(ErrorKind::Failed, error)
+}
