@@ -13,7 +13,7 @@ use super::{
 use crate::{
     dcs::{Dcs, DcsError, Renewal, snapshot::Initialize, snapshot::Snapshot},
     model::Term,
-    postgres::{bootstrap, clone, conf, control_data, rewind, timelines},
+    postgres::{bootstrap, clone, conf, control_data, restore_mark, rewind, timelines},
     spec::settings::Settings,
     sys::{clock::Moment, files},
 };
@@ -191,6 +191,12 @@ impl Shell {
             Ok(true) => return Local::Empty,
             Ok(false) => {}
             Err(error) => return Local::Unusable { why: format!("'{}' cannot be read: {error}", installation.data_dir.display()) },
+        }
+        if restore_mark::is_unfinished(&installation.data_dir) {
+            let path = installation.data_dir.display();
+            return Local::Unusable {
+                why: format!("a backup was not restored to the end into '{path}': the same 'spilo backup restore' goes on"),
+            };
         }
         match fs::read_to_string(installation.data_dir.join("PG_VERSION")) {
             Ok(version) if self.major_version.as_deref().is_none_or(|major| version.trim() == major) => {}

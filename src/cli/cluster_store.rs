@@ -1,10 +1,12 @@
 //! A cluster's part of a store: the same options for every command that works with its backups or its WAL.
 
+use std::{borrow::Cow, path::Path};
+
 use super::{CommandError, ErrorKind, store_arguments::StoreArgs};
 use crate::{
     backup::{Archive, catalog},
     model::{ClusterName, InvalidObjectName, ObjectName, SystemId},
-    storage::Store,
+    storage::{Store, StoreUrl},
 };
 
 /// A cluster's part of a store.
@@ -52,5 +54,50 @@ impl ClusterStoreArgs {
     /// The cluster's archive of this system.
     pub fn archive(&self, store: Store, system: SystemId) -> Result<Archive<Store>, CommandError> {
         Ok(Archive::new(store, self.root()?, system))
+    }
+
+    /// What PostgreSQL is to run to get WAL from there, without any service.
+    ///
+    /// # Errors
+    /// When a path cannot be written on a command line.
+    pub fn restore_command(&self, program: &Path) -> Result<String, CommandError> {
+        let place = &self.place;
+        let store = match &place.store {
+            StoreUrl::File(directory) => directory.display().to_string(),
+            s3 => s3.to_string(),
+        };
+        let mut words = vec![program.display().to_string(), "wal".to_owned(), "fetch".to_owned(), "--store".to_owned(), store];
+        let credentials = place.store_credentials.as_ref().map(|file| file.display().to_string());
+        let options =
+            [("--store-endpoint", &place.store_endpoint), ("--store-region", &place.store_region), ("--store-credentials", &credentials)];
+        for (option, value) in options {
+            words.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
+        }
+        words.extend(["--cluster".to_owned(), self.cluster.to_string()]);
+        let quoted: Result<Vec<Cow<'_, str>>, _> = words.iter().map(|word| shlex::try_quote(word)).collect();
+        let line = quoted.map_err(|error| CommandError::new(ErrorKind::Usage, error))?.join(" ");
+        // PostgreSQL puts something in the place of a percent sign.
+        Ok(format!("{} %f %p", line.replace('%', "%%")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn postgresql_gets_wal_from_where_the_backup_came_from() {
+        let place = |store: StoreUrl, endpoint: Option<&str>| StoreArgs {
+            store,
+            store_endpoint: endpoint.map(str::to_owned),
+            store_region: None,
+            store_credentials: endpoint.map(|_| "/etc/it's".into()),
+        };
+        let command = |place| ClusterStoreArgs { place, cluster: "orders".parse().unwrap() }.restore_command(Path::new("/opt/a b/spilo"));
+        let file = command(place(StoreUrl::File("/srv/100%".into()), None)).unwrap();
+        assert_eq!(file, "'/opt/a b/spilo' wal fetch --store /srv/100%% --cluster orders %f %p");
+        let s3 = command(place("s3://backups/pg".parse().unwrap(), Some("https://s3.example:9000"))).unwrap();
+        let options = "--store s3://backups/pg --store-endpoint https://s3.example:9000 --store-credentials \"/etc/it's\"";
+        assert_eq!(s3, format!("'/opt/a b/spilo' wal fetch {options} --cluster orders %f %p"));
     }
 }

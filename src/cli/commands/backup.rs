@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{backup_create, backup_expire, backup_list, backup_take, backup_verify};
+use super::{backup_create, backup_expire, backup_list, backup_restore, backup_take, backup_verify};
 use crate::cli::{CommandError, Context, Exit};
 
 /// Every command for base backups in a store.
@@ -14,6 +14,8 @@ pub enum Command {
     Show(backup_list::ShowArgs),
     #[command(hide = true)]
     Take(backup_take::Args),
+    #[command(hide = true)]
+    Restore(backup_restore::Args),
     Verify(backup_verify::Args),
     Expire(backup_expire::Args),
     Pin(backup_expire::PinArgs),
@@ -28,6 +30,7 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
         Command::List(args) => backup_list::list(context, args),
         Command::Show(args) => backup_list::show(context, args),
         Command::Take(args) => backup_take::run(context, args),
+        Command::Restore(args) => backup_restore::run(context, args),
         Command::Verify(args) => backup_verify::run(context, args),
         Command::Expire(args) => backup_expire::run(context, args),
         Command::Pin(args) => backup_expire::pin(args, true),

@@ -7,6 +7,7 @@ pub mod backup;
 pub mod backup_create;
 pub mod backup_expire;
 pub mod backup_list;
+pub mod backup_restore;
 pub mod backup_take;
 pub mod backup_verify;
 pub mod completion;

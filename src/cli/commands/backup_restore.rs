@@ -1,0 +1,373 @@
+//! `spilo backup restore DIR`: a base backup, and how to recover from it, into a directory of this machine.
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    backup::{
+        BackupId,
+        restore::{
+            self, Limits, NoWay, Phase, Progress, Recovery, Report, Request, RestoreError, Seen, Space, Start, TargetAction, Way, Wish,
+        },
+    },
+    cli::{
+        CommandError, Context, ErrorKind, Exit,
+        cluster_store::ClusterStoreArgs,
+        interrupt::{interrupted, run_async},
+        output::Shown,
+        ui::{UiStep, in_words},
+    },
+    model::{Lsn, RecoveryTarget, SystemId, TargetTimeline},
+    sys::process::Run,
+};
+
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// With less than this there is no room for what one lane reads.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+const EXAMPLES: &str = "\
+Examples:
+  spilo backup restore /srv/pg --store file:///archive --cluster orders                             all that was archived
+  spilo backup restore /srv/pg --store file:///archive --cluster orders --at '2026-11-21 20:45:00+01'    as it was then
+  spilo backup restore /srv/pg --store file:///archive --cluster orders --delta                     keep what is right of it
+
+What was interrupted is continued by the same command; until it is finished PostgreSQL does not start in the directory.
+Exit code: 0 restored, 1 failed, 4 no such backup, 6 refused before anything was changed.";
+
+/// Restore a backup into a directory of this machine, ready to recover to a moment
+///
+/// Run it as the user that runs PostgreSQL. The WAL that recovery needs is checked before anything is written; PostgreSQL fetches it when it is
+/// started. What the restored server writes is not archived, unless --keep-archiving is given.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The data directory: an empty one, unless --delta is given
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Where the backups are.
+    #[command(flatten)]
+    archive: ClusterStoreArgs,
+    /// Which database cluster of this name, by its system identifier
+    #[arg(long, value_name = "NUMBER")]
+    system: Option<SystemId>,
+    /// Which backup [default: the newest that leads to the target]
+    #[arg(long, value_name = "ID")]
+    backup: Option<BackupId>,
+    /// Where recovery ends.
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Keep what is right of the data in the directory, and remove what does not belong to them
+    #[arg(long)]
+    delta: bool,
+    /// Where a tablespace goes, instead of where it was; may be given several times
+    #[arg(long, value_name = "OID=DIR", value_parser = parse_space)]
+    tablespace: Vec<Space>,
+    /// As a standby whose recovery an agent configures
+    #[arg(long, conflicts_with_all = ["at", "lsn", "xid", "name", "immediate", "exclusive", "action"])]
+    standby: bool,
+    /// The restored server archives as the backed up one did: only where that cannot be its parent's place
+    #[arg(long)]
+    keep_archiving: bool,
+    /// Directory of the PostgreSQL programs that are to run there: their version is compared
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Threads that decompress, check and write [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Memory for data, such as 256M
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256M")]
+    memory: u64,
+}
+
+/// Where recovery ends.
+#[derive(Debug, clap::Args)]
+pub struct TargetArgs {
+    /// Recover to the last commit before this time, such as 2026-11-21T20:45:00Z
+    #[arg(long, value_name = "TIME", group = "target", value_parser = RecoveryTarget::time)]
+    at: Option<RecoveryTarget>,
+    /// Recover to this position, such as 0/16B3748
+    #[arg(long, value_name = "LSN", group = "target")]
+    lsn: Option<Lsn>,
+    /// Recover to the end of this transaction
+    #[arg(long, value_name = "NUMBER", group = "target", value_parser = RecoveryTarget::xid)]
+    xid: Option<RecoveryTarget>,
+    /// Recover to this restore point
+    #[arg(long, value_name = "NAME", group = "target", value_parser = RecoveryTarget::name)]
+    name: Option<RecoveryTarget>,
+    /// Recover no further than until the backup is consistent
+    #[arg(long, group = "target")]
+    immediate: bool,
+    /// Stop just before the target instead of just after it
+    #[arg(long)]
+    exclusive: bool,
+    /// The timeline on which recovery ends: 'latest', 'current' (the backup's), or a number
+    #[arg(long, value_name = "TIMELINE", default_value = "latest")]
+    timeline: TargetTimeline,
+    /// What the server does when it is there
+    #[arg(long, value_name = "ACTION", default_value = "promote", value_parser = parse_action)]
+    action: TargetAction,
+}
+
+impl TargetArgs {
+    fn target(&self) -> RecoveryTarget {
+        let said = self.at.as_ref().or(self.xid.as_ref()).or(self.name.as_ref()).cloned();
+        let said = said.or(self.lsn.map(RecoveryTarget::Lsn));
+        said.unwrap_or(if self.immediate { RecoveryTarget::Immediate } else { RecoveryTarget::End })
+    }
+}
+
+/// What was restored, as data.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Restored {
+    directory: PathBuf,
+    backup: BackupId,
+    system: SystemId,
+    backup_time: Timestamp,
+    consistent_at: String,
+    target: RecoveryTarget,
+    timeline: u32,
+    wal_end: String,
+    bytes: u64,
+    kept: u64,
+    fetched: u64,
+    files: u64,
+    removed: u64,
+    seconds: f64,
+}
+
+impl Shown for Restored {
+    const KIND: &'static str = "Restoration";
+
+    fn text(&self, _: bool) -> String {
+        let (directory, seconds) = (self.directory.display(), self.seconds.max(0.001));
+        let rate = self.bytes as f64 / 1_048_576.0 / seconds;
+        format!(
+            "restored backup {} of {} to '{directory}': {} MB in {} files in {} ({rate:.0} MB/s)\n\
+             {} MB were there already, {} MB were fetched, {} files did not belong there\n\
+             recovery goes along timeline {} to {}; archived WAL is whole to {}\n",
+            self.backup,
+            self.backup_time,
+            self.bytes >> 20,
+            self.files,
+            in_words(Duration::from_secs_f64(self.seconds)),
+            self.kept >> 20,
+            self.fetched >> 20,
+            self.removed,
+            self.timeline,
+            self.target,
+            self.wal_end,
+        )
+    }
+}
+
+/// Restores it.
+pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    refuse_root()?;
+    let restored = run_async(|interrupt| async move {
+        tokio::select! {
+            restored = restore(context, args) => restored,
+            () = interrupt.requested() => Err(interrupted()),
+        }
+    })?;
+    context.show(&restored)?;
+    Ok(Exit::OK)
+}
+
+async fn restore(context: &Context, args: &Args) -> Result<Restored, CommandError> {
+    if args.memory < LEAST_MEMORY {
+        return Err(CommandError::new(ErrorKind::Usage, format!("a restore needs at least {} MB of memory", LEAST_MEMORY >> 20)));
+    }
+    let directory = std::path::absolute(&args.directory).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
+    let store = args.archive.open().await?;
+    let system = args.archive.system(&store, args.system).await?;
+    let archive = args.archive.archive(store, system)?;
+    let wish = Wish { target: args.target.target(), timeline: args.target.timeline, backup: args.backup.clone() };
+    let step = context.ui.step("looking for the way to the target");
+    let way = restore::find_way(&archive, &wish).await?;
+    step.done();
+    way.doubts.iter().for_each(|doubt| context.ui.warn(doubt));
+    compare_versions(args, &way).await?;
+    let start = start(args, &wish, &way)?;
+    let request = Request { directory: directory.clone(), delta: args.delta, moved: args.tablespace.clone(), limits: limits(args) };
+    let progress = Arc::new(Progress::default());
+    let step = context.ui.step(format!("restoring backup {}", way.backup.id));
+    let report = tokio::select! {
+        report = restore::restore(&archive, &way, &start, &request, &progress) => report?,
+        never = show(&step, &progress) => match never {},
+    };
+    step.done();
+    Ok(summary(directory, &wish, &report))
+}
+
+/// Shows rate and time left, for ever.
+async fn show(step: &UiStep, progress: &Progress) -> Infallible {
+    let begun = Instant::now();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        step.note(&told(&progress.seen(), begun.elapsed()));
+    }
+}
+
+fn told(seen: &Seen, elapsed: Duration) -> String {
+    match seen.phase {
+        Phase::Preparing => "reading the manifest".to_owned(),
+        Phase::Finishing => "waiting for the disk".to_owned(),
+        Phase::Writing => {
+            let rate = seen.done as f64 / elapsed.as_secs_f64().max(0.001);
+            let left = seen.total.saturating_sub(seen.done) as f64 / rate.max(1.0);
+            let left = Duration::try_from_secs_f64(left).map_or_else(|_| "-".to_owned(), in_words);
+            format!("{} of {} MB, {:.0} MB/s, {left} left", seen.done >> 20, seen.total >> 20, rate / 1_048_576.0)
+        }
+    }
+}
+
+fn summary(directory: PathBuf, wish: &Wish, report: &Report) -> Restored {
+    Restored {
+        directory,
+        backup: report.backup.id.clone(),
+        system: report.backup.system,
+        backup_time: report.backup.stop.time,
+        consistent_at: report.backup.stop.lsn.to_string(),
+        target: wish.target.clone(),
+        timeline: report.timeline.0,
+        wal_end: report.wal_end.to_string(),
+        bytes: report.backup.size,
+        kept: report.seen.kept,
+        fetched: report.seen.fetched,
+        files: report.seen.files,
+        removed: report.removed,
+        seconds: report.took.as_secs_f64(),
+    }
+}
+
+fn start(args: &Args, wish: &Wish, way: &Way) -> Result<Start, CommandError> {
+    if args.standby {
+        return Ok(Start::Follows);
+    }
+    let program = std::env::current_exe().map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
+    Ok(Start::Recovers(Recovery {
+        target: wish.target.clone(),
+        exclusive: args.target.exclusive,
+        timeline: way.timeline,
+        action: args.target.action,
+        restore_command: args.archive.restore_command(&program)?,
+        keep_archiving: args.keep_archiving,
+    }))
+}
+
+fn limits(args: &Args) -> Limits {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    Limits { threads: args.threads.map_or_else(processors, usize::from), memory: args.memory }
+}
+
+/// PostgreSQL of another major version does not start on these data.
+async fn compare_versions(args: &Args, way: &Way) -> Result<(), CommandError> {
+    let Some(bin_dir) = &args.bin_dir else { return Ok(()) };
+    let told = Run::new(bin_dir.join("postgres")).arg("--version").output().await;
+    let told = told.map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
+    let (found, wanted) = (major(&told), way.backup.server_version / 10_000);
+    if found == Some(wanted) {
+        return Ok(());
+    }
+    let told = format!("'{}' has '{}', and the backup is of PostgreSQL {wanted}", bin_dir.display(), told.trim());
+    Err(CommandError::new(ErrorKind::Refused, told))
+}
+
+/// `postgres (PostgreSQL) 15.8 (Debian …)`.
+fn major(told: &str) -> Option<u32> {
+    let version = told.split_whitespace().nth(2)?;
+    version.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+}
+
+/// The files would belong to root, and PostgreSQL does not run as root.
+fn refuse_root() -> Result<(), CommandError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let refused = CommandError::new(ErrorKind::Refused, "PostgreSQL does not run as root, and what root restores is root's");
+    Err(refused.hint("run this as the user that runs PostgreSQL"))
+}
+
+fn parse_space(text: &str) -> Result<Space, String> {
+    let wrong = || format!("'{text}' does not name a tablespace and its directory (expected OID=DIRECTORY)");
+    let (oid, location) = text.split_once('=').ok_or_else(wrong)?;
+    let location = Path::new(location);
+    let oid = oid.parse().map_err(|_| wrong())?;
+    if location.is_absolute() { Ok(Space { oid, location: location.to_owned() }) } else { Err(wrong()) }
+}
+
+fn parse_action(text: &str) -> Result<TargetAction, String> {
+    [TargetAction::Promote, TargetAction::Pause, TargetAction::Shutdown]
+        .into_iter()
+        .find(|action| action.word() == text)
+        .ok_or_else(|| format!("'{text}' is not 'promote', 'pause' or 'shutdown'"))
+}
+
+/// `256M`, `1G`, or a number of bytes.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is not a number of bytes (expected something like 256M)");
+    let (number, factor) = match text.to_ascii_uppercase().trim_end_matches('B').to_owned() {
+        text if text.ends_with('G') => (text[..text.len() - 1].to_owned(), 1 << 30),
+        text if text.ends_with('M') => (text[..text.len() - 1].to_owned(), 1 << 20),
+        text if text.ends_with('K') => (text[..text.len() - 1].to_owned(), 1 << 10),
+        text => (text, 1),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
+}
+
+impl From<RestoreError> for CommandError {
+    fn from(error: RestoreError) -> CommandError {
+        let (kind, hint) = match &error {
+            RestoreError::Refused { hint, .. } => (ErrorKind::Refused, hint.clone()),
+            RestoreError::NoWay(NoWay::NoBackup(_) | NoWay::UnknownBackup { .. }) => {
+                (ErrorKind::NotFound, "are --store, --cluster and --system right?".to_owned())
+            }
+            RestoreError::NoWay(NoWay::UnknownTimeline(_) | NoWay::NoneLeads { .. }) => {
+                (ErrorKind::Refused, "which timelines there are says 'spilo wal check'; choose one with --timeline".to_owned())
+            }
+            RestoreError::NoWay(_) => (ErrorKind::Refused, "what there is says 'spilo wal check'; nothing was written".to_owned()),
+            RestoreError::Damaged { .. } => {
+                (ErrorKind::Failed, "the directory cannot be started; choose another backup with --backup ID".to_owned())
+            }
+            _ => (ErrorKind::Failed, "run the same command again to continue: what is right stays".to_owned()),
+        };
+        CommandError::new(kind, error).hint(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_tablespaces_are_read_as_people_write_them() {
+        assert_eq!(["256M", "1g", "64KB", "12"].map(|text| parse_bytes(text).unwrap()), [256 << 20, 1 << 30, 64 << 10, 12]);
+        for text in ["", "M", "-1", "99999999999G"] {
+            assert!(parse_bytes(text).unwrap_err().contains(text));
+        }
+        assert_eq!(parse_space("16384=/srv/x").unwrap(), Space { oid: 16_384, location: "/srv/x".into() });
+        assert!(parse_space("16384").is_err() && parse_space("x=/srv").is_err() && parse_space("1=srv").is_err());
+    }
+
+    #[test]
+    fn the_version_of_the_programs_is_found() {
+        assert_eq!(major("postgres (PostgreSQL) 15.8 (Debian 15.8-1)\n"), Some(15));
+        assert_eq!((major("postgres (PostgreSQL) 19beta1"), major("nonsense")), (Some(19), None));
+    }
+
+    #[test]
+    fn progress_says_rate_and_time_left() {
+        let seen = Seen { phase: Phase::Writing, total: 300 << 20, done: 100 << 20, ..Seen::default() };
+        assert_eq!(told(&seen, Duration::from_secs(2)), "100 of 300 MB, 50 MB/s, 4.0s left");
+    }
+}
