@@ -2,7 +2,13 @@
 
 use std::io;
 
-use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{FilterFn, filter_fn},
+    fmt::format::FmtSpan,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// The environment variable that overrides what is logged, such as `spilo=debug,tower=warn`.
 const FILTER_VARIABLE: &str = "SPILO_LOG";
@@ -65,14 +71,20 @@ pub fn start_log(settings: &LogSettings) -> Result<(), InvalidLogFilter> {
         .with_ansi(settings.colour)
         .with_span_events(FmtSpan::NONE);
     let already_running = match settings.format {
-        LogFormat::Terse => log.without_time().with_target(false).finish().try_init(),
-        LogFormat::Full => log.finish().try_init(),
-        LogFormat::Json => log.json().flatten_event(true).finish().try_init(),
+        LogFormat::Terse => log.without_time().with_target(false).finish().with(discreet()).try_init(),
+        LogFormat::Full => log.finish().with(discreet()).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(discreet()).try_init(),
     };
     if let Err(error) = already_running {
         tracing::debug!(%error, "the log runs already");
     }
     Ok(())
+}
+
+/// Leaves out the AWS SDK, at every level and whatever the environment says: it names the keys that it signs with, shows whole requests and
+/// answers, and warns of every place where it found no keys. What went wrong is in our own errors.
+fn discreet() -> FilterFn<impl Fn(&tracing::Metadata<'_>) -> bool> {
+    filter_fn(|event| !event.target().starts_with("aws_"))
 }
 
 fn filter(settings: &LogSettings, from_environment: Option<String>) -> Result<EnvFilter, InvalidLogFilter> {

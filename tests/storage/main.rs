@@ -1,6 +1,7 @@
 //! Stores: what each driver promises, and what they do when the other side misbehaves.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on panics")]
 
+mod amazon;
 mod directory;
 mod faults;
 mod promises;

@@ -73,8 +73,8 @@ impl Access {
             region: region.clone(),
             server: config.endpoint.clone().unwrap_or_else(|| "S3".to_owned()),
             credentials: match &config.credentials_file {
-                Some(file) => format!("'{}'", file.display()),
-                None => "where the AWS SDK looks for them".to_owned(),
+                Some(file) => format!("in '{}'", file.display()),
+                None => "from the environment, a profile or this machine's role".to_owned(),
             },
             is_aws: host.is_none_or(|host| host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")),
             is_encrypted: config.endpoint.as_ref().is_none_or(|endpoint| endpoint.starts_with("https://")),

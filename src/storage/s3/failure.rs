@@ -71,7 +71,7 @@ pub struct Place {
     pub region: String,
     /// Who is asked, as a message names it.
     pub server: String,
-    /// Where the credentials come from, as a message names it.
+    /// Where the credentials come from, as a message says it after their name.
     pub credentials: String,
     /// The server is Amazon's own.
     pub is_aws: bool,
@@ -135,9 +135,18 @@ impl S3Store {
             SdkError::ServiceError(answer) => place.meaning(verb, &Said::of(answer.raw(), answer.err())),
             SdkError::ResponseError(answer) if !answer.raw().status().is_success() => place.meaning(verb, &Said::of(answer.raw(), error)),
             SdkError::ConstructionFailure(_) => Failure::Refused(format!("the request cannot be made: {}", causes(error))),
-            SdkError::DispatchFailure(failure) if failure.is_other() && !failure.is_io() && !failure.is_timeout() => {
-                let (origin, causes) = (&place.credentials, causes(error));
-                let why = format!("no credentials from {origin}: {causes}; hint: name a file with them, or give the machine a role");
+            SdkError::DispatchFailure(failure) => {
+                let what = failure.as_connector_error().and_then(Error::source).map_or_else(|| causes(error), causes);
+                if what.contains("invalid peer certificate") {
+                    let hint = "have it signed by an authority that this machine trusts (/etc/ssl/certs, or SSL_CERT_FILE)";
+                    return Failure::Refused(format!("{}: {what}; hint: {hint}", place.server));
+                }
+                if failure.is_io() || failure.is_timeout() {
+                    return Failure::Again { pause: Pause::Short, why: format!("{}: {what}", place.server) };
+                }
+                let origin = &place.credentials;
+                let why = format!("no credentials {origin}: {what}; hint: name a file with them, or give the machine a role");
+                // They may come yet: a role is not known from the first second of a machine's life.
                 Failure::Credentials { why, expired: true }
             }
             _ => Failure::Again { pause: Pause::Short, why: format!("{}: {}", place.server, causes(error)) },
@@ -169,16 +178,15 @@ impl Place {
         let (bucket, credentials) = (&self.bucket, &self.credentials);
         match (said.code.as_str(), said.status) {
             ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => {
-                let why = format!("the credentials from {credentials} have expired; hint: renew them, they are read again by themselves");
+                let why = format!("the credentials {credentials} have expired; hint: renew them, they are read again by themselves");
                 Failure::Credentials { why, expired: true }
             }
             ("InvalidAccessKeyId" | "InvalidToken" | "InvalidClientTokenId", _) => {
-                let why = format!("{} does not know the access key from {credentials} ({}); hint: check it there", self.server, said.code);
+                let why = format!("{} does not know the access key {credentials} ({}); hint: check it there", self.server, said.code);
                 Failure::Credentials { why, expired: false }
             }
             ("SignatureDoesNotMatch", _) => {
-                let what = "the secret key from";
-                let why = format!("{what} {credentials} does not belong to its access key; hint: check both there");
+                let why = format!("the secret key {credentials} does not belong to its access key; hint: check both there");
                 Failure::Credentials { why, expired: false }
             }
             ("RequestTimeTooSkewed", _) => Failure::Refused(self.skew(said)),
@@ -265,7 +273,7 @@ pub fn causes(error: &dyn Error) -> String {
     let mut said = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let text = error.to_string();
+        let text = error.to_string().trim_end_matches('.').to_owned();
         if said.last() != Some(&text) {
             said.push(text);
         }

@@ -10,6 +10,7 @@ use axum::{
     body::{Body, to_bytes},
     extract::Query,
 };
+use base64::Engine;
 use bytes::Bytes;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming};
 use jiff::Timestamp;
@@ -144,7 +145,8 @@ async fn answer(state: &Mutex<State>, asked: &Asked) -> Result<(Response<Body>, 
 /// Who asks, when, of what, and whether it has arrived as it was sent.
 fn check(state: &State, asked: &Asked) -> Result<(), Refusal> {
     let header = |name| asked.headers.get(name).and_then(|value| value.to_str().ok());
-    if header("x-amz-sdk-checksum-algorithm").is_some() || header("x-amz-trailer").is_some() || header("content-encoding").is_some() {
+    let new_headers = ["x-amz-sdk-checksum-algorithm", "x-amz-trailer", "x-amz-checksum-mode", "content-encoding"];
+    if !state.settings.checksums && new_headers.into_iter().any(|name| header(name).is_some()) {
         return Err(Refusal::new(501, "NotImplemented", "A header you provided implies functionality that is not implemented."));
     }
     let signed =
@@ -167,6 +169,9 @@ fn check(state: &State, asked: &Asked) -> Result<(), Refusal> {
     }
     if asked.bucket != state.settings.bucket {
         return Err(Refusal::no_such_bucket());
+    }
+    if state.settings.checksums && asked.verb == Verb::Put && header(CRC32C) != Some(&crc32c_of(&asked.content)) {
+        return Err(Refusal::new(400, "BadDigest", "The CRC32C you specified did not match the calculated checksum."));
     }
     match header("x-amz-content-sha256") {
         Some("UNSIGNED-PAYLOAD") => Ok(()),
@@ -209,8 +214,17 @@ fn get(state: &State, asked: &Asked) -> Result<(Response<Body>, Option<Bytes>), 
     }
     let range = asked.headers.get("range").and_then(|range| range.to_str().ok());
     let part = range.map(|range| part(range, stored.content.len())).transpose()?;
-    let (response, content) = answer::object(stored, part);
+    let (mut response, content) = answer::object(stored, part);
+    if state.settings.checksums && part.is_none() && asked.headers.contains_key("x-amz-checksum-mode") {
+        response.headers_mut().insert(CRC32C, crc32c_of(&stored.content).parse().expect("it is ASCII"));
+    }
     Ok((response, Some(content)))
+}
+
+const CRC32C: &str = "x-amz-checksum-crc32c";
+
+fn crc32c_of(content: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(crc32c::crc32c(content).to_be_bytes())
 }
 
 /// `bytes=FROM-LAST`

@@ -47,6 +47,8 @@ pub struct Settings {
     pub bucket: String,
     pub region: String,
     pub conditions: Conditions,
+    /// It knows the checksums that newer SDKs send, and wants one with each write, as Amazon does. It chokes on them otherwise.
+    pub checksums: bool,
     /// How many objects a page of a list has.
     pub page: usize,
     pub line: Line,
@@ -59,6 +61,7 @@ impl Default for Settings {
             bucket: "backups".to_owned(),
             region: "us-east-1".to_owned(),
             conditions: Conditions::Honoured,
+            checksums: false,
             page: 1000,
             line: Line::default(),
         }
@@ -67,6 +70,9 @@ impl Default for Settings {
 
 /// The access key that is good from the beginning. Any secret key does.
 pub const KEY: &str = "AKIADOUBLE";
+
+/// The secret key of the clients, which is never to be seen anywhere.
+pub const SECRET: &str = "not-for-anybody-to-see";
 
 /// What the server knows.
 struct State {
@@ -128,7 +134,7 @@ impl S3Double {
 
     /// Clients use this access key from now on.
     pub fn use_key(&self, key: &str) {
-        let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = not-asked-for\n");
+        let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {SECRET}\naws_session_token = {SECRET}\n");
         let new = self.files.path().join("credentials.new");
         fs::write(&new, text).and_then(|()| fs::rename(&new, self.credentials_file())).expect("a directory of our own");
     }
