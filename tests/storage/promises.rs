@@ -100,3 +100,26 @@ async fn whatever_the_configuration_names_keeps_them_too() {
         assert!(Store::open(&config).await.unwrap().size(&name("claims/1")).await.unwrap().is_some());
     }
 }
+
+/// `SPILO_S3_STORE=s3://bucket/prefix SPILO_S3_ENDPOINT=… SPILO_S3_CREDENTIALS=FILE cargo test --test storage -- --ignored somewhere_else`
+#[tokio::test]
+#[ignore = "it needs a bucket of somebody's"]
+async fn a_bucket_somewhere_else_keeps_every_promise_of_a_store() {
+    let said = |name| std::env::var(name).ok();
+    let place = said("SPILO_S3_STORE").expect("SPILO_S3_STORE says where");
+    let config = StoreConfig {
+        endpoint: said("SPILO_S3_ENDPOINT"),
+        region: said("SPILO_S3_REGION"),
+        credentials_file: said("SPILO_S3_CREDENTIALS").map(Into::into),
+        ..StoreConfig::new(format!("{}/test-{}", place.trim_end_matches('/'), fastrand::u64(..)).parse().unwrap())
+    };
+    let store = S3Store::init(&config).await.unwrap();
+    every_promise(&store).await;
+    for folder in ["a", "claims", "races", "list"] {
+        for object in store.list(&name(folder)).await.unwrap() {
+            store.remove(&object.name).await.unwrap();
+        }
+    }
+    store.remove(&name("spilo-store")).await.unwrap();
+    eprintln!("{:?}", store.requests());
+}
