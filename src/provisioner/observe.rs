@@ -247,6 +247,8 @@ pub struct ClusterSummary {
     pub name: ClusterName,
     /// What it should be; `None` for the remains of a cluster without a spec.
     pub stored: Option<StoredSpec>,
+    /// Why what is stored cannot be read: another version has written it. That is its own trouble, and no other cluster's.
+    pub unreadable: Option<String>,
     /// How many of its containers run.
     pub running: usize,
     /// How many containers it has.

@@ -106,7 +106,9 @@ async fn leftovers<P: Platform>(platform: &P) -> Check {
         Ok(clusters) => clusters,
         Err(error) => return bad(subject, &error, error.hint()),
     };
-    let left = clusters.iter().filter(|cluster| cluster.stored.as_ref().is_none_or(|stored| stored.deleting));
+    // One that cannot be read is of another version, and nothing that is to be removed.
+    let known = clusters.iter().filter(|cluster| cluster.unreadable.is_none());
+    let left = known.filter(|cluster| cluster.stored.as_ref().is_none_or(|stored| stored.deleting));
     let names: Vec<String> = left.map(|cluster| cluster.name.to_string()).collect();
     let (verdict, finding, hint) = match names.first() {
         None => (Verdict::Good, "none".to_owned(), None),

@@ -40,6 +40,8 @@ struct Line {
     created: Option<Timestamp>,
     /// It is deleted, and its backups are left.
     only_backups: bool,
+    /// Why its spec cannot be read.
+    unreadable: Option<String>,
     #[serde(skip)]
     age: String,
 }
@@ -73,6 +75,7 @@ impl Line {
             running: summary.running,
             created: summary.created,
             only_backups: summary.only_backups,
+            unreadable: summary.unreadable,
             age: age.map_or("-".to_owned(), age_in_words),
         }
     }
@@ -101,6 +104,9 @@ pub fn run(context: &Context, _args: &Args) -> Result<Exit, CommandError> {
         return Ok(Exit::OK);
     }
     context.show(&list)?;
+    for line in &list.0 {
+        line.unreadable.iter().for_each(|why| context.ui.warn(format_args!("'{}': {why}", line.name)));
+    }
     for deleted in list.0.iter().filter(|line| line.only_backups) {
         let name = &deleted.name;
         context.ui.hint(format_args!("of '{name}' only its backups are left; to remove them: spilo delete cluster {name} --backups"));
@@ -121,6 +127,7 @@ mod tests {
             containers: 2,
             created: Some("2026-01-01T00:00:00Z".parse().unwrap()),
             only_backups: false,
+            unreadable: None,
         };
         let list = ClusterList(vec![Line::new(summary, "2026-01-01T00:00:09Z".parse().unwrap())]);
         assert_eq!(list.text(false), "NAME    PG  NODES  RUNNING  PORT  AGE\norders  -   -      0/2      -     9s\n");

@@ -79,20 +79,22 @@ pub(super) async fn clusters(docker: &Docker) -> Result<Vec<ClusterSummary>, Pro
         }
     }
     let running = running_containers(docker).await?;
-    by_cluster.into_iter().map(|(name, things)| summarize(name, &things, &running)).collect()
+    Ok(by_cluster.into_iter().map(|(name, things)| summarize(name, &things, &running)).collect())
 }
 
-fn summarize(name: ClusterName, things: &[Listed], running: &HashSet<String>) -> Result<ClusterSummary, ProvisionError> {
+fn summarize(name: ClusterName, things: &[Listed], running: &HashSet<String>) -> ClusterSummary {
     let specs = things.iter().filter(|thing| thing.labels.get(names::KIND).is_some_and(|kind| kind == ObjectKind::Spec.as_str()));
     let containers: Vec<&Listed> = things.iter().filter(|thing| thing.form == Form::Container).collect();
-    Ok(ClusterSummary {
-        stored: spec_store::newest(specs.map(|thing| (thing.name.as_str(), &thing.labels)))?,
+    let stored = spec_store::newest(specs.map(|thing| (thing.name.as_str(), &thing.labels)));
+    ClusterSummary {
+        unreadable: stored.as_ref().err().map(ToString::to_string),
+        stored: stored.unwrap_or_default(),
         running: containers.iter().filter(|thing| running.contains(&thing.id)).count(),
         containers: containers.len(),
         created: things.iter().filter_map(|thing| thing.created).min(),
         only_backups: things.iter().all(|thing| names::ours(&thing.labels, &name) == Some(ObjectKind::Archive)),
         name,
-    })
+    }
 }
 
 async fn running_containers(docker: &Docker) -> Result<HashSet<String>, ProvisionError> {
@@ -255,5 +257,17 @@ mod tests {
         assert!(!is_attached(&connected(Some("n0"), &["orders-1"]), "spilo-orders", &["n1"]));
         assert!(!is_attached(&connected(Some("n1"), &["0123"]), "spilo-orders", &["n1"]));
         assert!(!is_attached(&connected(Some("n1"), &["orders-1"]), "spilo-other", &["n1"]));
+    }
+
+    #[test]
+    fn a_cluster_of_another_version_is_no_other_clusters_trouble() {
+        let name: ClusterName = "orders".parse().unwrap();
+        let mut labels = names::labels(&name, ObjectKind::Spec, None);
+        labels.insert(names::GENERATION.to_owned(), "1".to_owned());
+        labels.insert(names::SPEC.to_owned(), "{\"from\": \"the future\"}".to_owned());
+        let spec = Listed { form: Form::Volume, name: "spilo-orders-spec-1".to_owned(), id: String::new(), labels, created: None };
+        let summary = summarize(name, &[spec], &HashSet::new());
+        assert_eq!(summary.stored, None);
+        assert!(summary.unreadable.is_some_and(|why| why.contains("'spilo-orders-spec-1'")));
     }
 }
