@@ -3,6 +3,7 @@
 
 mod access;
 mod agents;
+mod base_backup;
 mod callbacks;
 mod calm;
 mod cluster;
@@ -24,6 +25,7 @@ mod node_files;
 mod operations;
 mod partitions;
 mod permanent_slots;
+mod plain_server;
 mod processes;
 mod receiver;
 mod refusals;
@@ -36,6 +38,7 @@ mod standby_cluster;
 #[path = "../support/mod.rs"]
 mod support;
 mod tags;
+mod unpacked;
 mod wal_archive;
 mod watchdog;
 mod writer;

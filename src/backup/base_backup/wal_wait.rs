@@ -13,6 +13,9 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// Whoever looks on wants to know by then what is waited for.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+
 /// Waits until every segment is there. `waiting` is told of the one that is waited for, once for each.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ pub async fn wait<S: ObjectStore>(
             if waited >= patience {
                 return Err(BackupError::WalMissing { missing: file, waited });
             }
-            if !told && waited > LONGEST_PAUSE {
+            if !told && waited > TOLD_AFTER {
                 waiting(file);
                 told = true;
             }
