@@ -73,8 +73,12 @@ pub fn recovering(found: &str, backup: &Header, recovery: &Recovery) -> String {
     let mut set = |name: &str, value: &str| text.push_str(&format!("{name} = '{}'\n", quoted(value)));
     set("restore_command", &recovery.restore_command);
     let target = recovery.target.setting();
-    for name in TARGETS {
-        set(name, target.as_ref().filter(|(chosen, _)| chosen == name).map_or("", |(_, value)| value));
+    // PostgreSQL takes an empty value that comes after the target for a second target.
+    for name in TARGETS.iter().filter(|name| target.as_ref().is_none_or(|(chosen, _)| chosen != *name)) {
+        set(name, "");
+    }
+    if let Some((name, value)) = &target {
+        set(name, value);
     }
     set("recovery_target_inclusive", if recovery.exclusive { "off" } else { "on" });
     set("recovery_target_timeline", &timeline(backup, recovery.timeline));
@@ -161,6 +165,8 @@ mod tests {
         ] {
             assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line}\n{text}");
         }
+        let (empty, target) = (text.rfind("= ''\nrecovery_target_name"), text.find("recovery_target_xid = ''"));
+        assert!(empty > target, "the one that is set comes last\n{text}");
     }
 
     #[test]

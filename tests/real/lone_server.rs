@@ -1,0 +1,210 @@
+//! One PostgreSQL server without an agent, which archives into a store, and `spilo` beside it.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use super::machine::{as_other_user, bin_dir, own};
+use crate::support::{run::Run, wait_until};
+
+/// The store's name for the cluster.
+pub const CLUSTER: &str = "orders";
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A place with programs and a store.
+pub struct Stage {
+    dir: tempfile::TempDir,
+    bin: PathBuf,
+    program: PathBuf,
+}
+
+/// A data directory and the server in it. It is stopped when it goes.
+pub struct Server<'a> {
+    stage: &'a Stage,
+    pub data: PathBuf,
+    socket: PathBuf,
+}
+
+impl Stage {
+    /// An empty store. `None`: there is no PostgreSQL on this machine, and it has been said.
+    pub fn new() -> Option<Stage> {
+        let Some(bin) = bin_dir() else {
+            assert!(std::env::var_os("CI").is_none(), "PostgreSQL is not installed, and in CI no test may be skipped");
+            eprintln!("SKIPPED: PostgreSQL is not installed");
+            return None;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        own(dir.path());
+        let program = dir.path().join("spilo");
+        fs::copy(env!("CARGO_BIN_EXE_spilo"), &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let stage = Stage { dir, bin, program };
+        stage.make_dir("store");
+        stage.spilo(&["wal", "init", "--store", &stage.store()]).exits(0);
+        Some(stage)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A directory that belongs to PostgreSQL's user.
+    pub fn make_dir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir(&path).unwrap();
+        own(&path);
+        path
+    }
+
+    pub fn store(&self) -> String {
+        format!("file://{}", self.path("store").display())
+    }
+
+    fn command(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.dir.path()).stdin(Stdio::null()).env("LC_ALL", "C").env("HOME", self.dir.path());
+        as_other_user(&mut command);
+        command
+    }
+
+    /// Runs one of PostgreSQL's programs; it ends well.
+    pub fn run(&self, program: &str, args: &[&str]) -> String {
+        self.try_run(program, args).exits(0).stdout
+    }
+
+    pub fn try_run(&self, program: &str, args: &[&str]) -> Run {
+        Run::of(&self.command(&self.bin.join(program), args).output().unwrap())
+    }
+
+    pub fn spilo(&self, args: &[&str]) -> Run {
+        Run::of(&self.command(&self.program, args).output().unwrap())
+    }
+
+    /// `spilo backup restore` into the directory of this name.
+    pub fn restore(&self, name: &str, options: &[&str]) -> Run {
+        let (directory, store) = (self.path(name).display().to_string(), self.store());
+        let fixed = ["-o", "json", "backup", "restore", &directory, "--store", &store, "--cluster", CLUSTER];
+        self.spilo(&[&fixed[..], options].concat())
+    }
+
+    /// The same, while it goes on.
+    pub fn begin_restore(&self, name: &str, options: &[&str]) -> Child {
+        let (directory, store) = (self.path(name).display().to_string(), self.store());
+        let fixed = ["backup", "restore", &directory, "--store", &store, "--cluster", CLUSTER];
+        let mut command = self.command(&self.program, &[&fixed[..], options].concat());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// A new server that archives into the store and runs.
+    pub fn create(&self, name: &str) -> Server<'_> {
+        let data = self.path(name);
+        self.run("initdb", &["-D", &data.display().to_string(), "-A", "trust", "-U", "postgres", "-k", "-N", "--locale=C"]);
+        let (program, store) = (self.program.display(), self.store());
+        let way = format!("--store {store} --cluster {CLUSTER}");
+        let settings = format!(
+            "listen_addresses = ''\nmax_wal_size = 256MB\nshared_buffers = 32MB\nwal_level = replica\narchive_mode = on\n\
+             archive_command = '{program} wal push {way} %p %f'\nrestore_command = '{program} wal fetch {way} %f %p'\n"
+        );
+        let conf = data.join("postgresql.conf");
+        let text = fs::read_to_string(&conf).unwrap();
+        fs::write(&conf, text + &settings).unwrap();
+        let server = self.server(name);
+        server.start();
+        server
+    }
+
+    /// The server in the data directory of this name, which may run or not.
+    pub fn server(&self, name: &str) -> Server<'_> {
+        let socket = self.path(&format!("{name}.socket"));
+        if !socket.exists() {
+            self.make_dir(&format!("{name}.socket"));
+        }
+        Server { stage: self, data: self.path(name), socket }
+    }
+
+    /// The server that was restored into the directory of this name, when it has done with recovery.
+    pub fn recovered(&self, name: &str) -> Server<'_> {
+        let server = self.server(name);
+        server.start();
+        wait_until("it has done with recovery", LIMIT, || server.try_sql("select pg_is_in_recovery()").is_ok_and(|told| told == "f"));
+        server
+    }
+}
+
+impl Server<'_> {
+    fn control(&self, args: &[&str]) -> Run {
+        let data = self.data.display().to_string();
+        self.stage.try_run("pg_ctl", &[&["-D", &data], args].concat())
+    }
+
+    pub fn start(&self) {
+        let run = self.try_start();
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        assert_eq!(run.code, 0, "{}{}\n{log}", run.stdout, run.stderr);
+    }
+
+    pub fn try_start(&self) -> Run {
+        let options = format!("-c unix_socket_directories={} -c listen_addresses=", self.socket.display());
+        self.control(&["start", "-w", "-t", "120", "-l", &self.log().display().to_string(), "-o", &options])
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.data.with_extension("log")
+    }
+
+    pub fn stop(&self) {
+        self.control(&["stop", "-w", "-t", "120", "-m", "fast"]).exits(0);
+    }
+
+    pub fn promote(&self) {
+        self.control(&["promote", "-w", "-t", "120"]).exits(0);
+    }
+
+    /// Where it listens: directory and port.
+    pub fn place(&self) -> [String; 4] {
+        ["-h".to_owned(), self.socket.display().to_string(), "-p".to_owned(), "5432".to_owned()]
+    }
+
+    pub fn try_sql(&self, sql: &str) -> Result<String, String> {
+        let place = self.place();
+        let place = place.iter().map(String::as_str);
+        let args: Vec<&str> = place.chain(["-U", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, "postgres"]).collect();
+        let run = self.stage.try_run("psql", &args);
+        if run.code == 0 { Ok(run.stdout.trim().to_owned()) } else { Err(run.stderr) }
+    }
+
+    pub fn sql(&self, sql: &str) -> String {
+        self.try_sql(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Everything written so far is in the archive.
+    pub fn archive_all(&self) {
+        let last = self.sql("select pg_walfile_name(pg_switch_wal())");
+        let done = self.data.join(format!("pg_wal/archive_status/{last}.done"));
+        let ready = self.data.join(format!("pg_wal/archive_status/{last}.ready"));
+        wait_until("WAL was archived", LIMIT, || {
+            let newest = self.sql("select coalesce(last_archived_wal, '') from pg_stat_archiver");
+            done.exists() || (!ready.exists() && newest.get(8..24) >= last.get(8..24))
+        });
+    }
+
+    /// Backs it up.
+    pub fn back_up(&self) -> Run {
+        let (data, socket, store) = (self.data.display().to_string(), self.socket.display().to_string(), self.stage.store());
+        let fixed = ["-o", "json", "backup", "take", "--store", &store, "--cluster", CLUSTER, "--member", "lone"];
+        self.stage.spilo(&[&fixed[..], &["--data-dir", &data, "--host", &socket]].concat()).exits(0)
+    }
+}
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        if self.data.join("postmaster.pid").exists() {
+            self.control(&["stop", "-w", "-m", "immediate"]);
+        }
+    }
+}
