@@ -1,12 +1,13 @@
 //! The directory that is restored to: whether it may be one, and the mark that it is not finished.
 
 use std::{
-    fs::{self, DirBuilder, Permissions},
+    fs::{self, DirBuilder, File, Permissions},
     io::ErrorKind,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+use rustix::{fs::FlockOperation, io::Errno};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -60,6 +61,7 @@ pub fn inspect(root: &Path, system: SystemId, delta: bool) -> Result<Found, Rest
     if is_empty(root).map_err(RestoreError::file("read", root))? {
         return Ok(Found::Nothing);
     }
+    refuse_running(root)?;
     if restore_mark::is_unfinished(root) {
         return Ok(Found::Unfinished(read_mark(root, system)?));
     }
@@ -67,7 +69,6 @@ pub fn inspect(root: &Path, system: SystemId, delta: bool) -> Result<Found, Rest
         let hint = "choose an empty directory, or keep what is right of it with --delta";
         return Err(RestoreError::refused(format!("'{shown}' is not empty"), hint));
     }
-    refuse_running(root)?;
     match control_data::system_id(root) {
         Ok(found) if found == system => Ok(Found::Data),
         Ok(found) => {
@@ -132,13 +133,29 @@ fn is_ours(layout: &Layout, space: &Space, found: &Found) -> bool {
     }
 }
 
+/// Makes the directory, and sees to it that nobody else restores into it as long as what is returned lives.
+///
+/// # Errors
+/// When somebody does.
+pub fn claim(root: &Path, mode: u32) -> Result<File, RestoreError> {
+    make_dir(root, mode)?;
+    let directory = File::open(root).map_err(RestoreError::file("read", root))?;
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory),
+        Err(Errno::WOULDBLOCK) => {
+            let why = format!("somebody else restores into '{}' at the moment", root.display());
+            Err(RestoreError::refused(why, "wait until that has come to its end"))
+        }
+        Err(error) => Err(RestoreError::file("lock", root)(error.into())),
+    }
+}
+
 /// From here on the directory cannot be started, until [`finish`](super::finish).
 ///
 /// # Errors
 /// When it cannot be made or written to.
 pub fn begin(layout: &Layout, backup: &Header) -> Result<(), RestoreError> {
     let root = layout.root();
-    make_dir(root, backup.data_dir_mode)?;
     files::sync_parent(root).map_err(RestoreError::file("sync", root))?;
     let tablespaces = layout.spaces().iter().map(|space| (space.oid, space.location.clone())).collect();
     let mark = Mark { system: backup.system, backup: backup.id.clone(), tablespaces };
@@ -288,6 +305,10 @@ mod tests {
         let error = inspect_spaces(&layout, &Found::Nothing).unwrap_err().to_string();
         assert!(error.contains("16384") && error.contains(&version.display().to_string()), "{error}");
         assert!(inspect_spaces(&layout, &Found::Data).is_err(), "no link leads there");
+        let claimed = claim(&root, 0o700).unwrap();
+        assert!(refused(claim(&root, 0o700).map(|_| Found::Nothing)).contains("somebody else"));
+        drop(claimed);
+        claim(&root, 0o700).unwrap();
         begin(&layout, &backup).unwrap();
         fs::create_dir(root.join("pg_tblspc")).unwrap();
         make_link(&layout, &layout.spaces()[0]).unwrap();

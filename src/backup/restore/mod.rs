@@ -46,6 +46,7 @@ use super::{
     archived_wal::ArchivedWal,
     catalog::Catalog,
     manifest::{Entry, EntryKind, Header},
+    marks::is_condemned,
     spooled_manifest::SpooledManifest,
 };
 use crate::{
@@ -93,6 +94,9 @@ pub async fn find_way<S: ObjectStore>(archive: &Archive<S>, wish: &Wish) -> Resu
     let segment_size = catalog.backups.last().map(|header| header.segment_size);
     let wal = ArchivedWal::read(archive, segment_size).await?;
     let mut way = choose(&catalog, &wal.graph, wish)?;
+    if is_condemned(archive, &way.backup.id).await? {
+        way.doubts.push(format!("backup '{}' is to be removed from the store soon: keep it with 'spilo backup pin'", way.backup.id));
+    }
     way.doubts.extend(wal.unreadable.iter().map(|found| format!("'{}' in the archive cannot be used: {}", found.object, found.why)));
     Ok(way)
 }
@@ -117,6 +121,11 @@ pub async fn restore<S: ObjectStore>(
     let mut manifest = whole_manifest(archive, &way.backup).await?;
     progress.expect(way.backup.size);
     progress.enter(Phase::Writing);
+    let _claimed = directory::claim(&request.directory, way.backup.data_dir_mode)?;
+    if directory::inspect(&request.directory, archive.system(), request.delta)? != found {
+        let why = format!("'{}' changed while the manifest was read", request.directory.display());
+        return Err(RestoreError::refused(why, "who else works there?"));
+    }
     directory::begin(&layout, &way.backup)?;
     if found != Found::Nothing {
         sweep::drop_wal(&layout)?;

@@ -1,9 +1,12 @@
 //! `spilo wal check`: whether the archived WAL is whole.
 
+use jiff::Timestamp;
 use serde::Serialize;
 
+use super::status::age_in_words;
 use crate::{
     backup::{
+        Archive, ArchiveError,
         archived_wal::ArchivedWal,
         catalog::Catalog,
         wal_check::{self, Verdict, WalReport},
@@ -16,7 +19,8 @@ use crate::{
         output::{Shown, table},
         which_archive::{WhichArchive, Whose},
     },
-    model::{ClusterName, SystemId},
+    model::{ClusterName, SystemId, WalFile},
+    storage::{ObjectStore as _, Store},
 };
 
 /// Check whether the archived WAL is whole: exit code 20 for a fault, 21 when the newest backup cannot be recovered to the end
@@ -32,8 +36,17 @@ pub struct Args {
 struct WalState {
     cluster: ClusterName,
     system: SystemId,
+    /// The last segment of the newest timeline that has one.
+    newest: Option<Newest>,
     #[serde(flatten)]
     report: WalReport,
+}
+
+/// A segment and when it was archived.
+#[derive(Debug, Serialize)]
+struct Newest {
+    segment: String,
+    archived: Option<Timestamp>,
 }
 
 impl Shown for WalState {
@@ -51,6 +64,10 @@ impl Shown for WalState {
         if let Some(reach) = &report.reach {
             let how = if reach.cut_short { "only to" } else { "to" };
             add(format!("\nbackup {} can be recovered {how} {} on timeline {}", reach.backup, reach.end, reach.timeline));
+        }
+        if let Some(Newest { segment, archived: Some(archived) }) = &self.newest {
+            let age = u64::try_from(Timestamp::now().duration_since(*archived).as_secs()).unwrap_or(0);
+            add(format!("the newest segment, {segment}, was archived {} ago", age_in_words(age)));
         }
         report.gaps.iter().for_each(|gap| add(format!("missing: {} to {} ({} segments)", gap.first, gap.last, gap.segments)));
         report.conflicts.iter().for_each(|object| add(format!("another content came second: {object}")));
@@ -93,5 +110,13 @@ async fn look(place: &ClusterStoreArgs, said: Option<SystemId>) -> Result<WalSta
     let catalog = Catalog::read(&archive).await.map_err(failed)?;
     let segment_size = catalog.backups.last().map(|header| header.segment_size);
     let wal = ArchivedWal::read(&archive, segment_size).await.map_err(failed)?;
-    Ok(WalState { cluster: place.cluster.clone(), system, report: wal_check::check(&wal, &catalog) })
+    let newest = newest(&archive, &wal).await.map_err(failed)?;
+    Ok(WalState { cluster: place.cluster.clone(), system, newest, report: wal_check::check(&wal, &catalog) })
+}
+
+async fn newest(archive: &Archive<Store>, wal: &ArchivedWal) -> Result<Option<Newest>, ArchiveError> {
+    let last = wal.graph.timelines().into_iter().rev().find_map(|timeline| timeline.last);
+    let Some(segment) = last else { return Ok(None) };
+    let archived = archive.store().written(&archive.object(WalFile::Segment(segment))?).await?;
+    Ok(Some(Newest { segment: segment.to_string(), archived }))
 }
