@@ -6,7 +6,7 @@ mod parameter;
 use serde_json::{Map, Value};
 
 use super::{
-    Mistake, Origin, nearest,
+    Mistake, Origin, backup_policy, nearest,
     raw::kind_of,
     settings::{Settings, flag, is_quorum, time},
     slots, standby_cluster,
@@ -32,11 +32,13 @@ enum Kind {
     Postgresql,
     /// The section of a standby cluster.
     StandbyCluster,
+    /// Our own section.
+    Spilo,
 }
 
 const MOST: i64 = i32::MAX as i64;
 
-/// Patroni's dynamic settings.
+/// Patroni's dynamic settings, and one section of ours.
 const SETTINGS: &[(&str, Kind)] = &[
     ("ttl", Kind::Time(3)),
     ("loop_wait", Kind::Time(1)),
@@ -61,6 +63,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("ignore_slots", Kind::List),
     ("standby_cluster", Kind::StandbyCluster),
     ("postgresql", Kind::Postgresql),
+    ("spilo", Kind::Spilo),
 ];
 
 /// Settings of the section `postgresql` that hold for the whole cluster.
@@ -163,7 +166,7 @@ fn judge(path: &str, value: &Value, kind: &Kind, origin: Origin, found: &mut Vec
         Kind::Sync => (flag(value).is_none() && !is_quorum(value)).then(|| "expected off, on or quorum".to_owned()),
         Kind::Mapping | Kind::Slots => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
         Kind::List => (!value.is_array()).then(|| format!("it is {}, expected a list", kind_of(value))),
-        Kind::StandbyCluster => None,
+        Kind::StandbyCluster | Kind::Spilo => None,
         Kind::Postgresql => (!value.is_object()).then(|| format!("it is {}, expected a mapping", kind_of(value))),
     };
     if let Some(problem) = expected {
@@ -174,6 +177,7 @@ fn judge(path: &str, value: &Value, kind: &Kind, origin: Origin, found: &mut Vec
         (Kind::Postgresql, Some(section)) => postgresql(section, origin, found),
         (Kind::Slots, Some(_)) => found.extend(slots::mistakes(path, value)),
         (Kind::StandbyCluster, _) if !value.is_null() => found.extend(standby_cluster::mistakes(value, origin)),
+        (Kind::Spilo, _) if !value.is_null() => found.extend(backup_policy::mistakes(value)),
         _ => {}
     }
 }

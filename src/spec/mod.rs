@@ -1,6 +1,7 @@
 //! What users write, checked once: raw text becomes a [`ClusterSpec`], in which values cannot be wrong.
 
 mod archive;
+pub mod backup_policy;
 mod check;
 mod cluster;
 mod difference;

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// A century: nothing that is longer can be meant, and sums of such times still fit.
-const LONGEST: u64 = 100 * 365 * 24 * 3600;
+pub(super) const LONGEST: u64 = 100 * 365 * 24 * 3600;
 
 /// How commits are made safe before they are acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
