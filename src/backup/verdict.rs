@@ -78,6 +78,20 @@ impl Verdict {
             notes: Vec::new(),
         }
     }
+
+    /// Of a restore that ended at this time and took so many seconds, `recovery` of them until a server answered.
+    pub fn of_restore(problems: &[String], notes: &[String], recovery: Option<f64>, at: Timestamp, seconds: f64) -> Verdict {
+        Verdict {
+            at,
+            depth: Depth::Restored,
+            ok: problems.is_empty(),
+            problems: problems.iter().take(PROBLEMS_NAMED).cloned().collect(),
+            problem_count: problems.len() as u64,
+            seconds,
+            recovery_seconds: recovery,
+            notes: notes.iter().take(PROBLEMS_NAMED).cloned().collect(),
+        }
+    }
 }
 
 impl Verdicts {
