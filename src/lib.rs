@@ -7,6 +7,7 @@ pub mod api;
 pub mod backup;
 pub mod cli;
 pub mod dcs;
+pub mod keeper;
 pub mod model;
 pub mod postgres;
 pub mod provisioner;

@@ -1,17 +1,22 @@
-//! The WAL service of this node: a child of the agent's, and what PostgreSQL is told so that it asks it.
+//! The services of this node that see to its archive: children of the agent's, which archive WAL and keep backups; and what PostgreSQL is told so that
+//! it asks them.
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use rustix::process::{Signal, set_parent_process_death_signal};
-use tokio::process::Command;
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use super::config::ArchiveSettings;
-use crate::sys::clock::Moment;
+use super::config::{AgentConfig, ArchiveSettings};
+use crate::{
+    model::Secret,
+    sys::{clock::Moment, files},
+};
 
 /// Pauses before a service that ended is started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -23,34 +28,89 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// A segment is archived after this long, full or not, where nothing else is configured.
 const ARCHIVE_TIMEOUT: &str = "60s";
 
+/// A command of ours that is to run as long as the agent does.
+pub struct Service {
+    name: &'static str,
+    arguments: Vec<String>,
+    /// For its standard input: what no argument may hold.
+    input: Option<Secret>,
+}
+
+impl Service {
+    /// The WAL service.
+    pub fn of_wal(archive: &ArchiveSettings, data_dir: &Path) -> Service {
+        Service { name: "WAL service", arguments: archive.arguments(&data_dir.to_string_lossy()), input: None }
+    }
+
+    /// The keeper of backups. `agent` is where this agent's REST API listens.
+    pub fn keeper(archive: &ArchiveSettings, config: &AgentConfig, agent: SocketAddr) -> Service {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let (data_dir, scratch) = (&config.installation.data_dir, files::beside(&config.installation.data_dir, ".drill"));
+        let options = [
+            ("--member", config.name.to_string()),
+            ("--data-dir", path(data_dir)),
+            ("--agent", format!("http://{}", reachable(agent))),
+            ("--host", config.local.host.clone()),
+            ("--port", config.local.port.to_string()),
+            ("--user", config.superuser.username.clone()),
+            ("--bin-dir", path(&config.installation.bin_dir)),
+            ("--scratch", path(&scratch)),
+        ];
+        let mut arguments = ["backup", "keep"].map(str::to_owned).to_vec();
+        // As one word each: a value may begin like an option.
+        arguments.extend(options.iter().map(|(option, value)| format!("{option}={value}")));
+        arguments.extend(archive.options());
+        if config.superuser.password.is_some() {
+            arguments.push("--password-stdin".to_owned());
+        }
+        Service { name: "keeper of backups", arguments, input: config.superuser.password.clone() }
+    }
+}
+
+/// Where this machine reaches who listens there.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let host = match listening.ip() {
+        IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    SocketAddr::new(host, listening.port())
+}
+
 /// Runs the service, and starts it again whenever it ends. It ends with this process.
-pub async fn keep_running(archive: ArchiveSettings, data_dir: PathBuf) {
-    let arguments = archive.arguments(&data_dir.to_string_lossy());
+pub async fn keep_running(service: Service) {
+    let name = service.name;
     let mut pause = FIRST_PAUSE;
     loop {
         let started = Moment::now();
-        let ended = run(&arguments).await;
+        let ended = run(&service).await;
         if Moment::now().since(started) > SETTLED {
             pause = FIRST_PAUSE;
         }
         match ended {
-            Ok(status) => tracing::warn!("the WAL service ended ({status}): starting it again in {pause:?}"),
-            Err(error) => tracing::error!("the WAL service cannot be started: {error}: trying again in {pause:?}"),
+            Ok(status) => tracing::warn!("the {name} ended ({status}): starting it again in {pause:?}"),
+            Err(error) => tracing::error!("the {name} cannot be started: {error}: trying again in {pause:?}"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn run(arguments: &[String]) -> std::io::Result<ExitStatus> {
+async fn run(service: &Service) -> std::io::Result<ExitStatus> {
     // The executable itself, even when the file has been replaced meanwhile: agent and service stay one version.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("spilo").args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    let input = if service.input.is_some() { Stdio::piped() } else { Stdio::null() };
+    command.arg0("spilo").args(&service.arguments).stdin(input).stdout(Stdio::null());
     // SAFETY: an async-signal-safe system call without allocation.
     unsafe {
         command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
     }
-    command.spawn()?.wait().await
+    let mut child = command.spawn()?;
+    if let (Some(secret), Some(mut stdin)) = (&service.input, child.stdin.take()) {
+        // Who ends without reading it tells by its exit code why.
+        let _ = stdin.write_all(format!("{}\n", secret.expose()).as_bytes()).await;
+    }
+    child.wait().await
 }
 
 /// Makes PostgreSQL archive and restore through the service. What the user has said of either counts no more.

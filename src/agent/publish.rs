@@ -116,6 +116,7 @@ impl Shell {
             tags: self.config.tags.clone(),
             trouble: self.memory.trouble(),
             watchdog_failed: self.memory.no_watchdog.is_some(),
+            backup: None,
             pause: view.settings.pause,
             pending_restart: view.wishes.pending.iter().map(|(name, change)| (name.clone(), json!(change))).collect(),
             scheduled_restart: view.wishes.scheduled.as_ref().map(|scheduled| scheduled.body.clone()),

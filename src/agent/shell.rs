@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     answers::Answers,
-    archiver,
+    archiver::{self, Service},
     callbacks::Callbacks,
     config::{self, AgentConfig, Overrides},
     decide::decide,
@@ -181,6 +181,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let passfile = &config.installation.passfile;
     conninfo::write_passfile(passfile, &roles).map_err(PostgresError::file("write", passfile))?;
     let listener = listen(&config.api_listen).await?;
+    let api_address = listener.local_addr().map_err(process("see where the REST API listens"))?;
     let last_config = dynamic::load(&config.installation.data_dir);
     let begin = last_config.as_ref().or(config.bootstrap.as_ref().map(|b| &b.dcs));
     let settings = begin.map_or_else(Settings::default, Settings::read);
@@ -197,7 +198,13 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     let (requests, asked) = mpsc::channel(64);
     let (to_the_loop, for_the_loop) = mpsc::unbounded_channel();
     let (access, demanded) = watch::channel(config.access.clone());
-    tokio::spawn(api::serve(listener, published, requests, demanded));
+    tokio::spawn(api::serve(
+        listener,
+        published,
+        requests,
+        demanded,
+        config.archive.as_ref().map(|_| config.installation.data_dir.clone()),
+    ));
     let promises = Rc::new(PromiseBook::open(&config.installation.data_dir, settings.ttl, Moment::now()));
     let answers = Answers {
         server: server.clone(),
@@ -210,7 +217,10 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
     tokio::task::spawn_local(answers.run(asked));
     tokio::task::spawn_local(vitality::watch(server.clone(), disk.clone(), config.local.clone(), wake.clone(), new_timer()?));
     tokio::task::spawn_local(watch_dcs(dcs.clone(), wake.clone()));
-    config.archive.clone().map(|archive| tokio::task::spawn_local(archiver::keep_running(archive, config.installation.data_dir.clone())));
+    if let Some(archive) = &config.archive {
+        tokio::task::spawn_local(archiver::keep_running(Service::of_wal(archive, &config.installation.data_dir)));
+        tokio::task::spawn_local(archiver::keep_running(Service::keeper(archive, &config, api_address)));
+    }
     let events = Events {
         guard: messages,
         requests: for_the_loop,

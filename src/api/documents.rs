@@ -29,6 +29,7 @@ pub fn node(status: &NodeStatus, now: Moment) -> Value {
     // Ours: Patroni's members neither say nor read it.
     put(&mut doc, "fenced", status.vote.map(|_| true));
     put(&mut doc, "term", status.vote);
+    put(&mut doc, "backup", status.backup.as_ref());
     put(&mut doc, "database_system_identifier", status.system_id.map(|id| id.to_string()));
     if !status.pending_restart.is_empty() {
         doc.insert("pending_restart".into(), json!(true));

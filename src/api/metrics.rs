@@ -4,7 +4,9 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{NodeStatus, Xlog, health::is_standby_of};
+use jiff::Timestamp;
+
+use super::{NodeStatus, Xlog, backup_status::BackupStatus, health::is_standby_of};
 use crate::{
     dcs::snapshot::{MemberRole, PgState},
     model::Lsn,
@@ -61,6 +63,9 @@ pub fn metrics(status: &NodeStatus, now: Moment) -> String {
     positions(&mut page, status.xlog.as_ref());
     cluster(&mut page, status, now);
     ours(&mut page, status, now);
+    if let Some(backup) = &status.backup {
+        backups(&mut page, backup);
+    }
     page.text
 }
 
@@ -142,6 +147,34 @@ fn ours(page: &mut Page, status: &NodeStatus, now: Moment) {
     );
 }
 
+/// The backups, as the keeper of this node last saw them. Times stay comparable when nobody writes them any more; ages would not grow.
+fn backups(page: &mut Page, backup: &BackupStatus) {
+    let time = |time: Option<Timestamp>| time.map_or(0.0, |time| time.as_millisecond() as f64 / 1e3);
+    page.gauge("spilo_backup_status_time", "When the keeper of this node last wrote, in seconds since 1970.", time(Some(backup.updated)));
+    page.gauge("spilo_backups", "How many complete backups there are.", backup.backups);
+    page.gauge("spilo_backups_stored_bytes", "Bytes of all backups in the store.", backup.stored);
+    page.gauge(
+        "spilo_last_backup_time",
+        "When the newest backup was complete, in seconds since 1970; 0: there is none.",
+        time(backup.last_backup),
+    );
+    let help = "When a backup was last read from beginning to end and found whole, in seconds since 1970; 0: never.";
+    page.gauge("spilo_last_verified_time", help, time(backup.last_verified));
+    let help = "When a server was last started from a backup and answered, in seconds since 1970; 0: never.";
+    page.gauge("spilo_last_proven_restore_time", help, time(backup.last_restored));
+    page.gauge("spilo_recovery_seconds", "How long that took; 0: not known.", backup.recovery_seconds.unwrap_or(0.0));
+    let help = "Every moment since then can be gone back to, in seconds since 1970; 0: none.";
+    page.gauge("spilo_oldest_restorable_time", help, time(backup.oldest_point));
+    page.gauge("spilo_wal_waiting_files", "WAL files of this node that wait for being archived.", backup.wal_waiting.files);
+    let help = "Since when the oldest of them waits, in seconds since 1970; 0: none does.";
+    page.gauge("spilo_wal_waiting_since_time", help, time(backup.wal_waiting.since));
+    page.whether(
+        "spilo_backup_overdue",
+        "something should have been backed up, verified or restored by now, or is damaged",
+        !backup.overdue.is_empty(),
+    );
+}
+
 /// `4.1.5` as 040105.
 fn version(version: &str) -> String {
     version.split('.').map(|part| format!("{part:0>2}")).collect()
@@ -149,7 +182,7 @@ fn version(version: &str) -> String {
 
 /// A moment as PostgreSQL prints it, in seconds since 1970; 0 for none.
 fn seconds(moment: Option<&String>) -> f64 {
-    let parsed = moment.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let parsed = moment.and_then(|text| text.parse::<Timestamp>().ok());
     parsed.map_or(0.0, |moment| moment.as_microsecond() as f64 / 1e6)
 }
 
@@ -244,6 +277,24 @@ mod tests {
             ("patroni_cluster_unlocked", "1"),
             ("patroni_failsafe_mode_is_active", "1"),
             ("spilo_needs_attention", "1"),
+        ] {
+            assert_eq!(values[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn backups_are_counted_where_somebody_sees_to_them() {
+        assert!(!values(&seen_by("orders-1")).keys().any(|name| name.contains("backup")));
+        let backup = Some(crate::api::backup_status::tests::well());
+        let values = values(&NodeStatus { backup, ..seen_by("orders-1") });
+        for (name, value) in [
+            ("spilo_backups", "3"),
+            ("spilo_last_backup_time", "1794989200"),
+            ("spilo_last_proven_restore_time", "1794827200"),
+            ("spilo_recovery_seconds", "95"),
+            ("spilo_wal_waiting_files", "0"),
+            ("spilo_wal_waiting_since_time", "0"),
+            ("spilo_backup_overdue", "0"),
         ] {
             assert_eq!(values[name], value, "{name}");
         }

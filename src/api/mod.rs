@@ -2,6 +2,7 @@
 
 mod access;
 mod answers;
+pub mod backup_status;
 pub mod change;
 mod documents;
 pub mod failsafe;

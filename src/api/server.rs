@@ -1,7 +1,11 @@
 //! The HTTP server: one request per connection, each step under a time limit, so that slow or many clients cannot starve the health checks
 //! by which a load balancer decides whether this node is alive.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -27,6 +31,7 @@ use super::{
     Access, Answer, ApiRequest, Body, HandoverKind, NodeStatus, Outcome,
     access::admit,
     answers::answer,
+    backup_status::BackupStatus,
     change::{Change, Changed},
     check_handover, failsafe,
     handover::judge_handover,
@@ -44,6 +49,8 @@ pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 /// PostgreSQL's answer to one question: peers in a leader race wait for it.
 const OBSERVE_LIMIT: Duration = Duration::from_millis(1200);
+/// A small file beside the data directory.
+const BACKUPS_LIMIT: Duration = Duration::from_millis(500);
 /// Largest body: a dynamic configuration is far below.
 const LARGEST_BODY: usize = 64 * 1024;
 /// Shortest time in which a hand-over should come true.
@@ -56,16 +63,20 @@ const DEFAULT_LOOP_WAIT: u64 = 10;
 pub(super) struct Published {
     pub(super) status: watch::Receiver<Arc<NodeStatus>>,
     pub(super) requests: mpsc::Sender<ApiRequest>,
+    /// The data directory beside which a keeper says how the backups are.
+    backups_of: Option<Arc<Path>>,
 }
 
-/// Serves the API until it is dropped.
+/// Serves the API until it is dropped. `backups_of`: the data directory, where a keeper sees to its backups.
 pub async fn serve(
     listener: TcpListener,
     status: watch::Receiver<Arc<NodeStatus>>,
     requests: mpsc::Sender<ApiRequest>,
     access: watch::Receiver<Access>,
+    backups_of: Option<PathBuf>,
 ) {
-    let router = router(Published { status: status.clone(), requests }, access);
+    let backups_of = backups_of.map(Arc::from);
+    let router = router(Published { status: status.clone(), requests, backups_of }, access);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -110,8 +121,28 @@ fn router(published: Published, access: watch::Receiver<Access>) -> Router {
 
 async fn from_status(State(published): State<Published>, request: Request) -> Answer {
     let uri = request.uri();
-    let status = if uri.path() == "/patroni" { observed_now(&published).await } else { published.status.borrow().clone() };
+    // Whoever publishes waits for whoever holds the published status.
+    let published_status = published.status.borrow().clone();
+    let status = match uri.path() {
+        "/patroni" => with_backups(&published, observed_now(&published).await).await,
+        "/metrics" => with_backups(&published, published_status).await,
+        _ => published_status,
+    };
     answer(request.method().as_str(), uri.path(), uri.query().unwrap_or_default(), &status, Moment::now())
+}
+
+/// The status with what the keeper has written. A disk that hangs hangs no answer.
+async fn with_backups(published: &Published, status: Arc<NodeStatus>) -> Arc<NodeStatus> {
+    let Some(data_dir) = published.backups_of.clone() else { return status };
+    let read = tokio::task::spawn_blocking(move || BackupStatus::read(&data_dir));
+    match timeout(BACKUPS_LIMIT, read).await {
+        Ok(Ok(Ok(Some(backup)))) => Arc::new(NodeStatus { backup: Some(backup), ..status.as_ref().clone() }),
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, "what the keeper says of the backups cannot be read");
+            status
+        }
+        _ => status,
+    }
 }
 
 /// The status as of this moment; without positions when PostgreSQL does not answer in time, so that nobody counts old ones.
@@ -289,7 +320,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (access, demanded) = watch::channel(Access::default());
-        tokio::spawn(serve(listener, published, sender, demanded));
+        tokio::spawn(serve(listener, published, sender, demanded, None));
         Running { address, status, requests, access }
     }
 

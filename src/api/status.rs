@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     api::{
+        backup_status::BackupStatus,
         change::{Change, Changed},
         failsafe::PromiseRequest,
         request::{Request, Restart},
@@ -135,6 +136,8 @@ pub struct NodeStatus {
     pub trouble: Option<String>,
     /// A watchdog device is required, and there is none that works.
     pub watchdog_failed: bool,
+    /// How the backups are, where a keeper sees to them. Only who asks for it is told: it is read when it is asked for.
+    pub backup: Option<BackupStatus>,
     /// Whether the cluster is paused.
     pub pause: bool,
     /// Whether and how commits wait for replicas.
@@ -210,6 +213,7 @@ impl NodeStatus {
             scheduled_restart: None,
             trouble: None,
             watchdog_failed: false,
+            backup: None,
             pause: false,
             sync_mode: SyncMode::Off,
             cluster: Snapshot::default(),

@@ -118,7 +118,9 @@ pub enum Cluster {
 impl Command {
     /// How the command logs: a service with time and place, one that a person started little, in words.
     pub fn log_settings(&self, context: &Context) -> LogSettings {
-        if matches!(self, Command::Agent(_) | Command::AgentWorker(_) | Command::Router(_) | Command::Wal(wal::Command::Serve { .. })) {
+        let service = matches!(self, Command::Agent(_) | Command::AgentWorker(_) | Command::Router(_))
+            || matches!(self, Command::Wal(wal::Command::Serve { .. }) | Command::Backup(backup::Command::Keep(_)));
+        if service {
             return LogSettings::service(LogFormat::Full);
         }
         let ui = context.ui.settings();

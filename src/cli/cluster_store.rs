@@ -21,6 +21,19 @@ pub struct ClusterStoreArgs {
 }
 
 impl ClusterStoreArgs {
+    /// The same options as a command line.
+    pub fn words(&self) -> Vec<String> {
+        let place = &self.place;
+        let mut words = vec!["--store".to_owned(), place.store.to_string(), "--cluster".to_owned(), self.cluster.to_string()];
+        let credentials = place.store_credentials.as_ref().map(|file| file.to_string_lossy().into_owned());
+        for (option, value) in
+            [("--store-endpoint", &place.store_endpoint), ("--store-region", &place.store_region), ("--store-credentials", &credentials)]
+        {
+            words.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
+        }
+        words
+    }
+
     /// Opens the store.
     pub async fn open(&self) -> Result<Store, CommandError> {
         Store::open(&self.place.config()).await.map_err(|error| CommandError::new(ErrorKind::Failed, error))

@@ -30,6 +30,17 @@ pub fn run_first() -> Option<&'static str> {
     Some("a better niceness")
 }
 
+/// Runs behind everything that is more urgent, on processors and disks, as do all later children. Nothing of it needs a permission.
+pub fn run_last() {
+    // Whatever is not granted costs the others a little time, and is no reason not to work.
+    let _ = rustix::process::setpriority_process(None, 15);
+    // The lowest priority of the class in which everybody is: what is idle-only may starve.
+    const OF_PROCESS: libc::c_int = 1;
+    const BEST_EFFORT_LOWEST: libc::c_int = 2 << 13 | 7;
+    // SAFETY: a system call with three numbers.
+    unsafe { libc::syscall(libc::SYS_ioprio_set, OF_PROCESS, 0, BEST_EFFORT_LOWEST) };
+}
+
 fn schedule(policy: i32, priority: i32) -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: the pointer is to a structure that lives through the call.

@@ -67,7 +67,7 @@ async fn lead(api: SocketAddr, silent: SocketAddr, agent: &Etcd) {
     let mut mistakes = Vec::new();
     let access = Access { demanded: Login::read(&login(), "authentication", &mut mistakes), shown: None };
     assert!(access.demanded.is_some(), "{mistakes:?}");
-    tokio::spawn(serve(listener, watched, sender, watch::channel(access).1));
+    tokio::spawn(serve(listener, watched, sender, watch::channel(access).1, None));
     while let Some(request) = requests.recv().await {
         match request {
             ApiRequest::Observe { answer } => drop(answer.send(status.borrow().clone())),

@@ -4,6 +4,7 @@
 mod access;
 mod agents;
 mod base_backup;
+mod backups;
 mod callbacks;
 mod calm;
 mod cluster;

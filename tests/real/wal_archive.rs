@@ -42,7 +42,7 @@ fn a_member_that_does_not_stream_lives_from_the_archive_through_a_failover() {
 }
 
 /// A cluster whose agents archive, in a store in a directory beside the members. Segments have a megabyte.
-fn archiving() -> Option<Cluster> {
+pub fn archiving() -> Option<Cluster> {
     let mut cluster = Cluster::unstarted(&json!({"synchronous_mode": "quorum", "postgresql": {"use_pg_rewind": true}}))?;
     let store = cluster.nodes[0].path("../store");
     std::fs::create_dir(&store).unwrap();

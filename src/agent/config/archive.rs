@@ -48,8 +48,14 @@ impl ArchiveSettings {
 
     /// What the WAL service of this data directory is started with.
     pub fn arguments(&self, data_dir: &str) -> Vec<String> {
-        let mut words = ["wal", "serve", "--data-dir", data_dir, "--cluster", self.cluster.as_str(), "--store"].map(str::to_owned).to_vec();
-        words.push(self.store.to_string());
+        let mut words = ["wal", "serve", "--data-dir", data_dir].map(str::to_owned).to_vec();
+        words.extend(self.options());
+        words
+    }
+
+    /// The options that say where the archive is.
+    pub fn options(&self) -> Vec<String> {
+        let mut words = vec!["--cluster".to_owned(), self.cluster.to_string(), "--store".to_owned(), self.store.to_string()];
         let credentials = self.credentials_file.as_ref().map(|file| file.to_string_lossy().into_owned());
         for (option, value) in
             [("--store-endpoint", &self.endpoint), ("--store-region", &self.region), ("--store-credentials", &credentials)]

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{backup_create, backup_expire, backup_list, backup_restore, backup_take, backup_verify};
+use super::{backup_create, backup_drill, backup_expire, backup_keep, backup_list, backup_restore, backup_take, backup_verify};
 use crate::cli::{CommandError, Context, Exit};
 
 /// Every command for base backups in a store.
@@ -17,10 +17,13 @@ pub enum Command {
     #[command(hide = true)]
     Restore(backup_restore::Args),
     Verify(backup_verify::Args),
+    Drill(backup_drill::Args),
     Expire(backup_expire::Args),
     Pin(backup_expire::PinArgs),
     /// Leave a pinned backup to retention again
     Unpin(backup_expire::PinArgs),
+    #[command(hide = true)]
+    Keep(backup_keep::Args),
 }
 
 /// Runs the command.
@@ -32,8 +35,10 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
         Command::Take(args) => backup_take::run(context, args),
         Command::Restore(args) => backup_restore::run(context, args),
         Command::Verify(args) => backup_verify::run(context, args),
+        Command::Drill(args) => backup_drill::run(context, args),
         Command::Expire(args) => backup_expire::run(context, args),
         Command::Pin(args) => backup_expire::pin(args, true),
         Command::Unpin(args) => backup_expire::pin(args, false),
+        Command::Keep(args) => backup_keep::run(context, args),
     }
 }

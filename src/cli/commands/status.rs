@@ -54,6 +54,9 @@ impl Shown for ClusterStatus {
             let words: Vec<String> = ports.iter().map(|(name, port)| format!("{name} 127.0.0.1:{port}")).collect();
             text += &format!("{}\n", words.join("   "));
         }
+        if let Some(backup) = &self.backup {
+            text += &format!("{}\n", backup.line(self.observed_at));
+        }
         text += "\n";
         text += &if wide { self.wide_nodes() } else { self.nodes_table() };
         text
@@ -196,6 +199,7 @@ mod tests {
             paused: false,
             nodes: vec![node("orders-1", NodeRole::Leader, None), node("orders-2", NodeRole::QuorumStandby, Some(0))],
             services: vec![ServiceStatus { name: "spilo-orders-router".to_owned(), container: ContainerState::Running }],
+            backup: None,
         }
     }
 

@@ -5,10 +5,16 @@
 
 use super::{ClusterStatus, ContainerState, Evidence, Health, NodeRole, NodeStatus, Place, ServiceStatus};
 use crate::{
-    api::report::{MemberReport, ProbeReport},
+    api::{
+        backup_status::BackupStatus,
+        report::{MemberReport, ProbeReport},
+    },
     model::{Lsn, MemberName},
-    spec::{Durability, standby_cluster},
+    spec::{ArchiveStore, Durability, standby_cluster},
 };
+
+/// So long after its creation a node has somebody who sees to its backups.
+const SETTLED: jiff::SignedDuration = jiff::SignedDuration::from_mins(15);
 
 /// Judges a cluster.
 pub fn derive(evidence: &Evidence<'_>) -> ClusterStatus {
@@ -32,6 +38,7 @@ pub fn derive(evidence: &Evidence<'_>) -> ClusterStatus {
         paused: report.is_some_and(is_paused),
         nodes,
         services: services(evidence),
+        backup: backup(evidence).map(|(backup, _)| backup),
     }
 }
 
@@ -107,6 +114,7 @@ fn commits_are_acknowledged(evidence: &Evidence<'_>, report: &ProbeReport) -> Re
 fn troubles(evidence: &Evidence<'_>, nodes: &[NodeStatus]) -> Vec<String> {
     let mut troubles: Vec<String> = node_troubles(nodes).collect();
     troubles.extend(service_troubles(evidence));
+    troubles.extend(backup_troubles(evidence));
     let Ok(report) = evidence.probe else { return troubles };
     if is_paused(report) {
         troubles.push("automatic failover is paused".to_owned());
@@ -128,6 +136,31 @@ fn troubles(evidence: &Evidence<'_>, nodes: &[NodeStatus]) -> Vec<String> {
 
 fn node_troubles(nodes: &[NodeStatus]) -> impl Iterator<Item = String> {
     nodes.iter().filter_map(|node| Some(format!("'{}' {}", node.name, node.trouble.as_ref()?)))
+}
+
+/// What the leader's node says of the backups, or the member that has said something last; and whether that is the leader's.
+fn backup(evidence: &Evidence<'_>) -> Option<(BackupStatus, bool)> {
+    let report = evidence.probe.ok()?;
+    let said = |member: &MemberReport| {
+        let backup = serde_json::from_value(member.rest.as_ref()?.body["backup"].clone()).ok()?;
+        Some((backup, report.leader.as_ref() == Some(&member.name)))
+    };
+    report.members.iter().filter_map(said).max_by_key(|(backup, leads): &(BackupStatus, bool)| (*leads, backup.updated))
+}
+
+fn backup_troubles(evidence: &Evidence<'_>) -> Vec<String> {
+    match backup(evidence) {
+        Some((backup, leads)) => backup.troubles(leads, evidence.now),
+        None if lacks_keeper(evidence) => vec!["nobody sees to its backups".to_owned()],
+        None => Vec::new(),
+    }
+}
+
+/// There is an archive, and a node has been there for long enough to have a keeper.
+fn lacks_keeper(evidence: &Evidence<'_>) -> bool {
+    let settled = |created: jiff::Timestamp| evidence.now.duration_since(created) > SETTLED;
+    let nodes = evidence.containers.iter().filter(|container| node_name(container).is_some() && container.state == ContainerState::Running);
+    evidence.spec.stored_archive().store != ArchiveStore::None && nodes.filter_map(|container| container.created).any(settled)
 }
 
 fn service_troubles(evidence: &Evidence<'_>) -> impl Iterator<Item = String> {

@@ -60,6 +60,12 @@ impl World {
         self.set(&format!("/members/{index}/sql"), json!(null)).set(&format!("/members/{index}/sql_error"), json!(why))
     }
 
+    /// What the keeper of this member has written.
+    fn says(mut self, member: usize, backup: Value) -> World {
+        self.report["members"][member]["rest"]["body"]["backup"] = backup;
+        self
+    }
+
     fn status(&self) -> ClusterStatus {
         let report: ProbeReport = serde_json::from_value(self.report.clone()).unwrap();
         let probe = self.unreachable.map_or(Ok(&report), Err);
@@ -102,6 +108,52 @@ fn nodes_carry_role_state_lag_address_and_age() {
 fn a_standby_outside_quorum_mode_is_a_sync_standby() {
     let status = World::healthy().set("/config/synchronous_mode", json!(true)).status();
     assert_eq!(status.nodes[1].role, Some(NodeRole::SyncStandby));
+}
+
+/// What a keeper says that has written this many seconds before the moment of the cases.
+fn keeper(seconds_ago: i64, more: &Value) -> Value {
+    let now: jiff::Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
+    let ago = |seconds: i64| json!(now - jiff::SignedDuration::from_secs(seconds));
+    let mut said = json!({
+        "updated": ago(seconds_ago), "since": ago(90_000), "seen": ago(seconds_ago), "backups": 2, "last_backup": ago(3 * 3600), "last_verified": ago(2 * 3600),
+        "last_restored": ago(2 * 86_400), "recovery_seconds": 40.0, "oldest_point": null, "stored": 7, "room": true, "running": null, "failure": null,
+        "overdue": [], "wal_waiting": {"files": 0, "since": null}
+    });
+    said.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    said
+}
+
+#[test]
+fn backups_that_are_as_they_should_be_are_shown_and_change_nothing() {
+    let world = World::healthy().says(0, keeper(20, &json!({})));
+    world.is(Health::Healthy, "'orders-1' takes writes on timeline 1, all 2 replicas stream");
+    let (status, now) = (world.status(), "2026-01-01T01:00:00Z".parse().unwrap());
+    let line = status.backup.unwrap().line(now);
+    assert_eq!(line, "last backup 3 h ago, last verified 2 h ago, last proven restore 2 d ago in 40 s");
+}
+
+#[test]
+fn a_backup_that_is_overdue_or_wal_that_waits_is_a_trouble() {
+    let overdue = keeper(20, &json!({"overdue": ["the last backup is 3 d old, and one is due every 1 d"]}));
+    World::healthy()
+        .says(0, overdue)
+        .is(Health::Degraded, "'orders-1' takes writes, but the last backup is 3 d old, and one is due every 1 d");
+    let waiting = keeper(20, &json!({"wal_waiting": {"files": 9, "since": "2026-01-01T00:50:00Z"}}));
+    World::healthy()
+        .says(0, waiting.clone())
+        .is(Health::Degraded, "'orders-1' takes writes, but WAL is not archived: 9 files wait, the oldest for 10 min");
+    World::healthy().says(1, waiting).is(Health::Healthy, "'orders-1' takes writes on timeline 1, all 2 replicas stream");
+}
+
+#[test]
+fn an_archive_that_nobody_sees_to_is_a_trouble() {
+    let silent = keeper(3600, &json!({}));
+    World::healthy().says(0, silent).is(Health::Degraded, "'orders-1' takes writes, but nobody has seen to its backups for 1 h");
+    let mut world = World::healthy();
+    world.spec.archive = Some(crate::spec::ArchiveSpec::volume());
+    world.is(Health::Degraded, "'orders-1' takes writes, but nobody sees to its backups");
+    world.containers.iter_mut().for_each(|container| container.created = "2026-01-01T00:50:00Z".parse().ok());
+    world.is(Health::Healthy, "'orders-1' takes writes on timeline 1, all 2 replicas stream");
 }
 
 #[test]

@@ -9,7 +9,10 @@ use serde::Serialize;
 pub use derive::derive;
 pub use evidence::{ContainerState, Evidence, ObservedContainer, Place};
 
-use crate::model::{ClusterName, MemberName, Timeline};
+use crate::{
+    api::backup_status::BackupStatus,
+    model::{ClusterName, MemberName, Timeline},
+};
 
 /// How a cluster is, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -116,7 +119,7 @@ pub struct ServiceStatus {
 }
 
 /// What `spilo status` shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClusterStatus {
     /// The cluster.
     pub name: ClusterName,
@@ -138,4 +141,6 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
     /// etcd and the router.
     pub services: Vec<ServiceStatus>,
+    /// How the backups are, where somebody sees to them.
+    pub backup: Option<BackupStatus>,
 }

@@ -1,0 +1,95 @@
+//! The cluster as the local agent shows it: who is there, who leads, and what was promised of backups.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{backup::schedule::Node, spec::backup_policy::BackupPolicy};
+
+/// How long the agent may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    /// Where the leader's server is.
+    pub leader: Option<(String, u16)>,
+    /// What was promised.
+    pub policy: BackupPolicy,
+}
+
+impl Cluster {
+    /// Asks the agent there.
+    pub async fn ask(agent: &str) -> Result<Cluster, String> {
+        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().map_err(told)?;
+        let get = async |path: &str| -> Result<Value, String> {
+            let answer = client.get(format!("{agent}{path}")).send().await.map_err(told)?;
+            answer.error_for_status().map_err(told)?.json().await.map_err(told)
+        };
+        Ok(Cluster::read(&get("/cluster").await?, &get("/config").await?))
+    }
+
+    /// Reads `/cluster` and `/config`.
+    fn read(cluster: &Value, config: &Value) -> Cluster {
+        let members = cluster["members"].as_array().map_or(&[][..], Vec::as_slice);
+        let leads = |member: &Value| matches!(member["role"].as_str(), Some("leader" | "standby_leader"));
+        let node = |member: &Value| {
+            let leads = leads(member);
+            Some(Node {
+                name: member["name"].as_str()?.to_owned(),
+                leads,
+                streams: !leads && member["state"] == "streaming",
+                lag: member["lag"].as_u64(),
+            })
+        };
+        let address = |member: &Value| Some((member["host"].as_str()?.to_owned(), u16::try_from(member["port"].as_u64()?).ok()?));
+        Cluster {
+            nodes: members.iter().filter_map(node).collect(),
+            leader: members.iter().find(|member| leads(member)).and_then(address),
+            policy: BackupPolicy::read(config),
+        }
+    }
+
+    /// Whether this member leads.
+    pub fn is_led_by(&self, member: &str) -> bool {
+        self.nodes.iter().any(|node| node.leads && node.name == member)
+    }
+}
+
+/// The chain of causes in one line.
+fn told(error: reqwest::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn roles_lags_and_policy_are_read() {
+        let cluster = json!({"members": [
+            {"name": "orders-1", "role": "leader", "state": "running", "host": "orders-1", "port": 5432, "timeline": 1},
+            {"name": "orders-2", "role": "quorum_standby", "state": "streaming", "host": "orders-2", "port": 5432, "lag": 0},
+            {"name": "orders-3", "role": "replica", "state": "starting", "lag": "unknown"}
+        ], "scope": "orders"});
+        let read = Cluster::read(&cluster, &json!({"ttl": 30, "spilo": {"backup": {"keep": 9}}}));
+        let node = |name: &str, leads, streams, lag| Node { name: name.to_owned(), leads, streams, lag };
+        assert_eq!(
+            read.nodes,
+            [node("orders-1", true, false, None), node("orders-2", false, true, Some(0)), node("orders-3", false, false, None)]
+        );
+        assert_eq!((read.leader.as_ref(), read.policy.keep), (Some(&("orders-1".to_owned(), 5432)), 9));
+        assert!(read.is_led_by("orders-1") && !read.is_led_by("orders-2"));
+        assert_eq!(Cluster::read(&json!({}), &json!({})).nodes, []);
+    }
+}

@@ -1,0 +1,103 @@
+//! Backups that nobody asked for: the keepers of a cluster take them, read them, and start a server from them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    cluster::{Cluster, LIMIT},
+    machine::{as_other_user, bin_dir},
+    tags::others,
+    wal_archive::archiving,
+};
+use crate::support::wait_until;
+
+/// A backup, a look at it and a restore, each of which begins with one of the keepers' turns.
+const A_ROUND: Duration = Duration::from_secs(300);
+
+fn spilo(cluster: &Cluster, words: &[&str]) -> (Option<i32>, Value, String) {
+    let store = cluster.nodes[0].path("../store").canonicalize().unwrap();
+    let mut command = Command::new(cluster.nodes[0].path("../spilo"));
+    command.args(["backup"]).args(words).args(["--cluster", "real", "-o", "json", "--store"]).arg(format!("file://{}", store.display()));
+    let Output { status, stdout, stderr } = as_other_user(&mut command).output().unwrap();
+    let said = serde_json::from_slice(&stdout).unwrap_or(Value::Null);
+    (status.code(), said, String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// All objects below a folder of the store whose path has this in it.
+fn objects(cluster: &Cluster, part: &str) -> Vec<PathBuf> {
+    fn below(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() { below(&entry.path(), found) } else { found.push(entry.path()) }
+        }
+    }
+    let mut found = Vec::new();
+    below(&cluster.nodes[0].path("../store/real"), &mut found);
+    found.retain(|path| path.to_string_lossy().contains(part));
+    found.sort();
+    found
+}
+
+#[test]
+fn a_cluster_backs_itself_up_and_proves_that_it_can_be_restored() {
+    let Some(mut cluster) = archiving() else { return };
+    let (leader, _) = others(&cluster);
+    cluster.node(&leader).execute("create table precious as select generate_series(1, 5000) as i");
+    let seen = |cluster: &mut Cluster| cluster.node(&leader).get("/patroni").1["backup"].clone();
+    wait_until("a server was started from a backup", A_ROUND, || !seen(&mut cluster)["last_restored"].is_null());
+    let backup = seen(&mut cluster);
+    assert_eq!((&backup["backups"], &backup["overdue"], &backup["failure"]), (&json!(1), &json!([]), &Value::Null), "{backup}");
+    assert!(!backup["last_backup"].is_null() && !backup["last_verified"].is_null() && backup["recovery_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(objects(&cluster, "/manifest").len(), 1, "of three keepers one has taken it");
+    for node in &cluster.nodes {
+        let left: Vec<_> = fs::read_dir(node.path("data.drill")).into_iter().flatten().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let metrics = Command::new("curl").arg("-sf").arg(format!("http://{}/metrics", cluster.node(&leader).api)).output();
+    if let Ok(metrics) = metrics {
+        let text = String::from_utf8(metrics.stdout).unwrap();
+        assert!(text.contains("spilo_backups{") && text.contains("spilo_recovery_seconds{"), "{text}");
+    }
+    damage_is_found(&mut cluster, &leader);
+}
+
+/// Goes on with the cluster of before: to make one takes longer than to look at it.
+fn damage_is_found(cluster: &mut Cluster, leader: &str) {
+    cluster.node(leader).execute("insert into precious select 5001");
+    cluster.node(leader).execute("select pg_switch_wal()");
+    let last = cluster.node(leader).query("select last_archived_wal from pg_stat_archiver").unwrap();
+    let archived =
+        || cluster.nodes.iter().any(|node| node.query("select last_archived_wal from pg_stat_archiver").is_ok_and(|now| now > last));
+    wait_until("the row was archived", LIMIT, archived);
+    let bin_dir = bin_dir().unwrap().to_string_lossy().into_owned();
+    let scratch = cluster.nodes[0].path("scratch").to_string_lossy().into_owned();
+    let drill = |cluster: &Cluster, check: &str| {
+        spilo(cluster, &["drill", "--to-end", "--bin-dir", &bin_dir, "--scratch", &scratch, "--check", check])
+    };
+    let (code, report, said) = drill(cluster, "select count(*) = 5001 from precious");
+    assert_eq!(code, Some(0), "{report} {said}");
+    assert!(report["notes"].to_string().contains("rows in") && report["notes"].to_string().contains("amcheck"), "{report}");
+    let (code, report, said) = drill(cluster, "select count(*) = 7 from precious");
+    assert_eq!(code, Some(21), "{report} {said}");
+    assert!(report["problems"].to_string().contains("is not true"), "{report}");
+    assert_eq!(spilo(cluster, &["verify", "--deep"]).0, Some(0));
+    let pack = objects(cluster, "/pack/").pop().unwrap();
+    let mut content = fs::read(&pack).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    fs::write(&pack, content).unwrap();
+    let (code, report, said) = spilo(cluster, &["verify", "--deep"]);
+    assert_eq!(code, Some(21), "{report} {said}");
+    let problem = &report["items"][0]["problems"][0];
+    assert!(problem["object"].as_str().unwrap().contains("/pack/") && problem["part"]["file"].is_string(), "{report}");
+    let (code, report, said) = drill(cluster, "select true");
+    assert_eq!(code, Some(21), "{report} {said}");
+    assert!(report["problems"].to_string().contains("is damaged"), "{report}");
+    let left: Vec<_> = fs::read_dir(&scratch).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
