@@ -30,6 +30,7 @@ pub mod wal_need;
 mod wal_object;
 mod wal_push;
 pub mod wal_service;
+pub mod wal_silence;
 pub mod wal_wire;
 
 pub use archive::{Archive, ArchiveError};

@@ -36,7 +36,7 @@ use self::{
     report_error::{report_error, usage_error},
     wal_client::Errand,
 };
-use crate::telemetry::start_log;
+use crate::{model::WalFile, telemetry::start_log};
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -86,6 +86,8 @@ struct EarlyArgs {
     no_color: bool,
     /// This is `wal fetch`, whose exit code PostgreSQL takes for what the archive has.
     wal_fetch: bool,
+    /// The file that is asked for, if one is named.
+    wal_file: Option<WalFile>,
 }
 
 impl EarlyArgs {
@@ -95,12 +97,13 @@ impl EarlyArgs {
         let json = ours().any(|argument| matches!(argument, "-ojson" | "-o=json" | "--output=json"))
             || pairs.into_iter().any(|pair| matches!(pair, ("-o" | "--output", "json")));
         let wal_fetch = ours().skip(1).skip_while(|argument| argument.starts_with('-')).take(2).eq(["wal", "fetch"]);
-        EarlyArgs { json, no_color: ours().any(|argument| argument == "--no-color"), wal_fetch }
+        let wal_file = ours().find_map(|argument| argument.parse().ok());
+        EarlyArgs { json, no_color: ours().any(|argument| argument == "--no-color"), wal_fetch, wal_file }
     }
 
     /// The exit code of a failure. No failure of `wal fetch`, wherever it comes from, may look as if the archive had no such file.
     fn failure(&self, kind: ErrorKind) -> ExitCode {
-        ExitCode::from(if self.wal_fetch { wal::no_answer(Path::new(".")).0 } else { kind.exit_code() })
+        ExitCode::from(if self.wal_fetch { wal::no_answer(Path::new("."), self.wal_file).0 } else { kind.exit_code() })
     }
 }
 

@@ -13,7 +13,13 @@ use std::{
 };
 
 use super::commands::wal::no_answer;
-use crate::backup::wal_wire::{Answer, Request, SOCKET, resolved};
+use crate::{
+    backup::{
+        wal_silence::is_never_there,
+        wal_wire::{Answer, Request, SOCKET, resolved},
+    },
+    model::WalFile,
+};
 
 /// The service answers sooner, whatever the store does: one that does not has stopped.
 const LONGEST_ANSWER: Duration = Duration::from_secs(90);
@@ -60,6 +66,9 @@ impl Errand {
 
     /// Runs it; the result is what the process ends with. No way leads to a code above 125 for a push, which would end PostgreSQL's archiver.
     pub fn run(&self) -> u8 {
+        if self.fetch && self.file().is_some_and(is_never_there) {
+            return 1;
+        }
         let data = data_dir(&self.path);
         let began = Instant::now();
         loop {
@@ -71,12 +80,16 @@ impl Errand {
                 Err(why) => why,
             };
             // PostgreSQL asks again by itself, except when it recovers on its own.
-            let goes_on_alone = self.fetch && no_answer(&data).0 > 1;
+            let goes_on_alone = self.fetch && no_answer(&data, self.file()).0 > 1;
             if !goes_on_alone || began.elapsed() > SERVICE_MAY_TAKE {
                 return self.unanswered(&data, &why);
             }
             sleep(PAUSE);
         }
+    }
+
+    fn file(&self) -> Option<WalFile> {
+        self.name.to_str()?.parse().ok()
     }
 
     fn ask(&self, data: &Path) -> Result<Answer, String> {
@@ -91,7 +104,7 @@ impl Errand {
     fn unanswered(&self, data: &Path, why: &str) -> u8 {
         // PostgreSQL's log may be gone: nothing is to be done about that.
         let _ = writeln!(std::io::stderr(), "'{}': {why}", self.name.display());
-        if self.fetch { no_answer(data).0 } else { 1 }
+        if self.fetch { no_answer(data, self.file()).0 } else { 1 }
     }
 }
 
@@ -119,7 +132,10 @@ fn connect(data: &Path, socket: Option<&Path>) -> Result<UnixStream, String> {
         Some(socket) => UnixStream::connect(socket).map_err(|error| (socket, error)),
         None => connect_beside(data).map_err(|error| (data, error)),
     };
-    reached.map_err(|(place, error)| format!("the WAL service of '{}' cannot be reached: {error}", place.display()))
+    reached.map_err(|(place, error)| {
+        let place = place.canonicalize().unwrap_or_else(|_| place.to_owned());
+        format!("the WAL service of '{}' cannot be reached: {error}", place.display())
+    })
 }
 
 fn connect_beside(data: &Path) -> std::io::Result<UnixStream> {

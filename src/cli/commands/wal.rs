@@ -15,6 +15,7 @@ use crate::{
     backup::{
         self, Archive, ArchiveError, Fetched,
         wal_service::{self, ServiceSettings},
+        wal_silence,
     },
     cli::{
         CommandError, Context, ErrorKind, Exit,
@@ -170,10 +171,9 @@ fn errand(fetch: bool, file: WalFile, path: &Path, way: &Way) -> Errand {
     Errand { fetch, name: file.to_string().into(), path: path.to_owned(), socket: way.socket.clone() }
 }
 
-/// What `wal fetch` exits with when it cannot say whether the archive has the file. A standby asks again by itself, and goes on with streaming
-/// meanwhile; whatever else recovers must not take silence for the end of all WAL.
-pub fn no_answer(data_dir: &Path) -> Exit {
-    if data_dir.join("standby.signal").exists() { NOT_THERE } else { NOBODY_KNOWS }
+/// What `wal fetch` exits with when it cannot say whether the archive has `file`.
+pub fn no_answer(data_dir: &Path, file: Option<WalFile>) -> Exit {
+    if wal_silence::ends_nothing(data_dir, file) { NOT_THERE } else { NOBODY_KNOWS }
 }
 
 async fn fetch(
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn silence_of_the_store_ends_no_recovery() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(no_answer(dir.path()), Exit(126));
+        assert_eq!(no_answer(dir.path(), None), Exit(126));
         std::fs::write(dir.path().join("standby.signal"), "").unwrap();
-        assert_eq!(no_answer(dir.path()), Exit(1));
+        assert_eq!(no_answer(dir.path(), None), Exit(1));
     }
 }
