@@ -4,7 +4,7 @@ use std::io;
 
 use super::backup_id::BackupId;
 use crate::{
-    model::{SystemId, WalFile},
+    model::{SystemId, WalFile, WalSegment},
     storage::{InvalidObjectName, ObjectName, StoreError},
 };
 
@@ -69,6 +69,14 @@ impl<S> Archive<S> {
     /// The archive of this database cluster below `root`.
     pub fn new(store: S, root: ObjectName, system: SystemId) -> Archive<S> {
         Archive { store, root, system }
+    }
+
+    /// Where a segment lies, with others of its timeline: those that begin with the same half of a position.
+    ///
+    /// # Errors
+    /// When the root is too long, as for all names here.
+    pub fn folder(&self, segment: WalSegment) -> Result<ObjectName, InvalidObjectName> {
+        self.wal()?.join(&format!("{:08X}", segment.timeline.0))?.join(&format!("{:08X}", segment.log))
     }
 
     /// The one name that the file has: a second one, such as for another compression, would let two different contents be archived.

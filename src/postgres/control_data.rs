@@ -94,6 +94,30 @@ pub fn system_id(data_dir: &Path) -> io::Result<SystemId> {
     }
 }
 
+/// What the control file says at a glance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glimpse {
+    /// Whose data this is.
+    pub system: SystemId,
+    /// A primary runs, or was killed.
+    pub in_production: bool,
+    /// The timeline of the last checkpoint.
+    pub timeline: Timeline,
+}
+
+/// A look at the control file without a program, and while the server runs. `None`: there is none, or it is of a version whose form is not
+/// known.
+pub fn glimpse(data_dir: &Path) -> Option<Glimpse> {
+    let mut bytes = [0; 52];
+    File::open(data_dir.join("global/pg_control")).and_then(|mut file| file.read_exact(&mut bytes)).ok()?;
+    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let system = SystemId(u64::from_ne_bytes(bytes[..8].try_into().expect("eight bytes")));
+    // The form up to here has been this one from version 13 on; 19 has 1902.
+    let (version, state, timeline) = (word(8), word(16), Timeline(word(48)));
+    let known = (1300..2000).contains(&version) && state <= 6 && timeline.0 > 0 && system.0 > 0;
+    known.then_some(Glimpse { system, in_production: state == 6, timeline })
+}
+
 fn parse(text: &str) -> Result<ControlData, String> {
     let field = |label: &str| {
         let found = text.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(':'));

@@ -19,6 +19,15 @@ pub fn spare_from_oom() -> Option<i32> {
     Some(before)
 }
 
+/// Gives up what an earlier process of ours was granted by [`spare_from_oom`]: what takes much memory is to be ended before the database.
+pub fn be_ordinary() {
+    let spared = fs::read_to_string(OOM_FILE).is_ok_and(|text| text.trim().parse::<i32>().is_ok_and(|badness| badness < 0));
+    if spared {
+        // Asking to be spared less is always permitted.
+        let _ = fs::write(OOM_FILE, "0");
+    }
+}
+
 /// Runs before everything that is not as urgent; children begin as everybody else. Returns what was granted, in words.
 pub fn run_first() -> Option<&'static str> {
     if schedule(libc::SCHED_FIFO, 1).is_ok() {

@@ -98,3 +98,67 @@ fn backups_are_asked_for_by_cluster_or_by_store_and_never_by_both() {
     spilo_in(here, &["backup", "show", "orders", "yesterday"]).exits(2).says("'yesterday'");
     spilo_in(here, &["wal", "check", "--store", "store", "--cluster", "orders", "--system", "7"]).exits(0);
 }
+
+/// A service of the data directory, killed with the test.
+struct Service(std::process::Child);
+
+impl Service {
+    fn start(outer: &Path) -> Service {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_spilo"));
+        command.args(["wal", "serve", "--store", "store", "--cluster", "orders", "--data-dir", "data"]).current_dir(outer);
+        let service = Service(command.stderr(std::process::Stdio::null()).spawn().expect("the binary was built for this test"));
+        let answers = || spilo_in(outer, &["wal", "state", "--data-dir", "data"]).code == 0;
+        assert!(
+            (0..500).any(|_| answers() || {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                false
+            }),
+            "it does not answer"
+        );
+        service
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_service_answers_postgresql_wherever_it_runs_its_commands() {
+    let outer = data_directory();
+    let data = outer.path().join("data");
+    let path = format!("pg_wal/{SEGMENT}");
+    spilo_in(&data, &["wal", "push", &path, SEGMENT]).exits(1).says("cannot be reached");
+    let service = Service::start(outer.path());
+    spilo_in(&data, &["wal", "fetch", SEGMENT, "pg_wal/RECOVERYXLOG"]).exits(1).says_nothing();
+    spilo_in(&data, &["wal", "push", &path, SEGMENT]).exits(0).says_nothing();
+    fetch(&data, "../store", SEGMENT).exits(0);
+    fs::remove_file(data.join("pg_wal/RECOVERYXLOG")).unwrap();
+    // pg_rewind runs it elsewhere.
+    let wanted = data.join("pg_wal/RECOVERYXLOG");
+    spilo_in(Path::new("/"), &["wal", "fetch", SEGMENT, wanted.to_str().unwrap()]).exits(0).says_nothing();
+    assert_eq!(fs::read(&wanted).unwrap(), fs::read(data.join(&path)).unwrap());
+    let state: serde_json::Value = serde_json::from_str(&spilo_in(outer.path(), &["wal", "state", "--data-dir", "data"]).stdout).unwrap();
+    assert_eq!((&state["last_archived"]["file"], &state["archived"]), (&SEGMENT.into(), &1.into()));
+    // Killed, it leaves its socket behind, which is in nobody's way.
+    drop(service);
+    assert!(outer.path().join("data.archive.sock").exists());
+    spilo_in(&data, &["wal", "push", &path, SEGMENT]).exits(1).says("cannot be reached");
+    let _again = Service::start(outer.path());
+    spilo_in(&data, &["wal", "push", &path, SEGMENT]).exits(0).says_nothing();
+}
+
+#[test]
+fn a_data_directory_has_one_service_and_nobody_else_may_ask_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let outer = data_directory();
+    let _service = Service::start(outer.path());
+    let mode = fs::metadata(outer.path().join("data.archive.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let second = spilo_in(outer.path(), &["wal", "serve", "--store", "store", "--cluster", "orders", "--data-dir", "data"]);
+    second.exits(1).says("has a WAL service already");
+    spilo_in(&outer.path().join("data"), &["wal", "fetch", SEGMENT, "pg_wal/RECOVERYXLOG"]).exits(1).says_nothing();
+}

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::{
-    cluster::{Cluster, LIMIT, as_other_user, own},
+    cluster::{Cluster, LIMIT, as_other_user, command_line, descendants, own, send},
     tags::others,
+    writer::Writer,
 };
 use crate::support::wait_until;
 
@@ -97,4 +99,126 @@ fn the_agent_sees_to_the_archive() {
     wait_until("the rows came through the archive", LIMIT, || cluster.node(&silent).query(count).is_ok_and(|n| n == "100001"));
     assert!(archived(&cluster).contains("00000002.history"));
     assert!(!cluster.node(&leader).path("../store/real/conflict").exists(), "nothing was archived with two contents");
+}
+
+/// Archived segments of `timelines`, one after the other without a hole, up to where the leader was when this was asked; `None`: not yet.
+fn whole_up_to(cluster: &Cluster, position: &str) -> Option<()> {
+    let present = archived(cluster);
+    let ordinal = |name: &str| -> Option<u64> {
+        let part = |at: usize| u64::from_str_radix(name.get(at..at + 8)?, 16).ok();
+        (name.len() == 24).then_some(())?;
+        Some(part(8)? * 4096 + part(16)?)
+    };
+    let there: BTreeSet<u64> = present.iter().filter_map(|name| ordinal(name)).collect();
+    let first = there.first().copied()?;
+    let last = ordinal(position)?;
+    (first..last).all(|wanted| there.contains(&wanted)).then_some(())
+}
+
+/// Every archived file comes back, checked, through a way that has nothing to do with the service.
+fn all_readable(cluster: &Cluster) {
+    let node = &cluster.nodes[0];
+    for name in archived(cluster) {
+        let mut fetch = Command::new(node.path("../spilo"));
+        fetch.args(["wal", "fetch", "--store", "../../store", "--cluster", "real", &name, "../checked"]).current_dir(node.path("data"));
+        assert!(as_other_user(&mut fetch).status().unwrap().success(), "{name} is in the archive and does not come back");
+    }
+}
+
+const CURRENT: &str = "select pg_walfile_name(pg_current_wal_lsn())";
+
+#[test]
+fn a_primary_that_dies_with_wal_that_was_not_archived_leaves_no_hole() {
+    let Some(mut cluster) = archiving() else { return };
+    let (leader, _) = others(&cluster);
+    let (store, away) = (cluster.nodes[0].path("../store"), cluster.nodes[0].path("../away"));
+    cluster.node(&leader).execute("create table archived (i int)");
+    cluster.node(&leader).execute("select pg_switch_wal()");
+    wait_until("it is archived", LIMIT, || archived(&cluster).len() > 1);
+    std::fs::rename(&store, &away).unwrap();
+    for _ in 0..6 {
+        cluster.node(&leader).execute("insert into archived select generate_series(1, 1000)");
+        cluster.node(&leader).execute("select pg_switch_wal()");
+    }
+    cluster.wait_healthy();
+    let last = cluster.node(&leader).query(CURRENT).unwrap();
+    cluster.node(&leader).lose_host();
+    let successor = cluster.wait_for_another_leader(&leader);
+    std::fs::rename(&away, &store).unwrap();
+    assert!(whole_up_to(&cluster, &last).is_none(), "the last primary had archived all of it: this shows nothing");
+    wait_until("the successor archives what it left", LIMIT, || whole_up_to(&cluster, &last).is_some());
+    let state = || {
+        let mut state = Command::new(cluster.nodes[0].path("../spilo"));
+        state.args(["wal", "state", "--data-dir"]).arg(cluster.nodes.iter().find(|n| n.name == successor).unwrap().path("data"));
+        serde_json::from_slice::<serde_json::Value>(&as_other_user(&mut state).output().unwrap().stdout).unwrap_or_default()
+    };
+    wait_until("it says so", LIMIT, || state()["left_behind"]["state"] == "done");
+    assert_eq!(state()["left_behind"]["missing"], json!([]), "{}", state());
+    assert!(state()["left_behind"]["archived"].as_u64() > Some(0), "{}", state());
+    all_readable(&cluster);
+}
+
+#[test]
+fn whatever_of_it_is_killed_every_segment_is_archived_and_comes_back() {
+    let Some(mut cluster) = archiving() else { return };
+    let writer = Writer::start(&cluster);
+    for round in 0..8 {
+        let (leader, _) = others(&cluster);
+        cluster.node(&leader).execute("create table if not exists more as select 1 as i");
+        cluster.node(&leader).execute("insert into more select generate_series(1, 60000)");
+        let node = cluster.nodes.iter().find(|n| n.name == leader).unwrap();
+        let victims: Vec<i32> = match round % 4 {
+            // The service and, where one runs just now, its client.
+            0 | 2 => descendants(node.guard_pid())
+                .into_iter()
+                .filter(|pid| ["wal serve", "wal push"].iter().any(|what| command_line(*pid).contains(what)))
+                .collect(),
+            1 => vec![node.agent_pid()],
+            _ => node.postmaster_pid().into_iter().collect(),
+        };
+        assert!(!victims.is_empty(), "nothing to kill in round {round}");
+        victims.into_iter().for_each(|pid| send(pid, Signal::KILL));
+        writer.wait_for_more();
+        cluster.wait_healthy();
+    }
+    let (leader, _) = others(&cluster);
+    cluster.node(&leader).execute("select pg_switch_wal()");
+    let last = cluster.node(&leader).query(CURRENT).unwrap();
+    wait_until("all of it is archived", LIMIT * 2, || whole_up_to(&cluster, &last).is_some());
+    all_readable(&cluster);
+    assert!(!cluster.nodes[0].path("../store/real/conflict").exists(), "something was archived with two contents");
+    writer.check(&cluster);
+}
+
+#[test]
+fn a_former_primary_is_rewound_with_wal_from_the_archive() {
+    let Some(mut cluster) = archiving() else { return };
+    let (leader, _) = others(&cluster);
+    cluster.node(&leader).execute("create table archived (i int); checkpoint");
+    for _ in 0..6 {
+        cluster.node(&leader).execute("insert into archived select generate_series(1, 1000)");
+        cluster.node(&leader).execute("select pg_switch_wal()");
+    }
+    cluster.wait_healthy();
+    let shared = cluster.node(&leader).query(CURRENT).unwrap();
+    wait_until("it is archived", LIMIT, || whole_up_to(&cluster, &shared).is_some());
+    cluster.node(&leader).lose_host();
+    cluster.wait_for_another_leader(&leader);
+    // It comes up alone and writes what nobody else has; what it needs of the time before is only in the archive then.
+    cluster.node(&leader).pg_ctl(&["start"]);
+    cluster.node(&leader).execute("set synchronous_commit = local; insert into archived select 1; checkpoint");
+    cluster.node(&leader).pg_ctl(&["stop", "-m", "fast"]);
+    cluster.node(&leader).mark_data();
+    let kept = archived(&cluster);
+    for entry in std::fs::read_dir(cluster.node(&leader).path("data/pg_wal")).unwrap().flatten() {
+        let name = entry.file_name().to_str().unwrap().to_owned();
+        if name.len() == 24 && name < shared && kept.contains(&name) {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    cluster.node(&leader).start();
+    cluster.wait_healthy();
+    assert!(cluster.node(&leader).has_marked_data(), "it was copied, and not rewound");
+    let log = cluster.node(&leader).log();
+    assert!(!log.contains("pg_rewind failed"), "{log}");
 }

@@ -33,6 +33,13 @@ impl Run {
         self
     }
 
+    /// The run, if its standard error is empty.
+    #[track_caller]
+    pub fn says_nothing(self) -> Run {
+        assert!(self.stderr.is_empty(), "expected nothing, and not:\n{}", self.stderr);
+        self
+    }
+
     /// The run, if its standard output has this text.
     #[track_caller]
     pub fn prints(self, text: &str) -> Run {

@@ -16,7 +16,12 @@ use tokio::sync::watch;
 
 use super::{health, health::Health, vault::Vault};
 use crate::{
-    backup::{archive::ArchiveError, wal_fetch::fetch_with, wal_wire::Answer},
+    backup::{
+        archive::ArchiveError,
+        wal_fetch::fetch_with,
+        wal_silence::{ends_nothing, is_never_there},
+        wal_wire::Answer,
+    },
     model::{WalFile, WalSegment},
     storage::StoreError,
     sys::files,
@@ -34,6 +39,10 @@ const IN_A_ROW: u32 = 2;
 
 /// That the store has no such segment is believed for so long, by a standby, which asks again.
 const BELIEVED: Duration = Duration::from_secs(1);
+
+/// The same of a history. A standby that cannot stream asks for the next one ten times a second, and is only seen to be cut off from its last
+/// leader between two questions: answers that take long would keep it from voting.
+const BELIEVED_OF_HISTORY: Duration = Duration::from_millis(500);
 
 /// A segment that was fetched ahead and that nobody wants makes room after this time.
 const KEPT: Duration = Duration::from_secs(300);
@@ -79,6 +88,8 @@ struct Window {
     /// What waits in our folder, since when, and how large it is.
     here: HashMap<WalSegment, (Instant, u64)>,
     absent: HashMap<WalSegment, Instant>,
+    /// The history that was asked for last and is not there.
+    without_history: Option<(WalFile, Instant)>,
     last: Option<WalSegment>,
     /// How many segments were asked for one after the other.
     row: u32,
@@ -104,16 +115,19 @@ impl Fetcher {
         };
         let data = destination.parent().and_then(Path::parent).unwrap_or(&self.vault.data_dir);
         let standby = data.join("standby.signal").exists();
-        let until = Instant::now() + self.patience(standby);
+        let until = Instant::now() + self.patience(ends_nothing(data, Some(file)));
+        if is_never_there(file) {
+            return Answer::Absent;
+        }
         match file {
             WalFile::Segment(segment) => self.segment(segment, destination, standby, until).await,
-            _ => self.other(file, destination, until).await,
+            _ => self.other(file, destination, standby, until).await,
         }
     }
 
-    fn patience(&self, standby: bool) -> Duration {
+    fn patience(&self, silence_is_harmless: bool) -> Duration {
         let failed = self.window.borrow().failed.is_some_and(|at| at.elapsed() < FAILED_LATELY);
-        match (standby, failed) {
+        match (silence_is_harmless, failed) {
             (true, true) => FAILED,
             (true, false) => STANDBY,
             (false, _) => RECOVERY,
@@ -121,8 +135,12 @@ impl Fetcher {
     }
 
     /// A history, or what else is small. Where timelines are looked at, what was not there a moment ago may be there now.
-    async fn other(&self, file: WalFile, destination: &Path, until: Instant) -> Answer {
+    async fn other(&self, file: WalFile, destination: &Path, standby: bool, until: Instant) -> Answer {
         self.window.borrow_mut().absent.clear();
+        let believed = |window: &Window| window.without_history.is_some_and(|(of, at)| of == file && at.elapsed() < BELIEVED_OF_HISTORY);
+        if standby && believed(&self.window.borrow()) {
+            return Answer::Absent;
+        }
         loop {
             let destination = destination.to_owned();
             let write = move |content: &[u8]| {
@@ -136,6 +154,7 @@ impl Fetcher {
                     return Answer::Done;
                 }
                 Ok(Ok(None)) => {
+                    self.window.borrow_mut().without_history = Some((file, Instant::now()));
                     self.answered();
                     return Answer::Absent;
                 }
@@ -153,9 +172,13 @@ impl Fetcher {
     async fn segment(self: &Rc<Self>, segment: WalSegment, destination: &Path, standby: bool, until: Instant) -> Answer {
         let file = WalFile::Segment(segment);
         loop {
-            if let Some(size) = self.hand_over(segment, destination) {
-                self.look_ahead(segment, size);
-                return Answer::Done;
+            match self.hand_over(segment, destination) {
+                Some(Ok(size)) => {
+                    self.look_ahead(segment, size);
+                    return Answer::Done;
+                }
+                Some(Err(error)) => return self.gave_up(file, format!("it cannot be put to '{}': {error}", destination.display())),
+                None => {}
             }
             let believed = self.window.borrow().absent.get(&segment).is_some_and(|at| at.elapsed() < BELIEVED);
             if standby && believed {
@@ -227,17 +250,14 @@ impl Fetcher {
     }
 
     /// Puts a segment that is here into its place; returns its size. `None`: it is not here.
-    fn hand_over(&self, segment: WalSegment, destination: &Path) -> Option<u64> {
+    fn hand_over(&self, segment: WalSegment, destination: &Path) -> Option<io::Result<u64>> {
         let (_, size) = self.window.borrow_mut().here.remove(&segment)?;
         let path = self.path_of(segment);
-        match place(&path, destination) {
-            Ok(()) => Some(size),
-            Err(error) => {
-                tracing::warn!("'{}' cannot be renamed to '{}': {error}", path.display(), destination.display());
-                let _ = files::remove_file(&path);
-                None
-            }
+        let placed = place(&path, destination).map(|()| size);
+        if placed.is_err() {
+            let _ = files::remove_file(&path);
         }
+        Some(placed)
     }
 
     /// Begins with the segments that follow the one that was just handed over.

@@ -41,6 +41,8 @@ struct Known {
     damaged: BTreeMap<WalFile, String>,
     fetched: u64,
     fetch_error: Option<(Timestamp, String)>,
+    /// When the log last told of it.
+    fetch_told: Option<Timestamp>,
     /// How many bytes waited, and when.
     samples: VecDeque<(Instant, u64)>,
 }
@@ -112,10 +114,13 @@ impl Health {
     /// A file could not be restored, and nobody knows whether it is there.
     pub fn not_fetched(&self, file: WalFile, why: &str) {
         let mut known = self.0.borrow_mut();
-        if known.fetch_error.as_ref().is_none_or(|(_, before)| before != why) {
+        // A standby asks ten times a second, each time for another file.
+        let now = Timestamp::now();
+        if known.fetch_told.is_none_or(|told| now.duration_since(told).as_secs() >= 60) || known.fetch_error.is_none() {
+            known.fetch_told = Some(now);
             tracing::warn!("'{file}' could not be restored: {why}");
         }
-        known.fetch_error = Some((Timestamp::now(), why.to_owned()));
+        known.fetch_error = Some((now, why.to_owned()));
     }
 
     /// How much waits, for the rate at which it grows.
@@ -126,7 +131,7 @@ impl Health {
     }
 
     /// All of it, as JSON.
-    pub async fn told(&self, vault: &Vault) -> String {
+    pub async fn told(&self, vault: &Vault, left_behind: Value) -> String {
         let backlog = backlog(vault).await;
         let free = files::free_space(&vault.data_dir.join("pg_wal")).ok();
         let known = self.0.borrow();
@@ -142,6 +147,7 @@ impl Health {
             "waiting": backlog.as_ref().map_or(Value::Null, waiting),
             "failing_since": known.failing.as_ref().map(|failing| time(&failing.since)),
             "last_error": known.failing.as_ref().map(|failing| &failing.why),
+            "left_behind": left_behind,
             "conflicts": named(&known.conflicts),
             "damaged": named(&known.damaged),
             "fetched": known.fetched,

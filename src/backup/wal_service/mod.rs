@@ -5,8 +5,11 @@ mod archive_status;
 mod fetcher;
 mod health;
 mod lane;
+mod left_behind;
 mod place;
 mod pusher;
+#[cfg(test)]
+mod tests;
 mod vault;
 
 use std::{path::PathBuf, rc::Rc, time::Duration};
@@ -18,9 +21,13 @@ use tokio::{
     task::LocalSet,
 };
 
-use self::{fetcher::Fetcher, health::Health, place::Place, pusher::Pusher, vault::Vault};
+use self::{fetcher::Fetcher, health::Health, left_behind::LeftBehind, place::Place, pusher::Pusher, vault::Vault};
 use super::wal_wire::{Answer, LONGEST, Request};
-use crate::{model::ClusterName, storage::StoreConfig};
+use crate::{
+    model::{ClusterName, InvalidWalFile},
+    storage::StoreConfig,
+    sys::priority,
+};
 
 /// A client says what it wants at once.
 const LONGEST_QUESTION: Duration = Duration::from_secs(10);
@@ -72,6 +79,7 @@ struct Service {
     health: Rc<Health>,
     pusher: Rc<Pusher>,
     fetcher: Rc<Fetcher>,
+    left_behind: Rc<LeftBehind>,
 }
 
 /// Runs a service until it is told to end.
@@ -79,6 +87,7 @@ struct Service {
 /// # Errors
 /// When it cannot listen, and when the data directory has another one.
 pub fn serve(settings: ServiceSettings) -> Result<(), ServiceError> {
+    priority::be_ordinary();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(32).build().map_err(|error| ServiceError::Process("start a runtime", error))?;
@@ -125,13 +134,25 @@ impl Service {
         let vault = Rc::new(Vault::new(settings.store, settings.cluster, place.data_dir.clone()));
         let pusher = Pusher::new(vault.clone(), health.clone(), processors);
         let fetcher = Fetcher::new(vault.clone(), health.clone());
-        Service { vault, health, pusher, fetcher }
+        let left_behind = LeftBehind::new(vault.clone(), pusher.clone());
+        Service { vault, health, pusher, fetcher, left_behind }
+    }
+
+    async fn push(&self, name: &str, path: PathBuf) -> Answer {
+        match name.parse() {
+            Ok(file) => {
+                self.left_behind.heard(file);
+                self.pusher.push(file, path).await
+            }
+            Err(error) => Answer::Again(InvalidWalFile::to_string(&error)),
+        }
     }
 
     /// What is done from time to time.
     fn look(&self) {
         self.pusher.clone().look();
         self.fetcher.tidy();
+        self.left_behind.look();
     }
 
     /// Answers the one question that comes through a connection.
@@ -144,9 +165,9 @@ impl Service {
             _ => return,
         }
         let answer = match line.strip_suffix(b"\n").and_then(Request::parse) {
-            Some(Request::Push(name, path)) => self.pusher.push(&name, path).await,
+            Some(Request::Push(name, path)) => self.push(&name, path).await,
             Some(Request::Fetch(name, path)) => self.fetcher.fetch(&name, &path).await,
-            Some(Request::Status) => Answer::Status(self.health.told(&self.vault).await),
+            Some(Request::Status) => Answer::Status(self.health.told(&self.vault, self.left_behind.told()).await),
             None => Answer::Again("the WAL service does not understand the question: is it of another version?".to_owned()),
         };
         // Who asked may be gone; then it asks again.

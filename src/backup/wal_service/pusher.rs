@@ -50,7 +50,7 @@ pub struct Pusher {
     vault: Rc<Vault>,
     health: Rc<Health>,
     lanes: Rc<Lanes>,
-    patience: Duration,
+    pub(super) patience: Duration,
     state: RefCell<State>,
 }
 
@@ -94,15 +94,15 @@ impl Pusher {
     /// One that has not archived anything yet.
     pub fn new(vault: Rc<Vault>, health: Rc<Health>, processors: usize) -> Rc<Pusher> {
         let lanes = Lanes::new(processors);
-        Rc::new(Pusher { vault, health, lanes, patience: PATIENCE, state: RefCell::default() })
+        Rc::new(Pusher::alone(vault, health, lanes))
+    }
+
+    pub(super) fn alone(vault: Rc<Vault>, health: Rc<Health>, lanes: Rc<Lanes>) -> Pusher {
+        Pusher { vault, health, lanes, patience: PATIENCE, state: RefCell::default() }
     }
 
     /// Answers when the file is durable in the archive, or cannot be archived now.
-    pub async fn push(self: &Rc<Self>, name: &str, path: PathBuf) -> Answer {
-        let file = match name.parse::<WalFile>() {
-            Ok(file) => file,
-            Err(error) => return Answer::Again(error.to_string()),
-        };
+    pub async fn push(self: &Rc<Self>, file: WalFile, path: PathBuf) -> Answer {
         let identity = match Identity::of(&path) {
             Ok(identity) => identity,
             Err(error) => return Answer::Again(format!("'{}' cannot be read: {error}", path.display())),
@@ -120,6 +120,18 @@ impl Pusher {
             Ok(None) => Answer::Again("the WAL service lost track of it".to_owned()),
             Err(_) => Answer::Again(self.health.why_failing().unwrap_or_else(|| "the store takes its time".to_owned())),
         }
+    }
+
+    /// Archives a file of `pg_wal` that PostgreSQL does not ask for, however long it takes.
+    ///
+    /// # Errors
+    /// Why it cannot be archived.
+    pub async fn archive_now(self: &Rc<Self>, file: WalFile) -> Result<(), String> {
+        let path = archive_status::path_of(&self.vault.data_dir, file);
+        let identity = Identity::of(&path).map_err(|error| format!("'{}' cannot be read: {error}", path.display()))?;
+        let Some(mut job) = self.asked_for(file, path, identity) else { return Ok(()) };
+        let outcome = job.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        outcome.unwrap_or_else(|| Err(format!("'{file}' was lost track of")))
     }
 
     /// The job of a file that PostgreSQL asks for; `None`: it is archived.
