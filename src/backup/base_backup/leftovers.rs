@@ -99,3 +99,98 @@ async fn add_pack<S: ObjectStore>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        backup::{
+            chunk::{self, ChunkPacker},
+            manifest_file,
+            marks::Tomb,
+            pack::PackBuilder,
+        },
+        model::SystemId,
+        storage::FileStore,
+    };
+
+    const SYSTEM: SystemId = SystemId(7_300_000_000_000_000_001);
+
+    fn id(chance: u32) -> BackupId {
+        BackupId::new(Timestamp::from_second(1_795_293_900).unwrap(), chance)
+    }
+
+    fn content(number: u32) -> Vec<u8> {
+        number.to_le_bytes().repeat(1000)
+    }
+
+    /// A backup that was interrupted, with a pack that has a chunk of this number.
+    async fn interrupted(archive: &Archive<FileStore>, number: u32) -> Lease {
+        let mut pack = PackBuilder::default();
+        let content = content(number);
+        let stored = ChunkPacker::new(1).unwrap().pack(&content).unwrap();
+        pack.add(&chunk::digest(&content), &stored, 4000);
+        archive.store.create(&archive.pack(&id(number), 0).unwrap(), pack.finish()).await.unwrap();
+        let lease = Lease { given_up: true, ..Lease::new(id(number), "orders-1", Timestamp::now()) };
+        lease.write(archive).await.unwrap();
+        lease
+    }
+
+    async fn found(archive: &Archive<FileStore>) -> (Vec<u32>, Leftovers) {
+        let mut others = OtherPacks::default();
+        let found = find(archive, &id(99), 1 << 20, &mut others).await.unwrap();
+        let has = |number: &u32| found.chunks.find(&chunk::digest(&content(*number)));
+        let numbers = (0..10).filter(|number| has(number).is_some()).collect();
+        for number in &numbers {
+            assert_eq!(others.get(has(number).unwrap().pack).unwrap().backup, id(*number));
+        }
+        (numbers, found)
+    }
+
+    #[tokio::test]
+    async fn only_what_nobody_works_on_and_nobody_removes_is_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = Archive::new(FileStore::init(directory.path()).unwrap(), "orders".parse().unwrap(), SYSTEM);
+        for number in 0..6 {
+            interrupted(&archive, number).await;
+        }
+        assert_eq!(found(&archive).await.0, [0, 1, 2, 3, 4, 5]);
+        // This process works on it.
+        Lease::new(id(1), "orders-1", Timestamp::now()).write(&archive).await.unwrap();
+        // A process of another machine does, or did.
+        let elsewhere = Lease { host: "elsewhere".to_owned(), ..Lease::new(id(2), "orders-2", Timestamp::now()) };
+        elsewhere.write(&archive).await.unwrap();
+        let silent = Lease { renewed: Timestamp::now() - lease::STALE_AFTER * 2, backup: id(3), ..elsewhere };
+        silent.write(&archive).await.unwrap();
+        marks::condemn(&archive, &id(4), &Tomb { since: Timestamp::now(), why: String::new() }).await.unwrap();
+        let header = crate::backup::catalog::tests::header(0, 5);
+        archive.store.create(&archive.manifest(&id(5)).unwrap(), manifest_file::object(&header, []).unwrap()).await.unwrap();
+        let (numbers, leftovers) = found(&archive).await;
+        assert_eq!(numbers, [0, 3]);
+        assert_eq!(leftovers.backups, [id(3), id(0)], "the newest first");
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_is_named_and_the_rest_is_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = Archive::new(FileStore::init(directory.path()).unwrap(), "orders".parse().unwrap(), SYSTEM);
+        for number in 0..4 {
+            interrupted(&archive, number).await;
+        }
+        let path = |number| directory.path().join(archive.pack(&id(number), 0).unwrap().as_str());
+        let mut pack = fs::read(path(1)).unwrap();
+        let end = pack.len();
+        pack[end - 40] ^= 1;
+        fs::write(path(1), &pack).unwrap();
+        fs::write(path(2), &pack[..20]).unwrap();
+        fs::write(directory.path().join("orders/lease/20261121T204500Z-00000003"), "{").unwrap();
+        let (numbers, leftovers) = found(&archive).await;
+        assert_eq!(numbers, [0]);
+        let complaints = leftovers.complaints.join("\n");
+        for damaged in ["00000001/pack/00000000", "00000002/pack/00000000", "lease/20261121T204500Z-00000003"] {
+            assert!(complaints.contains(damaged), "{complaints}");
+        }
+    }
+}

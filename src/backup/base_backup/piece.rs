@@ -212,3 +212,134 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::backup::{
+        base_backup::{budget::Budget, page_checksum::checksum},
+        chunk::ChunkReader,
+        pack::Indexed,
+    };
+
+    const START: Lsn = Lsn(1000);
+
+    fn reader(stored: StoredChunks) -> PieceReader {
+        PieceReader::new(Some(8192), START, Arc::new(stored), Arc::default()).unwrap()
+    }
+
+    fn file(content: &[u8]) -> Arc<File> {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(content, 0).unwrap();
+        Arc::new(file)
+    }
+
+    /// The piece of this length at the beginning of the file.
+    fn piece(file: &Arc<File>, length: u64) -> Piece {
+        let held = Budget::new(u64::MAX).take(length).unwrap();
+        let path: Arc<Path> = Path::new("base/5/1259").into();
+        let (file, before) = (file.clone(), Vec::new());
+        Piece { number: 0, path, file, offset: 0, length, padded: false, first_block: None, chunk_size: 65_536, before, held }
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut random = fastrand::Rng::with_seed(length as u64);
+        (0..length).map(|_| random.u8(..)).collect()
+    }
+
+    /// A whole page that was written at this position.
+    fn page(block: u32, written: u32) -> Vec<u8> {
+        let mut page = noise(8192);
+        page[..4].fill(0);
+        page[4..8].copy_from_slice(&written.to_le_bytes());
+        let sum = checksum(&page, block);
+        page[8..10].copy_from_slice(&sum.to_le_bytes());
+        page
+    }
+
+    #[test]
+    fn chunks_are_packed_one_after_the_other_and_zeros_not_at_all() {
+        let content = [noise(65_536), vec![0; 65_536], noise(100)].concat();
+        let read = reader(StoredChunks::default()).read(piece(&file(&content), content.len() as u64)).unwrap();
+        assert_eq!((read.length, read.crc32c), (content.len() as u64, crc32c::crc32c(&content)));
+        let (mut rest, mut unpacked, mut unpacker) = (&read.packed[..], Vec::new(), ChunkReader::new().unwrap());
+        for chunk in &read.chunks {
+            match chunk.fate {
+                Fate::New(length) => {
+                    let (stored, after) = rest.split_at(length as usize);
+                    unpacked.extend_from_slice(unpacker.read(stored, chunk.length as usize, &chunk.digest).unwrap());
+                    rest = after;
+                }
+                Fate::Zero => unpacked.resize(unpacked.len() + chunk.length as usize, 0),
+                Fate::Known(_) => panic!("nothing is known"),
+            }
+        }
+        assert!(unpacked == content && rest.is_empty());
+    }
+
+    #[test]
+    fn what_the_store_has_is_not_packed() {
+        let content = [noise(65_536), noise(65_537)[1..].to_vec(), noise(77)].concat();
+        let digests: Vec<Digest> = content.chunks(65_536).map(chunk::digest).collect();
+        let stored = |pack| Stored { pack, offset: 8, length: 100 };
+        let mut leftovers = StoredChunks::with_room(1000);
+        leftovers.add(5, &[Indexed { digest: digests[1], offset: 8, length: 100, raw_length: 65_536 }]);
+        leftovers.settle();
+        // The backup before has the first chunk, something else instead of the second, and nothing of the third.
+        let before = vec![Some((digests[0], stored(1))), Some((digests[2], stored(2)))];
+        let piece = Piece { before, ..piece(&file(&content), content.len() as u64) };
+        let read = reader(leftovers).read(piece).unwrap();
+        let known: Vec<Option<u32>> =
+            read.chunks.iter().map(|chunk| if let Fate::Known(stored) = chunk.fate { Some(stored.pack) } else { None }).collect();
+        assert_eq!(known, [Some(1), Some(5), None]);
+        assert_eq!(read.packed.len(), 78);
+    }
+
+    #[test]
+    fn a_file_that_shrinks_ends_there_or_goes_on_with_zeros() {
+        let file = file(&noise(10_000));
+        let read = |padded| reader(StoredChunks::default()).read(Piece { padded, ..piece(&file, 30_000) }).unwrap();
+        assert_eq!((read(false).length, read(false).crc32c), (10_000, crc32c::crc32c(&noise(10_000))));
+        let padded = [noise(10_000), vec![0; 20_000]].concat();
+        assert_eq!((read(true).length, read(true).crc32c), (30_000, crc32c::crc32c(&padded)));
+        file.set_len(0).unwrap();
+        assert_eq!((read(false).length, read(false).chunks.len()), (0, 0));
+    }
+
+    #[test]
+    fn pages_are_checked_where_they_belong_and_only_whole_ones() {
+        let mut content: Vec<u8> = (0..20).flat_map(|number| page(131_072 + number, 7)).collect();
+        content[9 * 8192 + 5000] ^= 1;
+        content.extend_from_slice(&noise(500));
+        let (in_time, later) = (page(131_072 + 10, 7), page(131_072 + 11, 2000));
+        content[10 * 8192..11 * 8192].copy_from_slice(&in_time);
+        content[11 * 8192..12 * 8192].copy_from_slice(&later);
+        content[11 * 8192 + 8000] ^= 1;
+        let file = file(&content);
+        let piece = |first_block| Piece { first_block, ..piece(&file, content.len() as u64) };
+        let bad = reader(StoredChunks::default()).read(piece(Some(131_072))).unwrap().bad_pages;
+        assert_eq!(bad, [BadBlock { page: 9, written: None }, BadBlock { page: 11, written: Some(Lsn(2000)) }]);
+        assert!(reader(StoredChunks::default()).read(piece(None)).unwrap().bad_pages.is_empty(), "it has no pages");
+        let unchecked = PieceReader { page_size: None, ..reader(StoredChunks::default()) }.read(piece(Some(0))).unwrap();
+        assert!(unchecked.bad_pages.is_empty(), "the server has no checksums");
+    }
+
+    #[test]
+    fn a_page_that_was_being_written_is_taken_as_it_is_when_it_is_whole() {
+        let whole = page(0, 7);
+        let mut torn = whole.clone();
+        torn[4096..].fill(0xEE);
+        let file = file(&torn);
+        let writer = file.clone();
+        let content = whole.clone();
+        let writing = std::thread::spawn(move || {
+            std::thread::sleep(PAUSE / 4);
+            writer.write_all_at(&content, 0).unwrap();
+        });
+        let read = reader(StoredChunks::default()).read(Piece { first_block: Some(0), ..piece(&file, 8192) }).unwrap();
+        writing.join().unwrap();
+        assert_eq!((read.bad_pages.len(), read.crc32c), (0, crc32c::crc32c(&whole)));
+    }
+}

@@ -98,3 +98,139 @@ pub async fn missing_pack<S: ObjectStore>(archive: &Archive<S>, packs: &[Pack]) 
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use bytes::Bytes;
+    use jiff::Timestamp;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        model::SystemId,
+        storage::{FileStore, Object},
+    };
+
+    /// What the store does with the next object that is created.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Fault {
+        Away,
+        AnswerLost,
+        Refuses,
+    }
+
+    /// A store with a fault.
+    struct Faulty {
+        store: FileStore,
+        next: Cell<Option<Fault>>,
+    }
+
+    impl ObjectStore for Faulty {
+        async fn create(&self, name: &ObjectName, content: Bytes) -> Result<Claim, StoreError> {
+            let (object, why) = (name.to_string(), "a test wants it so".to_owned());
+            match self.next.take() {
+                None => self.store.create(name, content).await,
+                Some(Fault::Away) => Err(StoreError::Unavailable { object, why }),
+                Some(Fault::Refuses) => Err(StoreError::Refused { object, why }),
+                Some(Fault::AnswerLost) => {
+                    self.store.create(name, content).await?;
+                    Err(StoreError::Unavailable { object, why })
+                }
+            }
+        }
+
+        async fn replace(&self, name: &ObjectName, content: Bytes) -> Result<(), StoreError> {
+            self.store.replace(name, content).await
+        }
+
+        async fn read(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+            self.store.read(name).await
+        }
+
+        async fn read_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
+            self.store.read_range(name, offset, length).await
+        }
+
+        async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+            self.store.size(name).await
+        }
+
+        async fn written(&self, name: &ObjectName) -> Result<Option<Timestamp>, StoreError> {
+            self.store.written(name).await
+        }
+
+        async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {
+            self.store.list(folder).await
+        }
+
+        async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+            self.store.remove(name).await
+        }
+    }
+
+    struct Place {
+        archive: Archive<Faulty>,
+        id: BackupId,
+        _directory: tempfile::TempDir,
+    }
+
+    fn place() -> Place {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Faulty { store: FileStore::init(directory.path()).unwrap(), next: Cell::new(None) };
+        let archive = Archive::new(store, "orders".parse().unwrap(), SystemId(7_300_000_000_000_000_001));
+        Place { archive, id: BackupId::new(Timestamp::UNIX_EPOCH, 7), _directory: directory }
+    }
+
+    /// Uploads twenty packs, the first of them with this fault.
+    async fn uploaded(place: &Place, fault: Option<Fault>) -> Result<(), BackupError> {
+        place.archive.store.next.set(fault);
+        let (packs, ready) = mpsc::unbounded_channel();
+        for number in 0..20 {
+            packs.send(ReadyPack { number, content: Bytes::from(vec![7; 1000 + number as usize]), held: None }).unwrap();
+        }
+        drop(packs);
+        upload(&place.archive, &place.id, ready).await
+    }
+
+    fn pack(place: &Place, number: u32) -> Pack {
+        Pack { backup: place.id.clone(), number, size: 1000 + u64::from(number) }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_comes_back_has_every_pack_once() {
+        for fault in [None, Some(Fault::Away), Some(Fault::AnswerLost)] {
+            let place = place();
+            uploaded(&place, fault).await.unwrap();
+            let packs: Vec<Pack> = (0..20).map(|number| pack(&place, number)).collect();
+            assert_eq!(missing_pack(&place.archive, &packs).await.unwrap(), None);
+            assert_eq!(place.archive.store.list(&place.archive.packs(&place.id).unwrap()).await.unwrap().len(), 20);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_and_another_object_in_a_packs_place_end_the_backup() {
+        let told = |result: Result<(), BackupError>| result.unwrap_err().to_string();
+        assert!(told(uploaded(&place(), Some(Fault::Refuses)).await).contains("the store refused"));
+        let place = place();
+        let object = place.archive.pack(&place.id, 3).unwrap();
+        place.archive.store.create(&object, Bytes::from_static(b"something else")).await.unwrap();
+        assert!(told(uploaded(&place, None).await).contains(object.as_str()));
+    }
+
+    #[tokio::test]
+    async fn a_pack_that_is_gone_or_cut_off_is_missed() {
+        let place = place();
+        uploaded(&place, None).await.unwrap();
+        let wanted = [pack(&place, 19), pack(&place, 4)];
+        assert_eq!(missing_pack(&place.archive, &wanted).await.unwrap(), None);
+        let cut_off = Pack { size: 999, ..pack(&place, 4) };
+        assert_eq!(
+            missing_pack(&place.archive, &[pack(&place, 19), cut_off]).await.unwrap(),
+            Some(place.archive.pack(&place.id, 4).unwrap())
+        );
+        place.archive.store.remove(&place.archive.pack(&place.id, 19).unwrap()).await.unwrap();
+        assert_eq!(missing_pack(&place.archive, &wanted).await.unwrap(), Some(place.archive.pack(&place.id, 19).unwrap()));
+    }
+}
