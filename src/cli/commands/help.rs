@@ -28,7 +28,7 @@ Exit codes
     6  refused: protection, another command at work, an unsafe request
     7  some of it was done; the same command again continues
    10  plan --exit-code: there are changes
-   20  status: degraded (writes are accepted, something else is missing)
+   20  status: degraded (writes are accepted, something else is missing); a backup with damaged pages in it
    21  status: critical (nobody takes writes)
   130  interrupted; the same command again continues
 
