@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::machine::{as_other_user, bin_dir, own};
+use super::{
+    machine::{as_other_user, bin_dir, own},
+    s3::S3Double,
+};
 use crate::support::{run::Run, wait_until};
 
 /// The store's name for the cluster.
@@ -21,6 +24,8 @@ pub struct Stage {
     dir: tempfile::TempDir,
     bin: PathBuf,
     program: PathBuf,
+    /// The options that lead to the store.
+    store: Vec<String>,
 }
 
 /// A data directory and the server in it. It is stopped when it goes.
@@ -33,6 +38,29 @@ pub struct Server<'a> {
 impl Stage {
     /// An empty store. `None`: there is no PostgreSQL on this machine, and it has been said.
     pub fn new() -> Option<Stage> {
+        let stage = Stage::without_store()?;
+        let store = format!("file://{}", stage.make_dir("store").display());
+        Some(stage.with_store(vec!["--store".to_owned(), store]))
+    }
+
+    /// The same with a store in a bucket.
+    pub fn with_bucket(double: &S3Double) -> Option<Stage> {
+        let stage = Stage::without_store()?;
+        let credentials = stage.path("credentials");
+        fs::copy(double.credentials_file(), &credentials).unwrap();
+        own(&credentials);
+        let (endpoint, credentials) = (double.endpoint(), credentials.display().to_string());
+        let words = ["--store", "s3://backups/prod", "--store-endpoint", &endpoint, "--store-credentials", &credentials];
+        Some(stage.with_store(words.map(str::to_owned).to_vec()))
+    }
+
+    fn with_store(mut self, words: Vec<String>) -> Stage {
+        self.store = words;
+        self.spilo(&[&["wal", "init"], &self.store()[..]].concat()).exits(0);
+        self
+    }
+
+    fn without_store() -> Option<Stage> {
         let Some(bin) = bin_dir() else {
             assert!(std::env::var_os("CI").is_none(), "PostgreSQL is not installed, and in CI no test may be skipped");
             eprintln!("SKIPPED: PostgreSQL is not installed");
@@ -43,10 +71,7 @@ impl Stage {
         let program = dir.path().join("spilo");
         fs::copy(env!("CARGO_BIN_EXE_spilo"), &program).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let stage = Stage { dir, bin, program };
-        stage.make_dir("store");
-        stage.spilo(&["wal", "init", "--store", &stage.store()]).exits(0);
-        Some(stage)
+        Some(Stage { dir, bin, program, store: Vec::new() })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -61,8 +86,9 @@ impl Stage {
         path
     }
 
-    pub fn store(&self) -> String {
-        format!("file://{}", self.path("store").display())
+    /// The options that lead to the store.
+    pub fn store(&self) -> Vec<&str> {
+        self.store.iter().map(String::as_str).collect()
     }
 
     fn command(&self, program: &Path, args: &[&str]) -> Command {
@@ -87,16 +113,16 @@ impl Stage {
 
     /// `spilo backup restore` into the directory of this name.
     pub fn restore(&self, name: &str, options: &[&str]) -> Run {
-        let (directory, store) = (self.path(name).display().to_string(), self.store());
-        let fixed = ["-o", "json", "backup", "restore", &directory, "--store", &store, "--cluster", CLUSTER];
-        self.spilo(&[&fixed[..], options].concat())
+        let directory = self.path(name).display().to_string();
+        let fixed = ["-o", "json", "backup", "restore", &directory, "--cluster", CLUSTER];
+        self.spilo(&[&fixed[..], &self.store(), options].concat())
     }
 
     /// The same, while it goes on.
     pub fn begin_restore(&self, name: &str, options: &[&str]) -> Child {
-        let (directory, store) = (self.path(name).display().to_string(), self.store());
-        let fixed = ["backup", "restore", &directory, "--store", &store, "--cluster", CLUSTER];
-        let mut command = self.command(&self.program, &[&fixed[..], options].concat());
+        let directory = self.path(name).display().to_string();
+        let fixed = ["backup", "restore", &directory, "--cluster", CLUSTER];
+        let mut command = self.command(&self.program, &[&fixed[..], &self.store(), options].concat());
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
@@ -104,8 +130,8 @@ impl Stage {
     pub fn create(&self, name: &str) -> Server<'_> {
         let data = self.path(name);
         self.run("initdb", &["-D", &data.display().to_string(), "-A", "trust", "-U", "postgres", "-k", "-N", "--locale=C"]);
-        let (program, store) = (self.program.display(), self.store());
-        let way = format!("--store {store} --cluster {CLUSTER}");
+        let program = self.program.display();
+        let way = format!("{} --cluster {CLUSTER}", self.store.join(" "));
         let settings = format!(
             "listen_addresses = ''\nmax_wal_size = 256MB\nshared_buffers = 32MB\nwal_level = replica\narchive_mode = on\n\
              archive_command = '{program} wal push {way} %p %f'\nrestore_command = '{program} wal fetch {way} %f %p'\n"
@@ -195,9 +221,9 @@ impl Server<'_> {
 
     /// Backs it up.
     pub fn back_up(&self) -> Run {
-        let (data, socket, store) = (self.data.display().to_string(), self.socket.display().to_string(), self.stage.store());
-        let fixed = ["-o", "json", "backup", "take", "--store", &store, "--cluster", CLUSTER, "--member", "lone"];
-        self.stage.spilo(&[&fixed[..], &["--data-dir", &data, "--host", &socket]].concat()).exits(0)
+        let (data, socket) = (self.data.display().to_string(), self.socket.display().to_string());
+        let fixed = ["-o", "json", "backup", "take", "--cluster", CLUSTER, "--member", "lone", "--data-dir", &data, "--host", &socket];
+        self.stage.spilo(&[&fixed[..], &self.stage.store()].concat()).exits(0)
     }
 }
 

@@ -3,8 +3,8 @@
 
 mod access;
 mod agents;
-mod base_backup;
 mod backups;
+mod base_backup;
 mod callbacks;
 mod calm;
 mod cluster;
@@ -35,6 +35,8 @@ mod rest;
 mod rest_api;
 mod restore;
 mod router;
+#[path = "../support/s3/mod.rs"]
+mod s3;
 mod slow_store;
 mod soak;
 mod standby_cluster;

@@ -4,7 +4,10 @@ use std::{fs, path::PathBuf, process::Child, time::Duration};
 
 use serde_json::Value;
 
-use super::lone_server::{CLUSTER, Server, Stage};
+use super::{
+    lone_server::{CLUSTER, Server, Stage},
+    s3::{Fault, Refusal, Rule, S3Double, Verb},
+};
 
 /// All rows of a table in one word.
 const DIGEST: &str = "select md5(string_agg(t::text, ',' order by aid)) from pgbench_accounts t";
@@ -151,7 +154,7 @@ fn wal_that_is_missing_is_found_before_anything_is_written() {
         server.sql(&format!("create table t{number} as select generate_series(1, 1000) as i"));
         server.archive_all();
     }
-    let check = |code| stage.spilo(&["wal", "check", "--store", &stage.store(), "--cluster", CLUSTER]).exits(code);
+    let check = |code| stage.spilo(&[&["wal", "check", "--cluster", CLUSTER], &stage.store()[..]].concat()).exits(code);
     check(0);
     let objects = objects(&stage, "/wal/");
     let segments: Vec<&PathBuf> = objects.iter().filter(|path| !path.display().to_string().contains(".backup")).collect();
@@ -262,4 +265,50 @@ fn recovery_gets_to_every_kind_of_target_across_three_timelines() {
     stage.restore("never", &["--lsn", "7/0"]).exits(6).says("archived WAL ends at");
     stage.restore("never", &["--timeline", "4"]).exits(6).says("timeline 4");
     assert!(!stage.path("never").exists());
+}
+
+#[test]
+fn a_bucket_that_misbehaves_delays_a_restore_and_changes_nothing() {
+    let double = S3Double::start();
+    let Some(stage) = Stage::with_bucket(&double) else { return };
+    let server = stage.create("source");
+    pgbench(&stage, &server, "3");
+    server.back_up();
+    let expected = server.sql(DIGEST);
+    server.archive_all();
+    let packs = |fault: Fault, times| double.misbehave(Rule::always(fault).on(Verb::Get).of("/pack/").times(times));
+    packs(Refusal::slow_down().into(), 3);
+    packs(Fault::Hangup, 2);
+    packs(Fault::CutAfter(1000), 2);
+    packs(Fault::Flip(5000), 2);
+    double.misbehave(Rule::once(Fault::Flip(200)).on(Verb::Get).of("/manifest").after(1));
+    let before = double.requests(Verb::Get);
+    let told = json(&stage.restore("copy", &["--threads", "2"]).exits(0).stdout);
+    double.behave();
+    let asked = double.requests(Verb::Get) - before;
+    let parts = told["fetched"].as_u64().unwrap() / (4 << 20) + 1;
+    assert!(asked < 4 * parts + 40, "{asked} questions for {parts} parts");
+    assert_eq!(stage.recovered("copy").sql(DIGEST), expected);
+}
+
+#[test]
+fn a_restored_standby_follows_its_primary() {
+    let Some(stage) = Stage::new() else { return };
+    let server = stage.create("source");
+    server.sql("create table t as select generate_series(1, 1000) as i");
+    server.back_up();
+    server.sql("insert into t select generate_series(1001, 2000)");
+    stage.restore("standby", &["--standby"]).exits(0);
+    let data = stage.path("standby");
+    let auto = fs::read_to_string(data.join("postgresql.auto.conf")).unwrap();
+    assert!(!auto.contains("recovery_target") && data.join("standby.signal").exists() && !data.join("recovery.signal").exists());
+    let [_, host, _, port] = server.place();
+    fs::write(data.join("postgresql.auto.conf"), format!("{auto}primary_conninfo = 'host={host} port={port} user=postgres'\n")).unwrap();
+    let standby = stage.server("standby");
+    standby.start();
+    crate::support::wait_until("it has every row", Duration::from_secs(60), || {
+        standby.try_sql("select count(*) from t").is_ok_and(|count| count == "2000")
+    });
+    assert_eq!(standby.sql("select pg_is_in_recovery()"), "t");
+    assert_eq!(server.sql("select count(*) from pg_stat_replication"), "1");
 }

@@ -42,7 +42,7 @@ use self::{
     window::{Target, Window},
 };
 use super::{
-    Archive,
+    Archive, ArchiveError,
     archived_wal::ArchivedWal,
     catalog::Catalog,
     manifest::{Entry, EntryKind, Header},
@@ -143,7 +143,12 @@ pub async fn restore<S: ObjectStore>(
 /// The manifest, checked, and that which the way was found by.
 async fn whole_manifest<S: ObjectStore>(archive: &Archive<S>, backup: &Header) -> Result<SpooledManifest, RestoreError> {
     let object = archive.manifest(&backup.id)?;
-    match SpooledManifest::read(archive, &backup.id).await? {
+    let mut read = SpooledManifest::read(archive, &backup.id).await;
+    if matches!(read, Err(ArchiveError::Damaged { .. })) {
+        // The network may have changed it on its way.
+        read = SpooledManifest::read(archive, &backup.id).await;
+    }
+    match read? {
         Some(manifest) if manifest.header() == backup => Ok(manifest),
         Some(_) => Err(RestoreError::Damaged { object, why: "its header is another one than a moment ago".to_owned() }),
         None => Err(RestoreError::Damaged { object, why: "it was there a moment ago and is gone".to_owned() }),

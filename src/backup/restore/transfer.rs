@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How long between two questions, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
+/// So often a part is read again whose chunks are not what was stored, before the store is believed to have nothing else.
+const READ_AGAIN: u32 = 2;
+
 /// What a restore may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -118,7 +121,7 @@ impl<S: ObjectStore> Work<'_, S> {
                 Ok(()) => return Ok(()),
                 Err(Unfit::File(error)) => return Err(error),
                 // The network may have changed it on its way.
-                Err(Unfit::Chunk(_)) if attempts == 0 => attempts += 1,
+                Err(Unfit::Chunk(_)) if attempts < READ_AGAIN => attempts += 1,
                 Err(Unfit::Chunk(why)) => return Err(RestoreError::Damaged { object, why }),
             }
         }
