@@ -112,7 +112,8 @@ pub async fn ensure_roles(
     Ok(())
 }
 
-/// What pg_rewind calls on its source, and a checkpoint, which makes the source's control file name its new timeline.
+/// What pg_rewind calls on its source, a checkpoint, which makes the source's control file name its new timeline, and the end of a WAL segment,
+/// without which the backup of a standby would wait for it.
 fn rewind_grants(role: &str) -> String {
     let role = ident(role);
     [
@@ -120,6 +121,7 @@ fn rewind_grants(role: &str) -> String {
         "pg_catalog.pg_stat_file(text, boolean)",
         "pg_catalog.pg_read_binary_file(text)",
         "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)",
+        "pg_catalog.pg_switch_wal()",
     ]
     .iter()
     .map(|function| format!("grant execute on function {function} to {role};"))

@@ -73,6 +73,8 @@ pub struct Request {
     pub role: Credentials,
     /// Where the primary is, if the member is a standby: it is asked to archive the last segment.
     pub primary: Option<Address>,
+    /// A role that may do that there, if it is not the one that backs up.
+    pub primary_role: Option<Credentials>,
     /// Nothing of earlier backups is used.
     pub full: bool,
     /// Bytes that may be read in a second.
@@ -226,7 +228,8 @@ async fn switch_wal(request: &Request, server: &CopiedServer, tell: &dyn Fn(Told
             "a standby was read: the backup is complete when the primary has archived its present WAL segment".to_owned(),
         ));
     };
-    let switched = async { BackupMode::connect(primary, &request.role).await?.switch_wal().await };
+    let role = request.primary_role.as_ref().unwrap_or(&request.role);
+    let switched = async { BackupMode::connect(primary, role).await?.switch_wal().await };
     if let Err(error) = switched.await {
         tell(Told::Warning(format!("the primary was not told to archive its present WAL segment: {error}")));
     }

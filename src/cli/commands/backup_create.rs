@@ -86,6 +86,11 @@ fn take(context: &Context, args: &Args, inside: &Inside, source: &NodeStatus) ->
     let member = source.name.as_str();
     let words = ["backup", "take", "--data-dir", "/var/lib/spilo/data", "--host", "/run/spilo", "--user", "postgres", "--member", member];
     let mut command = inside.command(context, &words);
+    let leader = inside.seen.status.leader.as_ref().filter(|leader| **leader != source.name);
+    if let Some(leader) = leader {
+        command.extend(["--primary-host".to_owned(), leader.to_string()]);
+        command.extend(["--primary-user", "rewinder", "--primary-password-file", "/etc/spilo/secrets/rewinder"].map(str::to_owned));
+    }
     let mut add = |option: &str, value: Option<&str>| {
         command.extend(value.map(|value| format!("{option}={value}")));
     };

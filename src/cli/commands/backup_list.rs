@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::status::{age_in_words, bytes_in_words};
@@ -9,7 +10,7 @@ use crate::{
     backup::{
         BackupId,
         catalog::Catalog,
-        manifest::{BadPage, Header, Moment},
+        manifest::{BadPage, Header},
         marks::Marks,
     },
     cli::{
@@ -21,7 +22,7 @@ use crate::{
         ui::in_words,
         which_archive::{WhichArchive, Whose},
     },
-    model::{ClusterName, SystemId},
+    model::{ClusterName, SystemId, Timeline},
 };
 
 /// List the backups in a cluster's archive
@@ -52,7 +53,8 @@ pub struct ShowArgs {
 #[derive(Debug, Serialize)]
 struct BackupList {
     cluster: ClusterName,
-    system: SystemId,
+    /// As text: it is more than a number in JSON holds.
+    system: String,
     backups: Vec<Backup>,
     unreadable: Vec<Unreadable>,
 }
@@ -64,8 +66,13 @@ struct Backup {
     member: String,
     from_standby: bool,
     parent: Option<BackupId>,
-    start: Moment,
-    stop: Moment,
+    timeline: Timeline,
+    started: Timestamp,
+    /// Recovery begins here.
+    start_lsn: String,
+    complete: Timestamp,
+    /// From here on the data are consistent.
+    stop_lsn: String,
     /// Bytes of all files.
     size: u64,
     /// Bytes that were stored for this backup alone.
@@ -89,14 +96,17 @@ struct Unreadable {
 
 impl Backup {
     fn of(header: &Header, marks: &Marks) -> Backup {
-        let age = jiff::Timestamp::now().duration_since(header.stop.time).as_secs();
+        let age = Timestamp::now().duration_since(header.stop.time).as_secs();
         Backup {
             id: header.id.clone(),
             member: header.member.clone(),
             from_standby: header.from_standby,
             parent: header.parent.clone(),
-            start: header.start.clone(),
-            stop: header.stop.clone(),
+            timeline: header.stop.timeline,
+            started: header.start.time,
+            start_lsn: header.start.lsn.to_string(),
+            complete: header.stop.time,
+            stop_lsn: header.stop.lsn.to_string(),
             size: header.size,
             stored: header.stored,
             entries: header.entries,
@@ -126,7 +136,7 @@ impl Shown for BackupList {
                 backup.member.clone(),
                 bytes_in_words(backup.size),
                 bytes_in_words(backup.stored),
-                backup.stop.timeline.to_string(),
+                backup.timeline.to_string(),
                 backup.remark(),
             ]
         };
@@ -134,7 +144,7 @@ impl Shown for BackupList {
             let rows = self.backups.iter().map(|backup| {
                 let [id, age, member, size, stored, timeline, remark] = short(backup);
                 let parent = backup.parent.as_ref().map_or("-".to_owned(), ToString::to_string);
-                [id, age, member, size, stored, timeline, backup.start.lsn.to_string(), backup.stop.lsn.to_string(), parent, remark]
+                [id, age, member, size, stored, timeline, backup.start_lsn.clone(), backup.stop_lsn.clone(), parent, remark]
             });
             table(["BACKUP", "AGE", "MEMBER", "SIZE", "STORED", "TIMELINE", "START", "STOP", "COMPARED WITH", "REMARK"], rows)
         } else {
@@ -165,14 +175,13 @@ impl Shown for OneBackup {
 
     fn text(&self, _wide: bool) -> String {
         let backup = &self.backup;
-        let seconds = backup.stop.time.duration_since(backup.start.time).as_secs();
+        let seconds = backup.complete.duration_since(backup.started).as_secs();
         let took = in_words(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
-        let place = |moment: &Moment| format!("{}, {} on timeline {}", moment.time, moment.lsn, moment.timeline);
         let mut lines = vec![
             ("backup", backup.id.to_string()),
             ("of", format!("{}, {}", backup.member, if backup.from_standby { "a standby" } else { "the primary" })),
-            ("begun", place(&backup.start)),
-            ("complete", format!("{} ({took})", place(&backup.stop))),
+            ("begun", format!("{}, {}", backup.started, backup.start_lsn)),
+            ("complete", format!("{}, {} on timeline {} ({took})", backup.complete, backup.stop_lsn, backup.timeline)),
             ("size", format!("{} in {} files and directories", bytes_in_words(backup.size), backup.entries)),
             ("stored", format!("{}, and what it shares with others in {} packs", bytes_in_words(backup.stored), self.packs)),
             ("compared with", backup.parent.as_ref().map_or("nothing".to_owned(), ToString::to_string)),
@@ -184,7 +193,7 @@ impl Shown for OneBackup {
                     if self.checksums { "with checksums" } else { "without checksums" }
                 ),
             ),
-            ("made by", format!("spilo {}", self.made_by)),
+            ("made by", self.made_by.clone()),
         ];
         if backup.remark() != "-" {
             lines.push(("remark", backup.remark()));
@@ -205,7 +214,7 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<Exit, CommandError> {
                 let unreadable =
                     catalog.unreadable.iter().map(|found| Unreadable { object: found.object.to_string(), why: found.why.clone() });
                 let backups = catalog.backups.iter().map(|header| Backup::of(header, &marks)).collect();
-                context.show(&BackupList { cluster: place.cluster.clone(), system, backups, unreadable: unreadable.collect() })?;
+                context.show(&BackupList { cluster: place.cluster.clone(), system: system.to_string(), backups, unreadable: unreadable.collect() })?;
                 Ok(Exit::OK)
             }
             Some(Whose::OfCluster(cluster)) => inside(context, &cluster, "list", None).await,

@@ -64,6 +64,12 @@ pub struct Args {
     /// The primary's port
     #[arg(long, default_value_t = 5432)]
     pub primary_port: u16,
+    /// A role there that may call pg_switch_wal, if it is not the one that backs up
+    #[arg(long, value_name = "ROLE", requires = "primary_host")]
+    pub primary_user: Option<String>,
+    /// File with its password and nothing else
+    #[arg(long, value_name = "FILE", requires = "primary_user")]
+    pub primary_password_file: Option<PathBuf>,
     /// Use nothing of earlier backups
     #[arg(long)]
     pub full: bool,
@@ -139,10 +145,17 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
 
 fn request(context: &Context, args: &Args) -> Result<Request, CommandError> {
     let unreadable = |file: &PathBuf, error| CommandError::new(ErrorKind::Usage, format!("'{}' cannot be read: {error}", file.display()));
-    let password = args.password_file.as_ref().map(|file| {
-        let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, error))?;
-        Ok::<_, CommandError>(Secret::new(text.trim_end_matches('\n').to_owned()))
-    });
+    let password = |file: &Option<PathBuf>| {
+        let read = file.as_ref().map(|file| {
+            let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, error))?;
+            Ok::<_, CommandError>(Secret::new(text.trim_end_matches('\n').to_owned()))
+        });
+        read.transpose()
+    };
+    let primary_role = match &args.primary_user {
+        Some(user) => Some(Credentials { username: user.clone(), password: password(&args.primary_password_file)? }),
+        None => None,
+    };
     let half = std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).clamp(1, 4));
     let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     Ok(Request {
@@ -150,7 +163,8 @@ fn request(context: &Context, args: &Args) -> Result<Request, CommandError> {
         member: args.member.clone().unwrap_or_else(machine),
         data_dir: args.data_dir.clone(),
         address: Address { host: args.host.clone(), port: args.port },
-        role: Credentials { username: args.user.clone(), password: password.transpose()? },
+        role: Credentials { username: args.user.clone(), password: password(&args.password_file)? },
+        primary_role,
         primary: args.primary_host.clone().map(|host| Address { host, port: args.primary_port }),
         full: args.full,
         rate: args.rate,
