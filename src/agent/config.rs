@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
-pub use self::archive::ArchiveSettings;
+pub use self::archive::{ArchiveSettings, Origin};
 use self::reader::Reader;
-use super::{environment, hooks::Hooks, keys, restapi, watchdog::Watchdog};
+use super::{archive_copy::CopyMethod, environment, hooks::Hooks, keys, restapi, watchdog::Watchdog};
 use crate::{
     api::Access,
     dcs::{DcsConfig, tags},
@@ -78,6 +78,8 @@ pub struct AgentConfig {
     pub watchdog: Watchdog,
     /// Where WAL is archived, if the agent sees to that.
     pub archive: Option<ArchiveSettings>,
+    /// How a replica is made, in the order in which the ways are tried; empty: by whichever way is estimated to be better.
+    pub copy_methods: Vec<CopyMethod>,
     /// Tags, as published.
     pub tags: Map<String, Value>,
     /// What the file says without effect, and why it has none; of two tags that contradict each other, which counts.
@@ -100,6 +102,8 @@ pub struct Bootstrap {
     pub init: InitOptions,
     /// Roles beyond those of replication.
     pub roles: Vec<NewRole>,
+    /// Whose backup it begins with, instead of nothing.
+    pub from: Option<Origin>,
 }
 
 /// The configuration cannot be used; every mistake is in the list.
@@ -163,7 +167,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let rewind = has_rewind.then(|| reader.role("postgresql.authentication.rewind", "rewinder"));
     let archive = ArchiveSettings::read(&mut reader);
     let proxy_address = reader.text("postgresql.proxy_address").map(|text| reader.host_port("postgresql.proxy_address", &text));
-    refuse_foreign_copies(&mut reader);
+    let copy_methods = read_copy_methods(&mut reader);
     let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
     let mut wrong = tags::mistakes(reader.at("tags"), name.as_ref());
     let hooks = Hooks::read(reader.at("postgresql"), &mut wrong);
@@ -199,6 +203,7 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
             hooks,
             watchdog,
             archive,
+            copy_methods,
             tags: tags::published(&own_tags),
             idle,
         }),
@@ -206,16 +211,25 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     }
 }
 
-/// A copy is made by pg_basebackup. Whoever wants another way should not find out when the disk is gone.
-fn refuse_foreign_copies(reader: &mut Reader<'_>) {
+/// A copy is made from the archive or by pg_basebackup. Whoever wants another way should not find out when the disk is gone.
+fn read_copy_methods(reader: &mut Reader<'_>) -> Vec<CopyMethod> {
+    let mut found = Vec::new();
     for path in ["postgresql.create_replica_methods", "postgresql.create_replica_method"] {
         let value = reader.at(path);
         let methods = settings::lines(value).unwrap_or_else(|| value.as_str().map(str::to_owned).into_iter().collect());
-        for method in methods.iter().filter(|method| *method != "basebackup") {
-            let why = "is not supported: replicas are copied with 'basebackup'; remove it";
-            reader.mistakes.push(format!("'{path}' has '{method}', which {why}"));
+        for method in methods {
+            match method.as_str() {
+                "basebackup" => found.push(CopyMethod::BaseBackup),
+                "archive" if !reader.at("spilo.archive").is_null() => found.push(CopyMethod::Archive),
+                "archive" => reader.mistakes.push(format!("'{path}' has 'archive', and there is none: 'spilo.archive' is missing")),
+                _ => {
+                    let why = "is not supported: replicas are made from the 'archive' or copied with 'basebackup'; remove it";
+                    reader.mistakes.push(format!("'{path}' has '{method}', which {why}"));
+                }
+            }
         }
     }
+    found
 }
 
 fn parsed_name(reader: &mut Reader<'_>, text: &str) -> Option<MemberName> {
@@ -272,7 +286,8 @@ fn read_bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
     reader.mistakes.extend(found.iter().map(|mistake| format!("in 'bootstrap.dcs': {mistake}")));
     let roles = reader.at("spilo.roles").as_array().map_or(0, Vec::len);
     let roles = (0..roles).filter_map(|i| new_role(reader, i)).collect();
-    Bootstrap { dcs, init: InitOptions { options, hba: hba.unwrap_or_default() }, roles }
+    let from = Origin::read(reader);
+    Bootstrap { dcs, init: InitOptions { options, hba: hba.unwrap_or_default() }, roles, from }
 }
 
 fn new_role(reader: &mut Reader<'_>, index: usize) -> Option<NewRole> {

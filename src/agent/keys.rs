@@ -65,12 +65,17 @@ const ROOT: Key = Section(
         ("postgresql", POSTGRESQL),
         ("watchdog", WATCHDOG),
         ("tags", Heeded),
-        ("spilo", Section(true, &[("roles", Heeded), ("archive", ARCHIVE)])),
+        ("spilo", Section(true, &[("roles", Heeded), ("archive", ARCHIVE), ("begin_from", BEGIN_FROM)])),
     ],
 );
 
 const ARCHIVE: Key =
     Section(true, &[("store", Heeded), ("endpoint", Heeded), ("region", Heeded), ("credentials_file", Heeded), ("cluster", Heeded)]);
+
+const BEGIN_FROM: Key = Section(
+    true,
+    &[("store", Heeded), ("endpoint", Heeded), ("region", Heeded), ("credentials_file", Heeded), ("cluster", Heeded), ("at", Heeded)],
+);
 
 const RESTAPI: Key = Section(
     true,
@@ -356,6 +361,7 @@ mod tests {
             quorum_commit: true,
             parameters,
             archive: None,
+            begin_from: None,
         };
         let file: Value = serde_json::from_str(&render_agent_config(&ours)).unwrap();
         assert_eq!(judge(&file), Found::default());

@@ -2,6 +2,7 @@
 
 pub mod action;
 mod answers;
+mod archive_copy;
 mod archiver;
 mod callbacks;
 pub mod config;

@@ -21,6 +21,9 @@ use crate::{
     sys::clock::Moment,
 };
 
+/// Where this member has its data from while it is made, and how far that has come: ours beside what Patroni shows.
+const COPIES: &str = "spilo_copies";
+
 /// The version of Patroni whose protocol we speak: readers of the member key decide by it.
 pub const PROTOCOL: &str = "4.1.5";
 
@@ -82,6 +85,9 @@ impl Shell {
         }
         if let Some(remembered) = self.memory.tells(&view.cluster) {
             notices.insert(past::FIELD.into(), remembered);
+        }
+        if let Some(progress) = self.copy_progress.borrow().as_ref() {
+            notices.insert(COPIES.into(), json!(progress));
         }
         if self.memory.disk_full {
             notices.insert("disk_full".into(), json!(true));

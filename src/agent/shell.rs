@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     answers::Answers,
+    archive_copy::CopyProgress,
     archiver::{self, Service},
     callbacks::Callbacks,
     config::{self, AgentConfig, Overrides},
@@ -104,6 +105,8 @@ pub(super) struct Shell {
     /// Everybody who may take this member's place while it leads; `None`: anybody may, or it is not known.
     pub(super) circle: Option<Circle>,
     pub(super) peers: Option<BTreeMap<MemberName, Peer>>,
+    /// How far the copy has come that is being made.
+    pub(super) copy_progress: CopyProgress,
     pub(super) asked_at: Option<Moment>,
     /// Since when another `primary_conninfo` is in force than the one that was written.
     pub(super) deviates_since: Option<Moment>,
@@ -250,6 +253,7 @@ async fn prepare(path: &str, overrides: &Overrides) -> Result<(Shell, Events), A
         promises,
         circle: None,
         peers: None,
+        copy_progress: CopyProgress::default(),
         asked_at: None,
         deviates_since: None,
         decodes: None,
@@ -489,7 +493,13 @@ impl Shell {
 
     /// Tools for a task.
     pub(super) fn tools(&self) -> Tools {
-        Tools { config: self.config.clone(), server: self.server.clone(), dcs: self.dcs.clone() }
+        Tools {
+            config: self.config.clone(),
+            server: self.server.clone(),
+            dcs: self.dcs.clone(),
+            copy_progress: self.copy_progress.clone(),
+            goal: self.goal(),
+        }
     }
 
     /// Logs a reason when it is a new one.

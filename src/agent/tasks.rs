@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use super::{
+    archive_copy::{CopyProgress, Goal},
     config::AgentConfig,
     guard::StopMode,
     memory::TaskEnd,
@@ -33,15 +34,21 @@ pub struct Tools {
     pub server: Rc<Server>,
     /// The DCS.
     pub dcs: Rc<Etcd>,
+    /// How far a copy has come.
+    pub copy_progress: CopyProgress,
+    /// Where a replica has to come to, as far as that is known.
+    pub goal: Option<Goal>,
 }
 
 impl Tools {
-    /// initdb.
+    /// initdb, or another cluster's backup.
     pub async fn initialize(self) -> Result<TaskEnd, PostgresError> {
         let Some(begin) = &self.config.bootstrap else { return Ok(TaskEnd::Done) };
-        let Err(error) = bootstrap::initdb(&self.config.installation, &begin.init, &self.config.superuser).await else {
-            return Ok(TaskEnd::Done);
+        let begun = match &begin.from {
+            Some(origin) => self.begin_from(origin).await,
+            None => bootstrap::initdb(&self.config.installation, &begin.init, &self.config.superuser).await,
         };
+        let Err(error) = begun else { return Ok(TaskEnd::Done) };
         // Another member may be luckier: nobody waits for a claim that leads to nothing.
         if let Err(kept) = self.dcs.release_initialize().await {
             tracing::warn!("the claim to initialise could not be given up: {kept}");
@@ -49,10 +56,10 @@ impl Tools {
         Err(error)
     }
 
-    /// Copies the leader, whose data have to be of this `system`.
+    /// Makes a replica of the leader, whose data have to be of this `system`: from the archive or by copying it.
     pub async fn copy(self, leader: MemberName, source: Address, system: Option<SystemId>, slots: bool) -> Result<TaskEnd, PostgresError> {
         let slot = self.config.name.slot_name();
-        self.base_backup(&source, slots.then_some(slot.as_str()), system).await?;
+        self.fill(&source, slots.then_some(slot.as_str()), system).await?;
         Ok(TaskEnd::Copied(leader))
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Address, Installation, PostgresError, conf, conninfo::conninfo, control_data};
+use super::{Address, Installation, PostgresError, conf, conninfo::conninfo, control_data, recover::recover};
 use crate::{
     model::SystemId,
     sys::{
@@ -66,10 +66,52 @@ pub async fn basebackup(
     if let Err(error) = run.output().await {
         return Err(failed(&places, error)?);
     }
+    put_in_place(installation, &places, system, &format!("{}:{}", source.host, source.port)).await
+}
+
+/// Fills a directory with a program of ours that restores a backup to where it is told, and puts it in the data directory's place, as
+/// [`basebackup`] does with its copy. `lines` gets what the program says.
+pub async fn from_archive(
+    installation: &Installation,
+    restore: impl FnOnce(&Path) -> Run,
+    system: SystemId,
+    lines: impl FnMut(&str),
+) -> Result<(), PostgresError> {
+    let places = Places::of(installation);
+    files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
+    let restored = restore(&places.copy).env("LC_MESSAGES", "C").limit(LONGEST_COPY).lines(lines).await;
+    if let Err(error) = restored {
+        // What is complete of it would be in the way of whatever comes next.
+        files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
+        return Err(error.into());
+    }
+    put_in_place(installation, &places, Some(system), "the archive").await
+}
+
+/// Begins a cluster from another one's backup: a program of ours restores it, the server recovers to the target, and the result takes the place
+/// of the data directory, which is empty, as a primary that was stopped cleanly.
+pub async fn begin_from_archive(
+    installation: &Installation,
+    restore: impl FnOnce(&Path) -> Run,
+    mut lines: impl FnMut(&str),
+) -> Result<(), PostgresError> {
+    let places = Places::of(installation);
+    files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
+    restore(&places.copy).env("LC_MESSAGES", "C").limit(LONGEST_COPY).lines(&mut lines).await?;
+    recover(&Installation { data_dir: places.copy.clone(), ..installation.clone() }, &mut lines).await?;
+    leave_out_agents_own(&places.copy)?;
+    if !files::is_empty_dir(&places.data).map_err(PostgresError::file("read", &places.data))? {
+        return Err(PostgresError::NotYet(format!("'{}' is not empty: nothing is begun there", places.data.display())));
+    }
+    files::rename(&places.copy, &places.data).map_err(PostgresError::file("rename", &places.copy))
+}
+
+/// Puts a complete copy in the data directory's place, if it is of this `system`.
+async fn put_in_place(installation: &Installation, places: &Places, system: Option<SystemId>, source: &str) -> Result<(), PostgresError> {
     let control = control_data::read(&Installation { data_dir: places.copy.clone(), ..installation.clone() }).await?;
     if let Some(expected) = system.filter(|expected| *expected != control.system_id) {
-        let (host, port, theirs) = (&source.host, source.port, control.system_id);
-        return Err(PostgresError::Sql(format!("{host}:{port} serves the system {theirs}, not {expected}: its copy is not used")));
+        let theirs = control.system_id;
+        return Err(PostgresError::Sql(format!("{source} serves the system {theirs}, not {expected}: its copy is not used")));
     }
     // Before it gets its final name: a copy must never be started as a primary, nor by another cluster's configuration.
     conf::set_standby_signal(&places.copy, true)?;
@@ -81,7 +123,7 @@ pub async fn basebackup(
         files::rename(&places.data, aside).map_err(PostgresError::file("rename", &places.data))?;
     }
     files::rename(&places.copy, &places.data).map_err(PostgresError::file("rename", &places.copy))?;
-    remove_beside(places.dropped);
+    remove_beside(places.dropped.clone());
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod cut_off;
 pub mod diverged_wal;
 pub mod limits;
 pub mod parameter_check;
+pub mod recover;
 pub mod restore_mark;
 pub mod rewind;
 pub mod sql;

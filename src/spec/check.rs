@@ -77,6 +77,7 @@ pub fn check_spec(keys: &Map<String, Value>, overrides: &SpecOverrides) -> Resul
             port: overrides.port.or(port),
             image: overrides.image.clone().or(image),
             archive,
+            clone_of: None,
         }),
         _ => Err(InvalidSpec { mistakes: check.mistakes }),
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::ArchiveSpec;
+use super::{ArchiveSpec, CloneSource};
 use crate::model::ClusterName;
 
 /// How many PostgreSQL nodes: 1 to 9.
@@ -76,6 +76,9 @@ pub struct ClusterSpec {
     /// archives, and has none.
     #[serde(default)]
     pub archive: Option<ArchiveSpec>,
+    /// Whose backup it is begun with, instead of nothing. Only said when it is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone_of: Option<Box<CloneSource>>,
 }
 
 /// A number outside its allowed range; says what is allowed.
@@ -178,6 +181,7 @@ impl ClusterSpec {
             port: None,
             image: None,
             archive: None,
+            clone_of: None,
         }
     }
 

@@ -14,7 +14,7 @@ pub mod settings;
 pub mod slots;
 pub mod standby_cluster;
 
-pub use archive::{ArchiveOptions, ArchiveSpec, ArchiveStore, check_endpoint, check_region};
+pub use archive::{ArchiveOptions, ArchiveSpec, ArchiveStore, CloneSource, check_endpoint, check_region};
 pub use check::{SpecOverrides, check_first_port, check_spec, misspelt, nearest, parse_spec};
 pub use cluster::{ClusterSpec, Durability, EtcdCount, HaTimings, NodeCount, OutOfRange, PostgresVersion};
 pub use difference::{Difference, differences};

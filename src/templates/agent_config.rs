@@ -15,6 +15,20 @@ pub const ARCHIVE_DIRECTORY: &str = "/archive";
 /// Where a node has the key to the bucket.
 pub const STORE_CREDENTIALS: &str = "/etc/spilo/secrets/store";
 
+/// Where a node has the key to the bucket with the backup that the cluster is begun with.
+pub const CLONE_CREDENTIALS: &str = "/etc/spilo/secrets/clone-store";
+
+/// Whose backup a cluster is begun with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The other cluster.
+    pub cluster: String,
+    /// Its archive.
+    pub archive: ArchiveAccess,
+    /// As it was then.
+    pub at: Option<String>,
+}
+
 /// How a node gets to the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveAccess {
@@ -49,6 +63,8 @@ pub struct AgentConfig<'a> {
     pub parameters: &'a BTreeMap<String, String>,
     /// Where base backups and WAL go; `None`: nowhere.
     pub archive: Option<ArchiveAccess>,
+    /// Whose backup the cluster is begun with; `None`: with nothing.
+    pub begin_from: Option<Origin>,
 }
 
 /// The text of `agent.yml`. It is JSON, which every YAML reader reads: there a value cannot be mistaken for another type.
@@ -92,6 +108,14 @@ pub fn render_agent_config(config: &AgentConfig<'_>) -> String {
     });
     if let Some(archive) = &config.archive {
         document["spilo"]["archive"] = archive_section(archive);
+    }
+    if let Some(origin) = &config.begin_from {
+        let mut section = archive_section(&origin.archive);
+        section["cluster"] = origin.cluster.as_str().into();
+        if let Some(at) = &origin.at {
+            section["at"] = at.as_str().into();
+        }
+        document["spilo"]["begin_from"] = section;
     }
     format!("{document:#}\n")
 }
@@ -143,6 +167,7 @@ mod tests {
                 region: Some("eu-1".into()),
                 credentials_file: Some(STORE_CREDENTIALS),
             }),
+            begin_from: None,
         });
         serde_saphyr::from_str(&text).unwrap()
     }
@@ -187,6 +212,7 @@ mod tests {
                 quorum_commit: true,
                 parameters: &BTreeMap::new(),
                 archive: None,
+                begin_from: None,
             })
             .contains("\"password\"")
         );

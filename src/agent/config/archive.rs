@@ -5,6 +5,31 @@ use std::path::PathBuf;
 use super::reader::Reader;
 use crate::model::{ClusterName, StoreUrl};
 
+/// Whose backup a new cluster begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The other cluster's archive.
+    pub archive: ArchiveSettings,
+    /// As it was then; `None`: to the end of its WAL.
+    pub at: Option<String>,
+}
+
+impl Origin {
+    /// Reads the section `spilo.begin_from`. `None`: there is none, or one with mistakes.
+    pub fn read(reader: &mut Reader<'_>) -> Option<Origin> {
+        let archive = ArchiveSettings::read_at(reader, "spilo.begin_from")?;
+        let own = ArchiveSettings::read_at(reader, "spilo.archive");
+        if own.is_some_and(|own| (&own.store, &own.cluster) == (&archive.store, &archive.cluster)) {
+            // Both have one system identifier: they would write one archive.
+            reader
+                .mistakes
+                .push("'spilo.begin_from' is the cluster's own archive: name it differently, or choose another store".to_owned());
+            return None;
+        }
+        Some(Origin { archive, at: reader.text("spilo.begin_from.at") })
+    }
+}
+
 /// The archive, as the WAL service is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveSettings {
@@ -21,28 +46,31 @@ pub struct ArchiveSettings {
 }
 
 impl ArchiveSettings {
-    /// Reads the section. `None`: there is none, or one with mistakes.
+    /// Reads the section `spilo.archive`. `None`: there is none, or one with mistakes.
     pub fn read(reader: &mut Reader<'_>) -> Option<ArchiveSettings> {
-        if reader.at("spilo.archive").is_null() {
+        ArchiveSettings::read_at(reader, "spilo.archive")
+    }
+
+    fn read_at(reader: &mut Reader<'_>, section: &str) -> Option<ArchiveSettings> {
+        if reader.at(section).is_null() {
             return None;
         }
-        if !reader.at("spilo.archive").is_object() {
-            reader.mistakes.push("'spilo.archive' is no section: 'store' is needed in it".to_owned());
+        if !reader.at(section).is_object() {
+            reader.mistakes.push(format!("'{section}' is no section: 'store' is needed in it"));
             return None;
         }
-        let store = reader.required("spilo.archive.store");
+        let store = reader.required(&format!("{section}.store"));
         let store = match store.parse::<StoreUrl>() {
             Ok(store) => Some(store),
             Err(error) if !store.is_empty() => {
-                reader.mistakes.push(format!("'spilo.archive.store': {error}"));
+                reader.mistakes.push(format!("'{section}.store': {error}"));
                 None
             }
             Err(_) => None,
         };
-        let cluster = cluster(reader);
-        let endpoint = of_s3(reader, store.as_ref(), "endpoint");
-        let region = of_s3(reader, store.as_ref(), "region");
-        let credentials_file = of_s3(reader, store.as_ref(), "credentials_file").map(PathBuf::from);
+        let cluster = cluster(reader, section);
+        let mut of_s3 = |key: &str| of_s3(reader, store.as_ref(), &format!("{section}.{key}"));
+        let (endpoint, region, credentials_file) = (of_s3("endpoint"), of_s3("region"), of_s3("credentials_file").map(PathBuf::from));
         Some(ArchiveSettings { store: store?, endpoint, region, credentials_file, cluster: cluster? })
     }
 
@@ -66,9 +94,8 @@ impl ArchiveSettings {
     }
 }
 
-fn of_s3(reader: &mut Reader<'_>, store: Option<&StoreUrl>, key: &str) -> Option<String> {
-    let path = format!("spilo.archive.{key}");
-    let value = reader.text(&path)?;
+fn of_s3(reader: &mut Reader<'_>, store: Option<&StoreUrl>, path: &str) -> Option<String> {
+    let value = reader.text(path)?;
     if let Some(StoreUrl::File(_)) = store {
         reader.mistakes.push(format!("'{path}' means nothing for a store in a directory: remove it"));
     }
@@ -76,9 +103,10 @@ fn of_s3(reader: &mut Reader<'_>, store: Option<&StoreUrl>, key: &str) -> Option
 }
 
 /// The scope, unless it is named: a scope may be what no cluster can be called.
-fn cluster(reader: &mut Reader<'_>) -> Option<ClusterName> {
-    let (path, named) = match reader.text("spilo.archive.cluster") {
-        Some(named) => ("spilo.archive.cluster", named),
+fn cluster(reader: &mut Reader<'_>, section: &str) -> Option<ClusterName> {
+    let named = format!("{section}.cluster");
+    let (path, named) = match reader.text(&named) {
+        Some(text) => (named.as_str(), text),
         None => ("scope", reader.at("scope").as_str().unwrap_or_default().to_owned()),
     };
     match named.parse() {
@@ -86,7 +114,7 @@ fn cluster(reader: &mut Reader<'_>) -> Option<ClusterName> {
         // That there is no scope is told elsewhere.
         Err(_) if named.is_empty() => None,
         Err(error) if path == "scope" => {
-            reader.mistakes.push(format!("'spilo.archive.cluster' is missing, and the scope cannot take its place: {error}"));
+            reader.mistakes.push(format!("'{section}.cluster' is missing, and the scope cannot take its place: {error}"));
             None
         }
         Err(error) => {

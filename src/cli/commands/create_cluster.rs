@@ -5,19 +5,20 @@ use serde::Serialize;
 use super::dsn::connection;
 use crate::{
     cli::{
-        CommandError, Context, Exit,
+        CommandError, Context, ErrorKind, Exit,
         change::{Consent, PlanArgs, carry_out, show_plan},
         connection::ConnectionParameters,
         engine::{connect, expect_fit_machine},
         interrupt::{Interrupt, run_async},
+        look::no_such_cluster,
         output::Shown,
         spec_arguments::SpecArgs,
         status::{ClusterStatus, NodeRole},
         wait::wait_until_healthy,
     },
-    model::ClusterName,
-    provisioner::{Wish, with_lock},
-    spec::ClusterSpec,
+    model::{ClusterName, RecoveryTarget},
+    provisioner::{Platform, Wish, with_lock},
+    spec::{ArchiveSpec, ArchiveStore, CloneSource, ClusterSpec},
 };
 
 const EXAMPLES: &str = "\
@@ -25,6 +26,7 @@ Examples:
   spilo create cluster orders                      three nodes, PostgreSQL 17, quorum durability
   spilo create cluster orders --nodes 1 --port 5432
   spilo create cluster -f orders.yaml --plan       what would be done
+  spilo create cluster trial --clone-from orders   with the data of another cluster's backup
 
 Repeating the command continues an interrupted creation; on a finished cluster it changes nothing.";
 
@@ -37,6 +39,14 @@ pub struct Args {
 
     #[command(flatten)]
     spec: SpecArgs,
+
+    /// Begin with the newest backup of this cluster, and the WAL after it, instead of nothing
+    #[arg(long, value_name = "CLUSTER")]
+    clone_from: Option<ClusterName>,
+
+    /// With --clone-from: as the other cluster was then, such as 2026-11-21T20:45:00Z
+    #[arg(long, value_name = "TIME", requires = "clone_from", value_parser = parse_time)]
+    at: Option<String>,
 
     #[command(flatten)]
     plan: PlanArgs,
@@ -65,8 +75,11 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     run_async(|interrupt| create(context, interrupt, args, spec))
 }
 
-async fn create(context: &Context, interrupt: Interrupt, args: &Args, spec: ClusterSpec) -> Result<Exit, CommandError> {
+async fn create(context: &Context, interrupt: Interrupt, args: &Args, mut spec: ClusterSpec) -> Result<Exit, CommandError> {
     let platform = connect().await?;
+    if let Some(other) = &args.clone_from {
+        spec.clone_of = Some(Box::new(clone_source(&platform, &spec, other, args.at.clone()).await?));
+    }
     let cluster = spec.name.clone();
     let wish = Wish::Create { image: args.spec.image.source(&spec)?, spec };
     if args.plan.plan {
@@ -89,6 +102,40 @@ async fn create(context: &Context, interrupt: Interrupt, args: &Args, spec: Clus
     context.show(&Created { uri: connection.uri(), status: seen.status, connection: connection.parameters() })?;
     say_what_to_try(context, &cluster, leader.as_deref().unwrap_or("NODE"));
     Ok(Exit::OK)
+}
+
+/// Where the other cluster has its backups: it is asked, or, where it is gone, the volume that it left.
+async fn clone_source<P: Platform>(
+    platform: &P,
+    spec: &ClusterSpec,
+    other: &ClusterName,
+    at: Option<String>,
+) -> Result<CloneSource, CommandError> {
+    if spec.name == *other {
+        // Both would have one system identifier, and one place in the archive.
+        let refused = format!("cluster '{other}' cannot be begun with a backup of itself under its own name");
+        return Err(CommandError::new(ErrorKind::Refused, refused).hint("choose another name for the new cluster"));
+    }
+    let inventory = platform.observe(other).await?;
+    let archive = match &inventory.stored {
+        Some(stored) => stored.spec.stored_archive(),
+        None if inventory.archive().is_some() => ArchiveSpec::volume(),
+        None => return Err(no_such_cluster(other)),
+    };
+    let there = match archive.store {
+        ArchiveStore::None => false,
+        ArchiveStore::Volume => inventory.archive().is_some(),
+        ArchiveStore::S3(_) => true,
+    };
+    if !there {
+        return Err(CommandError::new(ErrorKind::Refused, format!("cluster '{other}' has no archive, and so no backup to begin with")));
+    }
+    Ok(CloneSource { cluster: other.clone(), archive, at })
+}
+
+/// Whether it is a time is found out here, and not by the node that has to recover to it.
+fn parse_time(text: &str) -> Result<String, String> {
+    RecoveryTarget::time(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn say_what_to_try(context: &Context, cluster: &ClusterName, leader: &str) {

@@ -20,9 +20,9 @@ use crate::{
         error::ProvisionError,
         observe::{ObjectKind, StoredSpec},
     },
-    spec::{ArchiveSpec, ArchiveStore, ClusterSpec},
+    spec::{ArchiveSpec, ArchiveStore, CloneSource, ClusterSpec},
     templates::{
-        agent_config::{ARCHIVE_DIRECTORY, ArchiveAccess, STORE_CREDENTIALS},
+        agent_config::{ARCHIVE_DIRECTORY, ArchiveAccess, CLONE_CREDENTIALS, Origin, STORE_CREDENTIALS},
         dockerfile::POSTGRES_UID,
     },
 };
@@ -47,7 +47,34 @@ pub(super) fn mounts(stored: &StoredSpec) -> Vec<ArchiveMount> {
     let cluster = &stored.spec.name;
     let own =
         volume(stored).map(|volume| ArchiveMount { volume, of: cluster.clone(), target: ARCHIVE_DIRECTORY.to_owned(), read_only: false });
-    own.into_iter().collect()
+    // Only who may begin the cluster needs the other's backups.
+    let others = stored.spec.clone_of.as_ref().filter(|source| !stored.initialized && source.archive.store == ArchiveStore::Volume);
+    let others = others.map(|source| ArchiveMount {
+        volume: names::archive(&source.cluster),
+        of: source.cluster.clone(),
+        target: clone_directory(source),
+        read_only: true,
+    });
+    own.into_iter().chain(others).collect()
+}
+
+/// How a node gets to the backup that the cluster is begun with.
+pub(super) fn origin(source: &CloneSource) -> Option<Origin> {
+    let access = access(&source.archive)?;
+    let store = match access.store {
+        StoreUrl::File(_) => StoreUrl::File(clone_directory(source).into()),
+        s3 => s3,
+    };
+    let credentials_file = access.credentials_file.map(|_| CLONE_CREDENTIALS);
+    Some(Origin {
+        cluster: source.cluster.to_string(),
+        archive: ArchiveAccess { store, credentials_file, ..access },
+        at: source.at.clone(),
+    })
+}
+
+fn clone_directory(source: &CloneSource) -> String {
+    format!("/archive-of/{}", source.cluster)
 }
 
 /// The volume that holds the archive, where one does.
@@ -63,8 +90,8 @@ pub(super) async fn ensure_archive(docker: &Docker, stored: &StoredSpec) -> Resu
     if let Some(volume) = volume(stored) {
         ensure::volume(docker, cluster, &volume, names::labels(cluster, ObjectKind::Archive, None)).await?;
     }
-    let Some(access) = access(&stored.spec.stored_archive()) else { return Ok(()) };
     config_volume::ensure_store_credentials(docker, stored).await?;
+    let Some(access) = access(&stored.spec.stored_archive()) else { return Ok(()) };
     let name = names::archive_starter(cluster);
     if let Some(left) = ensure::inspect(docker, cluster, &name).await? {
         ensure::removed(docker, left.id.as_deref().unwrap_or(&name)).await?;

@@ -39,6 +39,9 @@ const ROLES: [&str; 4] = ["replicator", "rewinder", "monitor", "app"];
 /// The key to the archive's bucket.
 const STORE_SECRET: &str = "secrets/store";
 
+/// The key to the bucket with the backup that the cluster is begun with.
+const CLONE_SECRET: &str = "secrets/clone-store";
+
 /// Written last: a volume without it was left half-written, and nothing has been made from it yet.
 const COMPLETE: &str = "complete";
 
@@ -63,13 +66,24 @@ pub(super) async fn ensure_config(docker: &Docker, stored: &StoredSpec) -> Resul
     ensure::removed(docker, &writer).await
 }
 
-/// The key to the archive's bucket is in the volume, as the file of whoever creates the cluster has it now.
+/// The keys to buckets are in the volume, as the file of whoever creates the cluster has it now.
 pub(super) async fn ensure_store_credentials(docker: &Docker, stored: &StoredSpec) -> Result<(), ProvisionError> {
-    let Some(path) = stored.spec.archive.as_ref().and_then(|archive| archive.credentials_file.as_ref()) else { return Ok(()) };
-    let content = std::fs::read_to_string(path).map_err(local(format!("read the key to the archive's store, '{}'", path.display())))?;
-    let file = ConfigFile { path: STORE_SECRET.to_owned(), mode: 0o600, content: Secret::new(content) };
+    let own = stored.spec.archive.as_ref().map(|archive| (STORE_SECRET, archive));
+    let others = stored.spec.clone_of.as_ref().map(|source| (CLONE_SECRET, &source.archive));
+    let wanted = own.into_iter().chain(others);
+    let files: Result<Vec<ConfigFile>, ProvisionError> = wanted
+        .filter_map(|(file, archive)| Some((file, archive.credentials_file.as_ref()?)))
+        .map(|(file, path)| {
+            let content = std::fs::read_to_string(path).map_err(local(format!("read the key to a store, '{}'", path.display())))?;
+            Ok(ConfigFile { path: file.to_owned(), mode: 0o600, content: Secret::new(content) })
+        })
+        .collect();
+    let files = files?;
+    if files.is_empty() {
+        return Ok(());
+    }
     let writer = create_writer(docker, &stored.spec.name, &stored.image).await?;
-    upload(docker, &writer, vec![file]).await?;
+    upload(docker, &writer, files).await?;
     ensure::removed(docker, &writer).await
 }
 
@@ -132,6 +146,7 @@ fn config_files(stored: &StoredSpec) -> Result<Vec<ConfigFile>, ProvisionError> 
         quorum_commit: spec.durability == Durability::Quorum,
         parameters: &spec.parameters,
         archive: archive::access(&spec.stored_archive()),
+        begin_from: spec.clone_of.as_deref().and_then(archive::origin),
     });
     let router = render_router_config(&RouterConfig { scope: spec.name.as_str(), etcd_hosts: etcd_hosts(stored) });
     let mut files = vec![

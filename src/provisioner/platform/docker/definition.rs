@@ -78,11 +78,13 @@ pub struct ArchiveMount {
 }
 
 impl Definition {
-    /// Digest of everything that would make a running container differ from this, its image and `--join-only` excepted.
+    /// Digest of everything that would make a running container differ from this, its image, `--join-only` and what only the beginning needs
+    /// excepted.
     pub(super) fn digest(&self) -> String {
         let judged = Definition {
             image: String::new(),
             command: self.command.iter().filter(|argument| *argument != JOIN_ONLY).cloned().collect(),
+            archives: self.archives.iter().filter(|mount| !mount.read_only).cloned().collect(),
             ..self.clone()
         };
         let text = serde_json::to_string(&judged).expect("a definition is plain data");

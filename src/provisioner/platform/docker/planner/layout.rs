@@ -187,7 +187,10 @@ fn ground_steps(wanted: &StoredSpec, inventory: &Inventory) -> Vec<DockerStep> {
 /// Begins the archive of a cluster that has no node yet, and never that of another: beside data, an empty archive would look as if it had what
 /// has been lost with the old one, and nobody would hear of the loss.
 fn archive_step(wanted: &StoredSpec, inventory: &Inventory, untouched: &mut Vec<Untouched>) -> Option<DockerStep> {
-    let archive = archive::access(&wanted.spec.stored_archive())?;
+    let archive = archive::access(&wanted.spec.stored_archive());
+    if archive.is_none() && wanted.spec.clone_of.is_none() {
+        return None;
+    }
     let volume = archive::volume(wanted);
     let there = volume.as_ref().is_some_and(|volume| inventory.has_volume(volume));
     let has_nodes = wanted.initialized || inventory.objects.iter().any(|object| object.kind == ObjectKind::Node);
@@ -202,9 +205,10 @@ fn archive_step(wanted: &StoredSpec, inventory: &Inventory, untouched: &mut Vec<
         let note = "what an earlier cluster of this name left in it stays there, apart from what is new".to_owned();
         untouched.extend(volume.iter().map(|volume| Untouched { object: format!("volume '{volume}'"), note: note.clone() }));
     }
-    let title = match &volume {
-        Some(_) => "prepare the archive for backups and WAL".to_owned(),
-        None => format!("prepare the archive in '{}'", archive.store),
+    let title = match (&volume, archive) {
+        (None, Some(archive)) => format!("prepare the archive in '{}'", archive.store),
+        (Some(_), _) => "prepare the archive for backups and WAL".to_owned(),
+        (None, None) => "prepare what the cluster is begun with".to_owned(),
     };
     let action = DockerAction::EnsureArchive { stored: Box::new(wanted.clone()) };
     let creates = volume.filter(|_| !there).map(|volume| format!("volume '{volume}'"));

@@ -11,7 +11,7 @@ use crate::{
         plan::Wish,
         platform::docker::names,
     },
-    spec::{ClusterSpec, NodeCount},
+    spec::{CloneSource, ClusterSpec, NodeCount},
 };
 
 /// The first port that is tried when the choice is ours.
@@ -123,6 +123,10 @@ fn refuse_differences(stored: &StoredSpec, spec: &ClusterSpec) -> Result<(), Pro
     let timings =
         |spec: &ClusterSpec| format!("{:?}/{:?}/{:?}", spec.timings.ttl(), spec.timings.loop_wait(), spec.timings.retry_timeout());
     compare("ttl/loop_wait/retry_timeout", timings(is), timings(spec));
+    if let Some(wanted) = &spec.clone_of {
+        let shown = |source: &CloneSource| format!("{} at {}", source.cluster, source.at.as_deref().unwrap_or("its end"));
+        compare("clone-from", is.clone_of.as_deref().map_or("nobody".to_owned(), shown), shown(wanted));
+    }
     if let Some(wanted) = &spec.archive {
         compare("store", is.stored_archive().store.to_string(), wanted.store.to_string());
     }

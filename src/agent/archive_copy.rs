@@ -1,0 +1,237 @@
+//! A replica's data from the archive: the newest backup is restored by a process of its own, and what came since is replayed. That spares the
+//! leader, and where the archive has nothing fitting, the leader is copied as ever.
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use serde::Deserialize;
+
+use super::{
+    config::{ArchiveSettings, Origin},
+    shell::Shell,
+    tasks::Tools,
+};
+use crate::{
+    model::{Lsn, SystemId, Timeline},
+    postgres::{Address, PostgresError, bootstrap, clone, rewind},
+    sys::process::Run,
+};
+
+/// How a replica is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyMethod {
+    /// From the newest backup in the archive.
+    Archive,
+    /// By copying the leader, or whoever is there for that.
+    BaseBackup,
+}
+
+/// Bytes a second, rather too few than too many: what a restore writes, what a standby replays from the archive, what pg_basebackup copies.
+const RESTORED: u64 = 150 << 20;
+const REPLAYED: u64 = 40 << 20;
+const COPIED: u64 = 100 << 20;
+
+/// The leader has other work than to be copied: so much longer the archive may take.
+const PATIENCE: u32 = 2;
+const LEAST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the archive may take to say which backups it has.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What the archive is to lead to.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal {
+    /// Whose data.
+    pub system: SystemId,
+    /// The leader's timeline.
+    pub timeline: Timeline,
+    /// Where the leader is.
+    pub position: Lsn,
+}
+
+/// What `spilo backup list` says, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    backups: Vec<ListedBackup>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ListedBackup {
+    id: String,
+    timeline: Timeline,
+    start_lsn: String,
+    size: u64,
+    goes: Option<String>,
+}
+
+/// How long each way is estimated to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Estimate {
+    archive: Duration,
+    leader: Duration,
+}
+
+impl Estimate {
+    /// For a backup of this size after which this much WAL follows.
+    fn of(size: u64, wal: u64) -> Estimate {
+        let seconds = |bytes: u64, rate: u64| Duration::from_millis(bytes.saturating_mul(1000) / rate);
+        Estimate { archive: seconds(size, RESTORED) + seconds(wal, REPLAYED), leader: seconds(size, COPIED) }
+    }
+
+    fn prefers_archive(self) -> bool {
+        self.archive <= (self.leader * PATIENCE).max(LEAST_PATIENCE)
+    }
+}
+
+/// How far a copy has come, for whoever looks at this member.
+pub type CopyProgress = Rc<RefCell<Option<String>>>;
+
+impl Shell {
+    /// Where a replica has to come to now.
+    pub(super) fn goal(&self) -> Option<Goal> {
+        let leader = self.cluster.members.get(self.cluster.leader.as_ref()?)?;
+        Some(Goal { system: self.cluster_system()?, timeline: leader.timeline?, position: leader.xlog_location? })
+    }
+}
+
+impl Tools {
+    /// The ways to make this replica, in the order in which they are tried.
+    async fn copy_methods(&self) -> Vec<CopyMethod> {
+        if self.config.archive.is_none() {
+            return vec![CopyMethod::BaseBackup];
+        }
+        if !self.config.copy_methods.is_empty() {
+            return self.config.copy_methods.clone();
+        }
+        match self.estimate().await {
+            Ok(Estimate { archive, leader }) => {
+                tracing::info!("a replica from the archive would take about {archive:?}, a copy of the leader about {leader:?}");
+                let serves = Estimate { archive, leader }.prefers_archive();
+                serves.then_some(CopyMethod::Archive).into_iter().chain([CopyMethod::BaseBackup]).collect()
+            }
+            Err(why) => {
+                tracing::info!("no replica from the archive: {why}");
+                vec![CopyMethod::BaseBackup]
+            }
+        }
+    }
+
+    /// Restores the newest backup that leads to the goal, and puts it in the data directory's place.
+    async fn restore_copy(&self) -> Result<(), PostgresError> {
+        let (archive, goal) = self.archive_and_goal().map_err(PostgresError::NotYet)?;
+        let (system, timeline) = (goal.system.to_string(), goal.timeline.to_string());
+        let restore = |to: &std::path::Path| {
+            let to = to.to_string_lossy().into_owned();
+            program(["backup", "restore", &to, "--standby", "--system", &system, "--timeline", &timeline]).args(archive.options())
+        };
+        let progress = self.copy_progress.clone();
+        let mut last = String::new();
+        let said = |line: &str| {
+            tracing::info!("restore: {line}");
+            line.clone_into(&mut last);
+            *progress.borrow_mut() = Some(format!("from the archive: {line}"));
+        };
+        let restored = clone::from_archive(&self.config.installation, restore, goal.system, said).await;
+        *progress.borrow_mut() = None;
+        // The program's own last words say more than that it failed.
+        restored.map_err(|error| if last.is_empty() { error } else { PostgresError::NotYet(last) })?;
+        rewind::forget_unfinished(&self.config.installation)?;
+        bootstrap::forget_unrecorded(&self.config.installation)
+    }
+
+    /// Begins a cluster with another one's backup, recovered to where that was asked for.
+    pub(super) async fn begin_from(&self, origin: &Origin) -> Result<(), PostgresError> {
+        let whose = &origin.archive.cluster;
+        tracing::info!("beginning with a backup of '{whose}'");
+        let restore = |to: &std::path::Path| {
+            let to = to.to_string_lossy().into_owned();
+            let restore = program(["backup", "restore", &to]).args(origin.archive.options());
+            match &origin.at {
+                Some(time) => restore.args(["--at", time]),
+                None => restore,
+            }
+        };
+        let progress = self.copy_progress.clone();
+        let mut last = String::new();
+        let said = |line: &str| {
+            tracing::info!("backup of '{whose}': {line}");
+            line.clone_into(&mut last);
+            *progress.borrow_mut() = Some(format!("from a backup of '{whose}': {line}"));
+        };
+        let begun = clone::begin_from_archive(&self.config.installation, restore, said).await;
+        *progress.borrow_mut() = None;
+        begun.map_err(|error| PostgresError::NotYet(format!("no cluster was begun from a backup of '{whose}': {error}: {last}")))
+    }
+
+    /// A replica by the first way that works.
+    pub(super) async fn fill(&self, source: &Address, slot: Option<&str>, system: Option<SystemId>) -> Result<(), PostgresError> {
+        let mut failure = PostgresError::NotYet("no way to make a replica is configured".to_owned());
+        for method in self.copy_methods().await {
+            let made = match method {
+                CopyMethod::Archive => self.restore_copy().await,
+                CopyMethod::BaseBackup => self.base_backup(source, slot, system).await,
+            };
+            match made {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    if method == CopyMethod::Archive {
+                        tracing::warn!("the archive gave no replica: {error}");
+                    }
+                    failure = error;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    fn archive_and_goal(&self) -> Result<(&ArchiveSettings, Goal), String> {
+        let archive = self.config.archive.as_ref().ok_or_else(|| "there is no archive".to_owned())?;
+        let goal = self.goal.ok_or_else(|| "it is not known yet how far the leader is".to_owned())?;
+        Ok((archive, goal))
+    }
+
+    async fn estimate(&self) -> Result<Estimate, String> {
+        let (archive, goal) = self.archive_and_goal()?;
+        let system = goal.system.to_string();
+        let list = program(["backup", "list", "-o", "json", "--system", &system]).args(archive.options()).limit(LOOK);
+        let listed = list.output().await.map_err(|error| error.to_string())?;
+        let listed: Listed = serde_json::from_str(&listed).map_err(|error| format!("its list of backups cannot be read: {error}"))?;
+        let backup = newest(&listed, goal).ok_or_else(|| "it has no backup yet".to_owned())?;
+        let start: Lsn = backup.start_lsn.parse().map_err(|error| format!("backup '{}': {error}", backup.id))?;
+        Ok(Estimate::of(backup.size, goal.position.0.saturating_sub(start.0)))
+    }
+}
+
+/// The newest that stays. Whether it leads to the goal is for the restore to say.
+fn newest(listed: &Listed, goal: Goal) -> Option<&ListedBackup> {
+    listed.backups.iter().rev().find(|backup| backup.goes.is_none() && backup.timeline <= goal.timeline)
+}
+
+/// This program, with these arguments: the executable itself, even when its file has been replaced meanwhile.
+fn program<const N: usize>(arguments: [&str; N]) -> Run {
+    Run::new("/proc/self/exe").args(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_serves_unless_it_would_take_much_longer_than_the_leader() {
+        let gigabytes = |n: u64| n << 30;
+        assert!(Estimate::of(30 << 20, 16 << 20).prefers_archive(), "little is soon done either way");
+        assert!(Estimate::of(gigabytes(100), gigabytes(1)).prefers_archive());
+        assert!(!Estimate::of(gigabytes(100), gigabytes(200)).prefers_archive(), "a week's WAL takes longer than a copy");
+        assert_eq!(Estimate::of(u64::MAX, u64::MAX).prefers_archive(), false);
+    }
+
+    #[test]
+    fn the_newest_backup_that_stays_and_is_not_of_a_later_timeline_counts() {
+        let backup = |id: &str, timeline, goes: Option<&str>| serde_json::json!({"id": id, "timeline": timeline, "start_lsn": "0/2000028", "size": 1, "goes": goes, "member": "more"});
+        let text = serde_json::json!({"backups": [backup("a", 1, None), backup("b", 1, Some("too old")), backup("c", 3, None)]});
+        let listed: Listed = serde_json::from_value(text).unwrap();
+        let goal = |timeline| Goal { system: SystemId(7), timeline: Timeline(timeline), position: Lsn(0) };
+        assert_eq!(newest(&listed, goal(2)).unwrap().id, "a");
+        assert_eq!(newest(&listed, goal(3)).unwrap().id, "c");
+        assert!(newest(&Listed { backups: Vec::new() }, goal(1)).is_none());
+    }
+}
