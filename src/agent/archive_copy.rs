@@ -127,7 +127,7 @@ impl Tools {
         let mut last = String::new();
         let said = |line: &str| {
             tracing::info!("restore: {line}");
-            line.clone_into(&mut last);
+            note(&mut last, line);
             *progress.borrow_mut() = Some(format!("from the archive: {line}"));
         };
         let restored = clone::from_archive(&self.config.installation, restore, goal.system, said).await;
@@ -145,16 +145,15 @@ impl Tools {
         let restore = |to: &std::path::Path| {
             let to = to.to_string_lossy().into_owned();
             let restore = program(["backup", "restore", &to]).args(origin.archive.options());
-            match &origin.at {
-                Some(time) => restore.args(["--at", time]),
-                None => restore,
-            }
+            let more = [("--system", origin.system.map(|system| system.to_string())), ("--at", origin.at.clone())];
+            let more = more.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
+            more.fold(restore, Run::args)
         };
         let progress = self.copy_progress.clone();
         let mut last = String::new();
         let said = |line: &str| {
             tracing::info!("backup of '{whose}': {line}");
-            line.clone_into(&mut last);
+            note(&mut last, line);
             *progress.borrow_mut() = Some(format!("from a backup of '{whose}': {line}"));
         };
         let begun = clone::begin_from_archive(&self.config.installation, restore, said).await;
@@ -201,6 +200,13 @@ impl Tools {
     }
 }
 
+/// Keeps what a program complained of, else its last words.
+fn note(last: &mut String, line: &str) {
+    if line.starts_with("error:") || !last.starts_with("error:") {
+        line.clone_into(last);
+    }
+}
+
 /// The newest that stays. Whether it leads to the goal is for the restore to say.
 fn newest(listed: &Listed, goal: Goal) -> Option<&ListedBackup> {
     listed.backups.iter().rev().find(|backup| backup.goes.is_none() && backup.timeline <= goal.timeline)
@@ -221,7 +227,14 @@ mod tests {
         assert!(Estimate::of(30 << 20, 16 << 20).prefers_archive(), "little is soon done either way");
         assert!(Estimate::of(gigabytes(100), gigabytes(1)).prefers_archive());
         assert!(!Estimate::of(gigabytes(100), gigabytes(200)).prefers_archive(), "a week's WAL takes longer than a copy");
-        assert_eq!(Estimate::of(u64::MAX, u64::MAX).prefers_archive(), false);
+        assert!(!Estimate::of(gigabytes(1), u64::MAX).prefers_archive());
+    }
+
+    #[test]
+    fn what_went_wrong_is_told_and_not_what_to_do_about_it() {
+        let mut last = String::new();
+        ["looking", "error: no way", "hint: ask"].into_iter().for_each(|line| note(&mut last, line));
+        assert_eq!(last, "error: no way");
     }
 
     #[test]

@@ -74,7 +74,15 @@ const ARCHIVE: Key =
 
 const BEGIN_FROM: Key = Section(
     true,
-    &[("store", Heeded), ("endpoint", Heeded), ("region", Heeded), ("credentials_file", Heeded), ("cluster", Heeded), ("at", Heeded)],
+    &[
+        ("store", Heeded),
+        ("endpoint", Heeded),
+        ("region", Heeded),
+        ("credentials_file", Heeded),
+        ("cluster", Heeded),
+        ("system", Heeded),
+        ("at", Heeded),
+    ],
 );
 
 const RESTAPI: Key = Section(

@@ -38,7 +38,10 @@ pub async fn recover(installation: &Installation, said: impl FnMut(&str)) -> Res
         // Nobody looks for a server here.
         format!("unix_socket_directories={data}"),
         "hot_standby=off".to_owned(),
-        "archive_mode=off".to_owned(),
+        // Nothing is archived now, and the history of the new timeline is noted as something to archive later.
+        "archive_mode=on".to_owned(),
+        "archive_command=".to_owned(),
+        "archive_library=".to_owned(),
         "logging_collector=off".to_owned(),
         "synchronous_standby_names=".to_owned(),
     ];

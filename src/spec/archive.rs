@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Mistake, raw::kind_of};
-use crate::model::{ClusterName, StoreUrl};
+use crate::model::{ClusterName, StoreUrl, SystemId};
 
 /// Every key of the section.
 pub(super) const KEYS: &[&str] = &["store", "endpoint", "region", "credentials_file"];
@@ -62,6 +62,9 @@ pub struct CloneSource {
     pub cluster: ClusterName,
     /// Where its backups are.
     pub archive: ArchiveSpec,
+    /// Which database cluster of that name, by its system identifier; `None`: there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemId>,
     /// As it was then; `None`: to the end of what it has archived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::model::StoreUrl;
+use crate::model::{StoreUrl, SystemId};
 
 /// Where the configuration volume is mounted.
 pub const CONFIG_DIRECTORY: &str = "/etc/spilo";
@@ -25,6 +25,8 @@ pub struct Origin {
     pub cluster: String,
     /// Its archive.
     pub archive: ArchiveAccess,
+    /// Which database cluster of that name.
+    pub system: Option<SystemId>,
     /// As it was then.
     pub at: Option<String>,
 }
@@ -112,6 +114,10 @@ pub fn render_agent_config(config: &AgentConfig<'_>) -> String {
     if let Some(origin) = &config.begin_from {
         let mut section = archive_section(&origin.archive);
         section["cluster"] = origin.cluster.as_str().into();
+        if let Some(system) = origin.system {
+            // As text: it is more than a number in JSON holds.
+            section["system"] = system.to_string().into();
+        }
         if let Some(at) = &origin.at {
             section["at"] = at.as_str().into();
         }

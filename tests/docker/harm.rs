@@ -2,7 +2,7 @@
 
 use bollard::{
     models::NetworkDisconnectRequest,
-    query_parameters::{KillContainerOptions, RemoveContainerOptionsBuilder},
+    query_parameters::{KillContainerOptions, RemoveContainerOptionsBuilder, RemoveVolumeOptions},
 };
 
 use crate::support::client;
@@ -23,4 +23,8 @@ pub async fn pause(container: &str) {
 pub async fn disconnect(network: &str, container: &str) {
     let request = NetworkDisconnectRequest { container: container.to_owned(), force: Some(true) };
     client().await.disconnect_network(network, request).await.unwrap();
+}
+
+pub async fn remove_volume(volume: &str) {
+    client().await.remove_volume(volume, None::<RemoveVolumeOptions>).await.unwrap();
 }

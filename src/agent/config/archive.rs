@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use crate::model::{ClusterName, StoreUrl};
+use crate::model::{ClusterName, StoreUrl, SystemId};
 
 /// Whose backup a new cluster begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The other cluster's archive.
     pub archive: ArchiveSettings,
+    /// Which database cluster of that name; `None`: there is only one.
+    pub system: Option<SystemId>,
     /// As it was then; `None`: to the end of its WAL.
     pub at: Option<String>,
 }
@@ -26,7 +28,14 @@ impl Origin {
                 .push("'spilo.begin_from' is the cluster's own archive: name it differently, or choose another store".to_owned());
             return None;
         }
-        Some(Origin { archive, at: reader.text("spilo.begin_from.at") })
+        let system = reader.text("spilo.begin_from.system").and_then(|text| match text.parse() {
+            Ok(system) => Some(system),
+            Err(error) => {
+                reader.mistakes.push(format!("'spilo.begin_from.system': {error}"));
+                None
+            }
+        });
+        Some(Origin { archive, system, at: reader.text("spilo.begin_from.at") })
     }
 }
 
@@ -151,6 +160,23 @@ mod tests {
         assert!(words.ends_with(
             "--cluster x --store s3://backups/prod --store-endpoint http://minio:9000 --store-region eu --store-credentials /k"
         ));
+    }
+
+    #[test]
+    fn a_cluster_begins_with_another_ones_backup_and_never_with_one_in_its_own_place() {
+        let read = |from: Value| {
+            let root = json!({"scope": "trial", "spilo": {"archive": {"store": "s3://backups"}, "begin_from": from}});
+            let mut reader = Reader { root: &root, mistakes: Vec::new() };
+            let found = Origin::read(&mut reader);
+            if reader.mistakes.is_empty() { Ok(found) } else { Err(reader.mistakes.join("\n")) }
+        };
+        assert_eq!(read(Value::Null), Ok(None));
+        let origin =
+            read(json!({"store": "s3://backups", "cluster": "orders", "system": "7710753353203642389", "at": "2026-11-21T20:00:00Z"}));
+        let origin = origin.unwrap().unwrap();
+        assert_eq!((origin.system, origin.at.as_deref()), (Some(SystemId(7_710_753_353_203_642_389)), Some("2026-11-21T20:00:00Z")));
+        assert!(read(json!({"store": "s3://backups", "cluster": "trial"})).unwrap_err().contains("own archive"));
+        assert!(read(json!({"store": "s3://backups", "cluster": "orders", "system": "x"})).unwrap_err().contains("begin_from.system"));
     }
 
     #[test]

@@ -214,7 +214,15 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<Exit, CommandError> {
                 let unreadable =
                     catalog.unreadable.iter().map(|found| Unreadable { object: found.object.to_string(), why: found.why.clone() });
                 let backups = catalog.backups.iter().map(|header| Backup::of(header, &marks)).collect();
-                context.show(&BackupList { cluster: place.cluster.clone(), system: system.to_string(), backups, unreadable: unreadable.collect() })?;
+                if catalog.backups.is_empty() {
+                    context.ui.say(format_args!("'{}' has no backup yet", place.cluster));
+                }
+                context.show(&BackupList {
+                    cluster: place.cluster.clone(),
+                    system: system.to_string(),
+                    backups,
+                    unreadable: unreadable.collect(),
+                })?;
                 Ok(Exit::OK)
             }
             Some(Whose::OfCluster(cluster)) => inside(context, &cluster, "list", None).await,

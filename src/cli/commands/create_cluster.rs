@@ -10,13 +10,13 @@ use crate::{
         connection::ConnectionParameters,
         engine::{connect, expect_fit_machine},
         interrupt::{Interrupt, run_async},
-        look::no_such_cluster,
+        look::{look, no_such_cluster},
         output::Shown,
         spec_arguments::SpecArgs,
         status::{ClusterStatus, NodeRole},
         wait::wait_until_healthy,
     },
-    model::{ClusterName, RecoveryTarget},
+    model::{ClusterName, RecoveryTarget, SystemId},
     provisioner::{Platform, Wish, with_lock},
     spec::{ArchiveSpec, ArchiveStore, CloneSource, ClusterSpec},
 };
@@ -48,6 +48,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", requires = "clone_from", value_parser = parse_time)]
     at: Option<String>,
 
+    /// With --clone-from, where several database clusters had that name: which, by its system identifier [default: the one there is now]
+    #[arg(long, value_name = "NUMBER", requires = "clone_from")]
+    clone_system: Option<SystemId>,
+
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -78,7 +82,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
 async fn create(context: &Context, interrupt: Interrupt, args: &Args, mut spec: ClusterSpec) -> Result<Exit, CommandError> {
     let platform = connect().await?;
     if let Some(other) = &args.clone_from {
-        spec.clone_of = Some(Box::new(clone_source(&platform, &spec, other, args.at.clone()).await?));
+        spec.clone_of = Some(Box::new(clone_source(&platform, &spec.name, other, args).await?));
     }
     let cluster = spec.name.clone();
     let wish = Wish::Create { image: args.spec.image.source(&spec)?, spec };
@@ -107,11 +111,11 @@ async fn create(context: &Context, interrupt: Interrupt, args: &Args, mut spec: 
 /// Where the other cluster has its backups: it is asked, or, where it is gone, the volume that it left.
 async fn clone_source<P: Platform>(
     platform: &P,
-    spec: &ClusterSpec,
+    name: &ClusterName,
     other: &ClusterName,
-    at: Option<String>,
+    args: &Args,
 ) -> Result<CloneSource, CommandError> {
-    if spec.name == *other {
+    if name == other {
         // Both would have one system identifier, and one place in the archive.
         let refused = format!("cluster '{other}' cannot be begun with a backup of itself under its own name");
         return Err(CommandError::new(ErrorKind::Refused, refused).hint("choose another name for the new cluster"));
@@ -130,7 +134,12 @@ async fn clone_source<P: Platform>(
     if !there {
         return Err(CommandError::new(ErrorKind::Refused, format!("cluster '{other}' has no archive, and so no backup to begin with")));
     }
-    Ok(CloneSource { cluster: other.clone(), archive, at })
+    // What an earlier cluster of that name has left is not meant where there is one.
+    let system = match (args.clone_system, inventory.stored.is_some()) {
+        (None, true) => look(platform, other).await?.system.and_then(|system| system.parse().ok()),
+        (said, _) => said,
+    };
+    Ok(CloneSource { cluster: other.clone(), archive, system, at: args.at.clone() })
 }
 
 /// Whether it is a time is found out here, and not by the node that has to recover to it.

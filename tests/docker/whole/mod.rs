@@ -1,6 +1,7 @@
 //! Whole clusters, as a user has them: the binary that was just built, the image with it, and the servers in it. Each test is a story with a
 //! cluster of its own.
 
+mod archive;
 mod cluster;
 mod engine;
 mod first_day;

@@ -66,11 +66,8 @@ pub(super) fn origin(source: &CloneSource) -> Option<Origin> {
         s3 => s3,
     };
     let credentials_file = access.credentials_file.map(|_| CLONE_CREDENTIALS);
-    Some(Origin {
-        cluster: source.cluster.to_string(),
-        archive: ArchiveAccess { store, credentials_file, ..access },
-        at: source.at.clone(),
-    })
+    let archive = ArchiveAccess { store, credentials_file, ..access };
+    Some(Origin { cluster: source.cluster.to_string(), archive, system: source.system, at: source.at.clone() })
 }
 
 fn clone_directory(source: &CloneSource) -> String {
