@@ -96,7 +96,7 @@ fn backups_are_asked_for_by_cluster_or_by_store_and_never_by_both() {
     list(&["orders", "--store", "store", "--cluster", "orders"]).exits(2);
     list(&["--store", "store"]).exits(2).says("--cluster");
     spilo_in(here, &["backup", "show", "orders", "yesterday"]).exits(2).says("'yesterday'");
-    spilo_in(here, &["wal", "check", "--store", "store", "--cluster", "orders", "--system", "7"]).exits(0);
+    spilo_in(here, &["wal", "check", "--store", "store", "--cluster", "orders", "--system", "7710753353203642389"]).exits(0);
 }
 
 /// A service of the data directory, killed with the test.
