@@ -29,8 +29,12 @@ use crate::{
     storage::StoreError,
 };
 
-/// PostgreSQL is told to ask again after this long: its archiver must not hang for ever, and goes on with the same file.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// PostgreSQL is told to ask again after this long: its archiver must not hang for ever, and goes on with the same file. A server that is being
+/// stopped waits for its archiver, which asks three times: a hand-over must not wait for a slow store.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The same while nothing gets into the store. What is on its way goes on without somebody who waits for it.
+const PATIENCE_WHILE_FAILING: Duration = Duration::from_secs(2);
 
 /// Files that were archived and that PostgreSQL has not asked for. With more, it does not get on, and neither do we.
 const AHEAD: usize = 64;
@@ -110,7 +114,9 @@ impl Pusher {
         let job = self.asked_for(file, path, identity);
         self.look_ahead();
         let Some(mut job) = job else { return Answer::Done };
-        let waited = tokio::time::timeout(self.patience, job.wait_for(Option::is_some)).await;
+        let failing = self.health.why_failing().is_some();
+        let patience = if failing { self.patience.min(PATIENCE_WHILE_FAILING) } else { self.patience };
+        let waited = tokio::time::timeout(patience, job.wait_for(Option::is_some)).await;
         match waited.map(|outcome| outcome.ok().and_then(|outcome| outcome.clone())) {
             Ok(Some(Ok(()))) => {
                 self.state.borrow_mut().unasked.remove(&file);

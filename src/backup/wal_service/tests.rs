@@ -227,6 +227,26 @@ async fn a_store_that_goes_away_loses_nothing_and_is_caught_up_with() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_stopped_while_the_store_is_away_does_not_wait_for_it() {
+    let story = async {
+        let world = world();
+        let mut node = Node::new(&world, "a");
+        Rc::get_mut(&mut node.pusher).unwrap().patience = Duration::from_secs(600);
+        let file = node.put_segment(&full(1, 1 << 20), "ready");
+        fs::rename(world.path().join("store"), world.path().join("away")).unwrap();
+        let pusher = node.pusher.clone();
+        let path = node.data.join("pg_wal").join(file.to_string());
+        let first = tokio::task::spawn_local(async move { pusher.push(file, path).await });
+        soon("the store is known to be away", async || node.health.why_failing().is_some()).await;
+        // This would take ten minutes.
+        let answer = tokio::time::timeout(Duration::from_secs(60), node.push(file)).await;
+        assert!(matches!(answer, Ok(Answer::Again(_))), "{answer:?}");
+        first.abort();
+    };
+    LocalSet::new().run_until(story).await;
+}
+
+#[tokio::test]
 async fn segments_of_every_size_come_back_ahead_of_the_question() {
     let story = async {
         for (size, count) in [(1 << 20, 24), (16 << 20, 6), (64 << 20, 4)] {
