@@ -23,10 +23,10 @@ pub struct Cluster {
 impl Cluster {
     /// Asks the agent there.
     pub async fn ask(agent: &str) -> Result<Cluster, String> {
-        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().map_err(told)?;
+        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().map_err(|error| told(&error))?;
         let get = async |path: &str| -> Result<Value, String> {
-            let answer = client.get(format!("{agent}{path}")).send().await.map_err(told)?;
-            answer.error_for_status().map_err(told)?.json().await.map_err(told)
+            let answer = async { client.get(format!("{agent}{path}")).send().await?.error_for_status()?.json().await };
+            answer.await.map_err(|error| told(&error))
         };
         Ok(Cluster::read(&get("/cluster").await?, &get("/config").await?))
     }
@@ -59,9 +59,9 @@ impl Cluster {
 }
 
 /// The chain of causes in one line.
-fn told(error: reqwest::Error) -> String {
+fn told(error: &reqwest::Error) -> String {
     let mut words = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         words = format!("{words}: {error}");
         cause = error.source();

@@ -223,6 +223,7 @@ impl Keeper {
         tracing::info!("{job}: begun");
         let begun = Instant::now();
         let running = Running { job: job.to_string(), since: Timestamp::now() };
+        self.show(cluster, &running);
         let ended = {
             let config = self.config.clone();
             let work = async { config.commands.run(&job, &config, archive.system(), cluster).await };
@@ -232,9 +233,7 @@ impl Keeper {
                     ended = &mut work => break ended,
                     () = tokio::time::sleep(BEAT) => {}
                 }
-                if let Err(error) = self.publish(Some(cluster), Some(running.clone())) {
-                    tracing::warn!("{error}");
-                }
+                self.show(cluster, &running);
                 // While the store does not answer the work goes on: whoever takes over then finds what came of it.
                 if let Ok(false) = claim.renew(archive).await {
                     tracing::warn!("{job}: another node has taken over");
@@ -245,6 +244,13 @@ impl Keeper {
         self.note(&job, &ended, begun.elapsed());
         self.look_at = Instant::now();
         Ok(claim.end(archive).await?)
+    }
+
+    /// A status that cannot be written ends no work.
+    fn show(&mut self, cluster: &Cluster, running: &Running) {
+        if let Err(error) = self.publish(Some(cluster), Some(running.clone())) {
+            tracing::warn!("{error}");
+        }
     }
 
     fn note(&mut self, job: &Job, ended: &Result<(), ProcessError>, took: Duration) {
