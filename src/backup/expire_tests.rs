@@ -227,7 +227,7 @@ async fn a_backup_that_was_pinned_meanwhile_stays() {
     let seen = look(&archive, hours_from_now(2)).await.unwrap();
     let wish = Wish { policy: Policy { keep: 1, window: None }, grace: SignedDuration::from_hours(1), force: true };
     let plan = expire_plan::plan(&seen, wish, hours_from_now(2));
-    assert_eq!(plan.remove, [first.clone()]);
+    assert_eq!(plan.remove, std::slice::from_ref(&first));
     marks::pin(&archive, &first).await.unwrap();
     carry_out(&archive, &plan, hours_from_now(2)).await.unwrap();
     place.is_sound().await;
