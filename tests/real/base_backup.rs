@@ -202,6 +202,8 @@ fn a_standby_is_read_instead_of_an_idle_primary() {
     server.execute("create table later as select 1 as i");
     server.execute("checkpoint");
     wait_until("the standby has it", LIMIT, || standby.query("select count(*)::text from pg_class where relname = 'later'") == "1");
+    let mixed = PlainServer::of(&standby, &server);
+    ground.take(&mixed, &[]).exits(6).says("/primary', not in '");
     let told = ground.take(&standby, &["--timeout", "3s"]).exits(3);
     let told = told.says("the archive still lacks '0000000100000000").says("waiting for '0000000100000000");
     assert!(told.stderr.contains("when the primary has archived"), "{}", told.stderr);

@@ -23,6 +23,7 @@ pub struct PlainServer {
     pub data: PathBuf,
     pub port: u16,
     ground: PathBuf,
+    runs: bool,
 }
 
 impl Ground {
@@ -105,7 +106,7 @@ impl Ground {
         let log = format!("{name}.log");
         let started = self.postgres("pg_ctl", &["-D", name, "-l", &log, "-w", "-t", "120", "start"]);
         assert_eq!(started.code, 0, "{}", fs::read_to_string(self.path().join(log)).unwrap_or_default());
-        PlainServer { data, port, ground: self.path().to_owned() }
+        PlainServer { data, port, ground: self.path().to_owned(), runs: true }
     }
 
     /// What `backup take` of a server is run with.
@@ -148,6 +149,11 @@ impl Ground {
 }
 
 impl PlainServer {
+    /// What somebody means who takes the data directory of one for that of another. Nothing runs of its own.
+    pub fn of(data: &PlainServer, server: &PlainServer) -> PlainServer {
+        PlainServer { data: data.data.clone(), port: server.port, ground: server.ground.clone(), runs: false }
+    }
+
     fn config(&self) -> Config {
         let mut config = Config::new();
         config.host_path(&self.ground).port(self.port).user("postgres").dbname("postgres");
@@ -183,6 +189,9 @@ impl PlainServer {
 
 impl Drop for PlainServer {
     fn drop(&mut self) {
+        if !self.runs {
+            return;
+        }
         let mut command = Command::new(bin_dir().unwrap().join("pg_ctl"));
         as_other_user(&mut command).arg("-D").arg(&self.data).args(["-m", "immediate", "-w", "-s", "stop"]).current_dir(&self.ground);
         let _ = command.stderr(Stdio::null()).status();

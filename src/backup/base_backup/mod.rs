@@ -28,7 +28,7 @@ mod upload;
 mod wal_wait;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -239,6 +239,12 @@ async fn switch_wal(request: &Request, server: &CopiedServer, tell: &dyn Fn(Told
 fn refuse<S>(archive: &Archive<S>, request: &Request, server: &CopiedServer) -> Result<(), BackupError> {
     let why = if server.system != archive.system {
         format!("the server has the data of system {}, and '{}' those of {}", server.system, request.data_dir.display(), archive.system)
+    } else if !is_same_directory(&request.data_dir, &server.data_directory) {
+        // A primary and its standbys have one system identifier: the files of one with the positions of the other make no backup.
+        let (asked, theirs) = (request.data_dir.display(), &server.data_directory);
+        format!("the server at '{}' runs in '{theirs}', not in '{asked}'", request.address.host)
+    } else if request.label.chars().any(char::is_control) {
+        "a label has no line breaks in it".to_owned()
     } else if server.version < 150_000 {
         format!("PostgreSQL {} cannot be backed up: 15 is the oldest version that can", server.version / 10_000)
     } else if server.wal_level == "minimal" {
@@ -253,6 +259,13 @@ fn refuse<S>(archive: &Archive<S>, request: &Request, server: &CopiedServer) -> 
         return Ok(());
     };
     Err(BackupError::Refused(why))
+}
+
+/// Whether two paths lead to one directory.
+fn is_same_directory(one: &Path, other: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    identity(one).is_some_and(|found| identity(Path::new(other)) == Some(found))
 }
 
 /// The timeline that `backup_label` names.
