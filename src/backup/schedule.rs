@@ -269,7 +269,8 @@ fn later(time: Timestamp, length: SignedDuration) -> Timestamp {
 /// What should have happened by now and has not, or went wrong: sentences for people.
 pub fn overdue(seen: &Seen, policy: &BackupPolicy, now: Timestamp) -> Vec<String> {
     let mut found = Vec::new();
-    if let Some(every) = policy.every.map(signed) {
+    let led = seen.nodes.iter().any(|node| node.leads);
+    if let Some(every) = policy.every.map(signed).filter(|_| led) {
         let grace = (every / 4).max(SignedDuration::from_hours(1));
         match seen.backups.last() {
             None if later(seen.since, grace) < now => found.push("no backup has been made yet".to_owned()),

@@ -188,6 +188,7 @@ fn what_should_have_happened_is_told() {
     assert_eq!(told(&seen(vec![backup(54 * HOUR)])), "the last backup is 2 d old, and one is due every 1 d");
     assert_eq!(told(&seen(vec![])), "no backup has been made yet");
     assert_eq!(told(&Seen { since: at(HOUR), ..seen(vec![]) }), "");
+    assert_eq!(told(&Seen { nodes: vec![node("orders-1", false, 0)], ..seen(vec![]) }), "", "without a leader there is more to see to");
     let unread = SeenBackup { read: None, proven: false, restored: None, ..backup(13 * HOUR) };
     assert_eq!(told(&seen(vec![unread])), format!("backup '{}' has not been verified", id(13 * HOUR)));
     let broken = SeenBackup { broken: true, ..backup(2 * HOUR) };

@@ -34,7 +34,8 @@ impl Cluster {
     /// Reads `/cluster` and `/config`.
     fn read(cluster: &Value, config: &Value) -> Cluster {
         let members = cluster["members"].as_array().map_or(&[][..], Vec::as_slice);
-        let leads = |member: &Value| matches!(member["role"].as_str(), Some("leader" | "standby_leader"));
+        // A cluster that follows another one archives nothing, so no backup of it would become complete.
+        let leads = |member: &Value| member["role"] == "leader";
         let node = |member: &Value| {
             let leads = leads(member);
             Some(Node {
@@ -91,5 +92,7 @@ mod tests {
         assert_eq!((read.leader.as_ref(), read.policy.keep), (Some(&("orders-1".to_owned(), 5432)), 9));
         assert!(read.is_led_by("orders-1") && !read.is_led_by("orders-2"));
         assert_eq!(Cluster::read(&json!({}), &json!({})).nodes, []);
+        let follows = json!({"members": [{"name": "orders-1", "role": "standby_leader", "state": "streaming", "lag": 0}]});
+        assert!(!Cluster::read(&follows, &json!({})).is_led_by("orders-1"));
     }
 }

@@ -23,7 +23,7 @@ use self::{cluster::Cluster, seen::Store as StoreView};
 use crate::{
     api::backup_status::{BackupStatus, Running},
     backup::{
-        Archive, ArchiveError,
+        Archive, ArchiveError, drill,
         schedule::{self, Job, Next},
     },
     model::{ObjectName, SystemId},
@@ -44,6 +44,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(120);
 
 /// What a test restore has to leave beside half of what it takes: the running server may be on the same disk.
 const DRILL_RESERVE: u64 = 2 << 30;
+
+/// With less than this free a test restore is ended.
+const LEAST_ROOM: u64 = 1 << 30;
 
 /// What the keeper of a node is told.
 #[derive(Debug, Clone)]
@@ -117,10 +120,13 @@ enum Trouble {
     NoData(std::io::Error),
     #[error("the status cannot be written: {0}")]
     Status(std::io::Error),
+    #[error(transparent)]
+    Scratch(#[from] drill::DrillError),
 }
 
 impl Keeper {
     async fn turn(&mut self) -> Result<(), Trouble> {
+        self.clear_scratch()?;
         let (cluster, archive) = match self.surroundings().await {
             Ok(found) => found,
             Err(error) => {
@@ -142,6 +148,14 @@ impl Keeper {
                 self.look_at = self.look_at.min(Instant::now() + wait.max(BEAT));
                 Ok(())
             }
+            None => Ok(()),
+        }
+    }
+
+    /// A test restore that was killed has left as much as a whole database. None runs here now.
+    fn clear_scratch(&self) -> Result<(), Trouble> {
+        match self.config.scratch.as_ref().filter(|scratch| scratch.exists()) {
+            Some(scratch) => Ok(drill::remove_left(scratch)?),
             None => Ok(()),
         }
     }
@@ -195,10 +209,18 @@ impl Keeper {
     /// Whether the newest backup fits beside what is there.
     fn has_room(&self, size: u64) -> bool {
         let needed = size.saturating_add(size / 2).saturating_add(DRILL_RESERVE);
+        self.free().is_some_and(|free| free > needed)
+    }
+
+    /// The running server comes before every test restore.
+    fn is_short_of_room(&self) -> bool {
+        self.free().is_some_and(|free| free < LEAST_ROOM)
+    }
+
+    fn free(&self) -> Option<u64> {
         // It is made by the first test restore.
         let there = self.config.scratch.as_ref().and_then(|scratch| scratch.ancestors().find(|path| path.exists()));
-        let free = there.and_then(|path| files::free_space(path).ok());
-        free.is_some_and(|free| free > needed)
+        there.and_then(|path| files::free_space(path).ok())
     }
 
     /// Claims the cluster's job, looks whether it is still to be done, and does it.
@@ -234,6 +256,10 @@ impl Keeper {
                     () = tokio::time::sleep(BEAT) => {}
                 }
                 self.show(cluster, &running);
+                if matches!(job, Job::Drill(_)) && self.is_short_of_room() {
+                    let (program, status, output) = (job.to_string(), "ended".to_owned(), "the disk is nearly full".to_owned());
+                    break Err(ProcessError::Failed { program, status, output });
+                }
                 // While the store does not answer the work goes on: whoever takes over then finds what came of it.
                 if let Ok(false) = claim.renew(archive).await {
                     tracing::warn!("{job}: another node has taken over");

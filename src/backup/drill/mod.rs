@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use scratch::Scratch;
+pub use scratch::{Scratch, remove_left};
 
 use self::server::ThrowAway;
 use super::{

@@ -73,8 +73,11 @@ impl Scratch {
     }
 }
 
-/// Removes what drills have left whose processes are gone.
-fn remove_left(parent: &Path) -> Result<(), DrillError> {
+/// Removes what drills have left below `parent` whose processes are gone.
+///
+/// # Errors
+/// When that fails.
+pub fn remove_left(parent: &Path) -> Result<(), DrillError> {
     for entry in fs::read_dir(parent).map_err(DrillError::file("look into", parent))?.flatten() {
         let path = entry.path();
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
