@@ -111,6 +111,11 @@ impl Stage {
         Run::of(&self.command(&self.program, args).output().unwrap())
     }
 
+    /// `spilo` with these words, while it goes on.
+    pub fn begin(&self, args: &[&str]) -> Child {
+        self.command(&self.program, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     /// `spilo backup restore` into the directory of this name.
     pub fn restore(&self, name: &str, options: &[&str]) -> Run {
         let directory = self.path(name).display().to_string();

@@ -12,6 +12,7 @@ mod coming_back;
 mod crash;
 mod dcs;
 mod dcs_outage;
+mod drill;
 mod fault;
 mod fencing;
 mod hanging;
