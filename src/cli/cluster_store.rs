@@ -108,7 +108,7 @@ mod tests {
         };
         let command = |place| ClusterStoreArgs { place, cluster: "orders".parse().unwrap() }.restore_command(Path::new("/opt/a b/spilo"));
         let file = command(place(StoreUrl::File("/srv/100%".into()), None)).unwrap();
-        assert_eq!(file, "'/opt/a b/spilo' wal fetch --store /srv/100%% --cluster orders %f %p");
+        assert_eq!(file, "'/opt/a b/spilo' wal fetch --store '/srv/100%%' --cluster orders %f %p");
         let s3 = command(place("s3://backups/pg".parse().unwrap(), Some("https://s3.example:9000"))).unwrap();
         let options = "--store s3://backups/pg --store-endpoint https://s3.example:9000 --store-credentials \"/etc/it's\"";
         assert_eq!(s3, format!("'/opt/a b/spilo' wal fetch {options} --cluster orders %f %p"));
