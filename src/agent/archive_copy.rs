@@ -128,7 +128,7 @@ impl Tools {
         let said = |line: &str| {
             tracing::info!("restore: {line}");
             note(&mut last, line);
-            *progress.borrow_mut() = Some(format!("from the archive: {line}"));
+            *progress.borrow_mut() = Some(come("the archive", line));
         };
         let restored = clone::from_archive(&self.config.installation, restore, goal.system, said).await;
         *progress.borrow_mut() = None;
@@ -154,7 +154,7 @@ impl Tools {
         let said = |line: &str| {
             tracing::info!("backup of '{whose}': {line}");
             note(&mut last, line);
-            *progress.borrow_mut() = Some(format!("from a backup of '{whose}': {line}"));
+            *progress.borrow_mut() = Some(come(&format!("a backup of '{whose}'"), line));
         };
         let begun = clone::begin_from_archive(&self.config.installation, restore, said).await;
         *progress.borrow_mut() = None;
@@ -200,6 +200,11 @@ impl Tools {
     }
 }
 
+/// Where the data come from, and how far that has come where the program says so.
+fn come(from: &str, line: &str) -> String {
+    line.strip_prefix("progress: ").map_or_else(|| from.to_owned(), |so_far| format!("{from} ({so_far})"))
+}
+
 /// Keeps what a program complained of, else its last words.
 fn note(last: &mut String, line: &str) {
     if line.starts_with("error:") || !last.starts_with("error:") {
@@ -235,6 +240,8 @@ mod tests {
         let mut last = String::new();
         ["looking", "error: no way", "hint: ask"].into_iter().for_each(|line| note(&mut last, line));
         assert_eq!(last, "error: no way");
+        assert_eq!(come("the archive", "looking"), "the archive");
+        assert_eq!(come("the archive", "progress: 1 of 2 MB"), "the archive (1 of 2 MB)");
     }
 
     #[test]

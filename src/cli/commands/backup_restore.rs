@@ -22,7 +22,7 @@ use crate::{
         cluster_store::ClusterStoreArgs,
         interrupt::{interrupted, run_async},
         output::Shown,
-        ui::{UiStep, in_words},
+        ui::{Ui, UiStep, in_words},
     },
     model::{Lsn, RecoveryTarget, SystemId, TargetTimeline},
     sys::process::Run,
@@ -30,6 +30,9 @@ use crate::{
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How often a line says how far it has come where nothing moves.
+const LINE: Duration = Duration::from_secs(10);
 
 /// With less than this there is no room for what one lane reads.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -203,18 +206,24 @@ async fn restore(context: &Context, args: &Args) -> Result<Restored, CommandErro
     let step = context.ui.step(format!("restoring backup {}", way.backup.id));
     let report = tokio::select! {
         report = restore::restore(&archive, &way, &start, &request, &progress) => report?,
-        never = show(&step, &progress) => match never {},
+        never = show(&context.ui, &step, &progress) => match never {},
     };
     step.done();
     Ok(summary(directory, &wish, &report))
 }
 
 /// Shows rate and time left, for ever.
-async fn show(step: &UiStep, progress: &Progress) -> Infallible {
-    let begun = Instant::now();
+async fn show(ui: &Ui, step: &UiStep, progress: &Progress) -> Infallible {
+    let (begun, mut said) = (Instant::now(), Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
-        step.note(&told(&progress.seen(), begun.elapsed()));
+        let told = told(&progress.seen(), begun.elapsed());
+        step.note(&told);
+        // For who reads lines, such as an agent that makes a replica.
+        if !ui.settings().interactive && said.elapsed() >= LINE {
+            said = Instant::now();
+            ui.say(format_args!("progress: {told}"));
+        }
     }
 }
 

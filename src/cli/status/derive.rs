@@ -240,7 +240,11 @@ fn state(member: Option<&MemberReport>, container: ContainerState) -> String {
         return container.to_string();
     }
     let said = member.and_then(|member| replication_state(member).or_else(|| said(member, "state")));
-    said.unwrap_or("unknown").to_owned()
+    let said = said.unwrap_or("unknown");
+    match member.and_then(|member| member.dcs["spilo_copies"].as_str()) {
+        Some(source) => format!("{said} from {source}"),
+        None => said.to_owned(),
+    }
 }
 
 /// Why a node does not count as well; the first reason is the one that explains the others.

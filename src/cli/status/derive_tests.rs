@@ -343,3 +343,11 @@ fn a_cluster_that_follows_another_one_is_healthy_without_taking_writes() {
     let writes = following().set("/members/0/sql/in_recovery", json!(false));
     writes.is(Health::Critical, "leader 'orders-1' is to follow another cluster, and is a primary still");
 }
+
+#[test]
+fn a_member_that_is_made_from_the_archive_says_so() {
+    let making = json!({"state": "creating replica", "role": "uninitialized", "spilo_copies": "the archive (1 of 2 MB)"});
+    let world = World::healthy().set("/members/2/dcs", making).set("/members/2/rest", json!(null)).without_read(2, "nobody listens");
+    let status = world.status();
+    assert_eq!(status.nodes[2].state, "creating replica from the archive (1 of 2 MB)");
+}
