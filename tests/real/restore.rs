@@ -62,6 +62,10 @@ fn a_backup_made_under_load_comes_up_with_every_row_and_what_is_right_of_it_is_k
     let Some(stage) = Stage::new() else { return };
     let server = stage.create("source");
     pgbench(&stage, &server, "10");
+    // Nobody changes it any more, not even by reading it.
+    server.sql("create table still as select i, repeat('x', 100) as text from generate_series(1, 200000) i");
+    server.sql("vacuum (freeze) still");
+    let still: u64 = server.sql("select pg_relation_size('still')").parse().unwrap();
     let load = Load::begin(&stage, &server);
     server.back_up();
     load.end();
@@ -83,8 +87,7 @@ fn a_backup_made_under_load_comes_up_with_every_row_and_what_is_right_of_it_is_k
     stage.run("pg_checksums", &["--check", "-D", &copy.data.display().to_string()]);
     stage.restore("copy", &[]).exits(6).says("not empty").says("--delta");
     let told = json(&stage.restore("copy", &["--delta"]).exits(0).stdout);
-    let (bytes, kept) = (told["bytes"].as_u64().unwrap(), told["kept"].as_u64().unwrap());
-    assert!(kept > bytes / 3, "{told}");
+    assert!(told["kept"].as_u64().unwrap() >= still, "{still} bytes have not changed: {told}");
     let verified = stage.try_run("pg_verifybackup", &["-n", &copy.data.display().to_string()]);
     assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
     let copy = stage.recovered("copy");
