@@ -28,10 +28,10 @@ export SEEDS
 # How many of them `make test` runs.
 SIMULATED := 20000
 
-.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration soak bench-local bench-failover bench-backup
+.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration storage-elsewhere soak bench-local bench-failover bench-backup
 
 help: ## list what there is
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## install what is missing, build, start the cluster 'demo', say what to try next
 	@.ci/setup demo
@@ -76,6 +76,10 @@ sim: ## run SEEDS simulated clusters through faults; FROM=, SEED=, TRACE=1, SHRI
 
 integration: ## the tests with real PostgreSQL, etcd and Docker
 	@$(foreach test,$(ONE_BY_ONE),.ci/stage '$(test) tests' cargo test --locked --test $(test) -- --test-threads=1 --nocapture &&) true
+
+storage-elsewhere: ## ask every promise of a store of a server that somebody else wrote (SeaweedFS, over TLS)
+	@.ci/setup test
+	@.ci/storage-elsewhere
 
 soak: ## random faults under writing clients, as long as SECONDS says; SEED repeats an earlier walk
 	@.ci/setup test

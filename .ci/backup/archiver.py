@@ -1,7 +1,8 @@
-"""Does what PostgreSQL's archiver does, and measures it: `archiver.py DATA_DIR COMMAND [RESIDENT …]`, in DATA_DIR.
+"""Does what PostgreSQL's archiver does, and measures it: `archiver.py DATA_DIR COMMAND RESIDENT [AGAIN]`, in DATA_DIR.
 
 One file at a time, oldest first, through `sh -c`; `.ready` becomes `.done`. A command that fails is asked again after a second. A resident
-process is started before and ended after; its time counts, and so does that of whatever a command leaves running: this process adopts it.
+process, if RESIDENT is not empty, is started before and ended after; its time counts, and so does that of whatever a command leaves running: this
+process adopts it. AGAIN is how many times the last file is then archived once more, without a shell.
 Prints one JSON object.
 """
 import ctypes
@@ -32,8 +33,25 @@ def reap():
         pass
 
 
-def main(data, command, resident):
+def adopt():
+    """From here on whatever our children leave running is ours."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def named(command, name):
+    return command.replace("%p", f"pg_wal/{name}").replace("%f", name)
+
+
+def once_more(line):
+    """Seconds of the whole process for a file that is durable."""
+    began = time.monotonic()
+    if status := subprocess.run(shlex.split(line), stdin=subprocess.DEVNULL).returncode:
+        sys.exit(f"'{line}' ended with {status}, though its file is archived")
+    return time.monotonic() - began
+
+
+def main(data, command, resident, again):
+    adopt()
     os.chdir(data)
     server = subprocess.Popen(shlex.split(resident), stdin=subprocess.DEVNULL) if resident else None
     if server:
@@ -41,7 +59,7 @@ def main(data, command, resident):
     waiting = sorted(path.name.removesuffix(".ready") for path in Path("pg_wal/archive_status").glob("*.ready"))
     began, took, failures = time.monotonic(), [], 0
     for name in waiting:
-        line = command.replace("%p", f"pg_wal/{name}").replace("%f", name)
+        line = named(command, name)
         while True:
             asked = time.monotonic()
             if subprocess.run(["sh", "-c", line], stdin=subprocess.DEVNULL).returncode == 0:
@@ -53,6 +71,9 @@ def main(data, command, resident):
         took.append(time.monotonic() - asked)
         os.rename(f"pg_wal/archive_status/{name}.ready", f"pg_wal/archive_status/{name}.done")
     wall = time.monotonic() - began
+    if again:
+        last = max(path.name.removesuffix(".done") for path in Path("pg_wal/archive_status").glob("*.done"))
+        took = [once_more(named(command, last)) for _ in range(again)]
     if server:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
@@ -63,4 +84,4 @@ def main(data, command, resident):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else "")
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]) if len(sys.argv) > 4 else 0)

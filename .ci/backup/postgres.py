@@ -14,6 +14,7 @@ class Postgres:
 
     def __init__(self, directory, bin_dir):
         self.directory, self.bin, self.account, self.port = Path(directory), Path(bin_dir), Account(), free_port()
+        self.touched = 0
         self.data = self.directory / "data"
 
     def own(self, path):
@@ -32,9 +33,9 @@ class Postgres:
             conf.write(f"port={self.port}\nlisten_addresses=''\nunix_socket_directories='{self.directory}'\nshared_buffers=512MB\nmax_wal_size=20GB\n"
                        "checkpoint_timeout=1h\nwal_level=replica\nautovacuum=off\nsynchronous_commit=off\nfsync=off\narchive_mode=on\narchive_command='false'\nwal_compression=off\n")
 
-    def start(self, *options):
-        self.run(self.bin / "pg_ctl", "-D", self.data, "-w", "-t", "600", "-l", self.directory / "server.log", "-o", " ".join(options) or "-c client_min_messages=notice", "start")
-        for entry in (self.data / "postmaster.pid").read_text().splitlines()[:1]:
+    def start(self, *options, pinned=True, **more):
+        self.run(self.bin / "pg_ctl", "-D", self.data, "-w", "-t", "600", "-l", self.directory / "server.log", "-o", " ".join(options) or "-c client_min_messages=notice", "start", **more)
+        for entry in (self.data / "postmaster.pid").read_text().splitlines()[:1 if pinned else 0]:
             subprocess.run(["taskset", "-apc", TOOL_CORE, entry], check=True, capture_output=True)
 
     def stop(self):
@@ -46,17 +47,18 @@ class Postgres:
 
     def fill(self, scale, small_tables):
         """About 15 MB a unit of scale, and many small files."""
-        self.run(self.bin / "pgbench", "-h", self.directory, "-p", self.port, "-U", "postgres", "-i", "-I", "dtGp", "-q", "-s", scale, "postgres")
+        self.run(self.bin / "pgbench", "-h", self.directory, "-p", self.port, "-U", "postgres", "-i", "-I", "dtGp", "-q", "-F", 90, "-s", scale, "postgres")
         for first in range(0, small_tables, 1000):
             last = min(first + 1000, small_tables)
             self.sql(f"do $$ begin for i in {first}..{last - 1} loop execute format('create table small_%s as select i as id, repeat(''x'', 100) as text from generate_series(1, 20) i', i); end loop; end $$")
         self.sql("checkpoint")
 
     def touch(self, share):
-        """Changes this share of the pages of the largest table, spread evenly; in place, so that no page is added."""
-        step = round(1 / share)
-        self.sql("alter table pgbench_accounts set (fillfactor = 90)")
-        self.sql(f"update pgbench_accounts set abalance = abalance + 1 where ctid in (select format('(%s,1)', page)::tid from generate_series(0, (select relpages from pg_class where relname = 'pgbench_accounts') - 1, {step}) page)")
+        """Changes a row in this share of the pages of the largest table, spread evenly, and other ones each time; there is room for it in the page, so
+        that no other page and no index changes."""
+        self.touched += 1
+        rows = int(self.sql("select round(reltuples / relpages) from pg_class where relname = 'pgbench_accounts'"))
+        self.sql(f"update pgbench_accounts set abalance = abalance + 1 where aid % {round(rows / share)} = {self.touched * rows}")
         self.sql("checkpoint")
 
     def make_wal(self, segments):
@@ -79,11 +81,11 @@ class Postgres:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def opened(data, directory, bin_dir):
+def opened(data, directory, bin_dir, environment):
     """The server on a restored directory, once it has recovered and takes writes."""
     server = Postgres(directory, bin_dir)
     server.data = Path(data)
-    server.start(f"-c port={server.port}", f"-c unix_socket_directories={server.directory}", "-c archive_mode=off")
+    server.start(f"-c port={server.port}", f"-c unix_socket_directories={server.directory}", "-c archive_mode=off", env=environment)
     wait_until("the restored server has recovered", 600, lambda: server.sql("select pg_is_in_recovery()") == "f")
     return server
 

@@ -51,11 +51,13 @@ class Store:
         subprocess.Popen(["taskset", "-c", STORE_CORE, *map(str, command)], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _certificate(self):
-        private = self.directory / "private.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                        "-keyout", private, "-out", self.ca, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
-                       check=True, capture_output=True)
-        (self.directory / "both.pem").write_text(self.ca.read_text() + private.read_text())
+        private, request, signed = (self.directory / name for name in ("private.pem", "request.pem", "signed.pem"))
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        openssl("req", "-x509", *key, "-days", "2", "-keyout", self.directory / "ca-private.pem", "-out", self.ca, "-subj", "/CN=bench authority")
+        openssl("req", *key, "-keyout", private, "-out", request, "-subj", "/CN=127.0.0.1")
+        (self.directory / "names").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n")
+        openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self.directory / "ca-private.pem", "-CAcreateserial", "-days", "2", "-extfile", self.directory / "names", "-out", signed)
+        (self.directory / "both.pem").write_text(signed.read_text() + private.read_text())
         self.ca.chmod(0o644)
         credentials = self.directory / "credentials"
         credentials.write_text(f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
@@ -125,6 +127,10 @@ backend weed
                     self.requests[words[1].decode()] += 1
                     if int(words[2]) >= 500:
                         self.errors[words[2].decode()] += 1
+
+
+def openssl(*words):
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
 
 
 def listens(port):

@@ -1,5 +1,4 @@
 """The tools, each with the same store, codec and share of the machine: what to run for archiving, a backup and a restore."""
-import shutil
 from pathlib import Path
 
 from .store import BUCKET, KEY, SECRET
@@ -11,7 +10,7 @@ class Subject:
     """One tool. `threads` is what it may use at once for a backup or a restore, `lanes` for WAL."""
 
     def __init__(self, directory, store, profile, threads, lanes, prefix):
-        self.directory, self.store, self.profile = Path(directory) / self.name, store, profile
+        self.directory, self.store, self.profile = Path(directory) / f"{prefix}-{self.name}", store, profile
         self.threads, self.lanes, self.prefix = threads, lanes, prefix
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o777)
@@ -20,7 +19,11 @@ class Subject:
         return self.store.ports[self.profile]
 
     def resident(self, _data):
+        """A command that runs as long as the server does, if the tool has one."""
         return ""
+
+    def complete(self, _to):
+        """What a restored directory needs before it can be started, if the tool leaves that to its user."""
 
 
 class Spilo(Subject):
@@ -29,7 +32,10 @@ class Spilo(Subject):
 
     def place(self):
         return ["--store", f"s3://{BUCKET}/{self.prefix}-spilo", "--store-endpoint", self.store.endpoint(self.profile), "--store-region", "us-east-1",
-                "--store-credentials", str(self.store.directory / "credentials"), "--cluster", "bench"]
+                "--store-credentials", str(self.store.directory / "credentials")]
+
+    def cluster(self):
+        return [*self.place(), "--cluster", "bench"]
 
     def prepare(self, _postgres, _bin_dir):
         return [[self.binary, "wal", "init", *self.place()]]
@@ -38,17 +44,20 @@ class Spilo(Subject):
         return f"{self.binary} wal push %p %f"
 
     def resident(self, data):
-        return " ".join([str(self.binary), "wal", "serve", *self.place(), "--data-dir", str(data)])
+        return " ".join([str(self.binary), "wal", "serve", *self.cluster(), "--data-dir", str(data)])
+
+    def fetch(self, _data):
+        return f"{self.binary} wal fetch %f %p"
 
     def archive_command(self, _data):
-        return " ".join([str(self.binary), "wal", "push", *self.place(), "%p", "%f"])
+        return " ".join([str(self.binary), "wal", "push", *self.cluster(), "%p", "%f"])
 
     def backup(self, postgres, full):
-        return [self.binary, "backup", "take", *self.place(), "--data-dir", postgres.data, "--host", postgres.directory, "--port", postgres.port,
+        return [self.binary, "backup", "take", *self.cluster(), "--data-dir", postgres.data, "--host", postgres.directory, "--port", postgres.port,
                 "--user", "postgres", "--threads", self.threads, *(["--full"] if full else [])]
 
     def restore(self, to, bin_dir):
-        return [self.binary, "backup", "restore", *self.place(), "--data-dir", to, "--threads", self.threads]
+        return [self.binary, "backup", "restore", to, *self.cluster(), "--threads", self.threads]
 
 
 class PgBackRest(Subject):
@@ -62,7 +71,8 @@ class PgBackRest(Subject):
                  "repo1-s3-region=us-east-1", f"repo1-path=/{self.prefix}-{self.name}", f"log-path={self.directory}", f"lock-path={self.directory}/lock",
                  f"spool-path={self.directory}/spool", "log-level-file=off", "log-level-console=warn", "repo1-retention-full=99", "start-fast=y",
                  *([f"compress-type={self.compress[0]}", f"compress-level={self.compress[1]}"] if self.compress else []),
-                 f"process-max={self.threads}", "archive-async=y", "archive-timeout=600", "[global:archive-push]", f"process-max={self.lanes}",
+                 f"process-max={self.threads}", "archive-async=y", "archive-timeout=600", "archive-get-queue-max=256MiB", "[global:archive-push]", f"process-max={self.lanes}",
+                 "[global:archive-get]", f"process-max={self.lanes}",
                  "[main]", f"pg1-path={data}"]
         if postgres:
             lines += [f"pg1-port={postgres.port}", f"pg1-socket-path={postgres.directory}", "pg1-user=postgres"]
@@ -82,6 +92,9 @@ class PgBackRest(Subject):
 
     def archive_command(self, data):
         return f"pgbackrest --config={self.directory / 'pgbackrest.conf'} --stanza=main --no-archive-async archive-push %p"
+
+    def fetch(self, data):
+        return f"pgbackrest {self.configuration(data)} --stanza=main archive-get %f %p"
 
     def backup(self, postgres, full):
         return ["pgbackrest", self.configuration(postgres.data, postgres), "--stanza=main", f"--type={'full' if full else 'incr'}", "backup"]
@@ -117,6 +130,9 @@ class Barman(Subject):
     def push(self, _data):
         return " ".join([self.tool("barman-cloud-wal-archive"), *self.place(), "--gzip", self.url(), "main", "%p"])
 
+    def fetch(self, _data):
+        return " ".join([self.tool("barman-cloud-wal-restore"), *self.place(), self.url(), "main", "%f", "%p"])
+
     def archive_command(self, data):
         return self.push(data)
 
@@ -124,8 +140,12 @@ class Barman(Subject):
         return [self.tool("barman-cloud-backup"), *self.place(), "-J", self.threads, "--immediate-checkpoint", "--gzip", "-h", postgres.directory, "-p", postgres.port, "-U", "postgres", self.url(), "main"]
 
     def restore(self, to, _bin_dir):
-        shutil.rmtree(to, ignore_errors=True)
+        to.rmdir()
         return [self.tool("barman-cloud-restore"), *self.place(), self.url(), "main", "latest", to]
+
+    def complete(self, to):
+        (to / "recovery.signal").touch()
+        (to / "postgresql.auto.conf").write_text(f"restore_command = '{self.fetch(to)}'\n")
 
 
 SUBJECTS = {subject.name: subject for subject in (Spilo, PgBackRest, PgBackRestDefault, Barman)}

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{Lsn, SystemId, Timeline},
     postgres::{Address, PostgresError, bootstrap, clone, rewind},
-    sys::process::Run,
+    sys::process::{ProcessError, Run},
 };
 
 /// How a replica is made.
@@ -85,6 +85,21 @@ impl Estimate {
 /// How far a copy has come, for whoever looks at this member.
 pub type CopyProgress = Rc<RefCell<Option<String>>>;
 
+/// What is shown of a copy while it is made, and no longer: a task that is cancelled does not get to its end.
+struct Shown(CopyProgress);
+
+impl Shown {
+    fn say(&self, what: String) {
+        *self.0.borrow_mut() = Some(what);
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        *self.0.borrow_mut() = None;
+    }
+}
+
 impl Shell {
     /// Where a replica has to come to now.
     pub(super) fn goal(&self) -> Option<Goal> {
@@ -123,17 +138,15 @@ impl Tools {
             let to = to.to_string_lossy().into_owned();
             program(["backup", "restore", &to, "--standby", "--system", &system, "--timeline", &timeline]).args(archive.options())
         };
-        let progress = self.copy_progress.clone();
+        let shown = Shown(self.copy_progress.clone());
         let mut last = String::new();
         let said = |line: &str| {
             tracing::info!("restore: {line}");
             note(&mut last, line);
-            *progress.borrow_mut() = Some(come("the archive", line));
+            shown.say(come("the archive", line));
         };
         let restored = clone::from_archive(&self.config.installation, restore, goal.system, said).await;
-        *progress.borrow_mut() = None;
-        // The program's own last words say more than that it failed.
-        restored.map_err(|error| if last.is_empty() { error } else { PostgresError::NotYet(last) })?;
+        restored.map_err(|error| explained(error, last))?;
         rewind::forget_unfinished(&self.config.installation)?;
         bootstrap::forget_unrecorded(&self.config.installation)
     }
@@ -149,16 +162,16 @@ impl Tools {
             let more = more.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
             more.fold(restore, Run::args)
         };
-        let progress = self.copy_progress.clone();
+        let shown = Shown(self.copy_progress.clone());
         let mut last = String::new();
         let said = |line: &str| {
             tracing::info!("backup of '{whose}': {line}");
             note(&mut last, line);
-            *progress.borrow_mut() = Some(come(&format!("a backup of '{whose}'"), line));
+            shown.say(come(&format!("a backup of '{whose}'"), line));
         };
         let begun = clone::begin_from_archive(&self.config.installation, restore, said).await;
-        *progress.borrow_mut() = None;
-        begun.map_err(|error| PostgresError::NotYet(format!("no cluster was begun from a backup of '{whose}': {error}: {last}")))
+        let begun = begun.map_err(|error| explained(error, last));
+        begun.map_err(|error| PostgresError::Sql(format!("no cluster was begun from a backup of '{whose}': {error}")))
     }
 
     /// A replica by the first way that works.
@@ -205,10 +218,23 @@ fn come(from: &str, line: &str) -> String {
     line.strip_prefix("progress: ").map_or_else(|| from.to_owned(), |so_far| format!("{from} ({so_far})"))
 }
 
-/// Keeps what a program complained of, else its last words.
+/// Keeps what a program complained of last, else its last words.
 fn note(last: &mut String, line: &str) {
-    if line.starts_with("error:") || !last.starts_with("error:") {
+    if is_complaint(line) || !is_complaint(last) {
         line.clone_into(last);
+    }
+}
+
+/// Of our own programs, or of PostgreSQL, which goes on to say that it is shut down.
+fn is_complaint(line: &str) -> bool {
+    line.starts_with("error:") || ["FATAL:", "PANIC:"].iter().any(|word| line.contains(word))
+}
+
+/// The complaint of a program that failed says more than that it did. What went wrong after it is another matter.
+fn explained(error: PostgresError, last: String) -> PostgresError {
+    match error {
+        PostgresError::Program(ProcessError::Failed { .. }) if is_complaint(&last) => PostgresError::NotYet(last),
+        error => error,
     }
 }
 
@@ -240,8 +266,28 @@ mod tests {
         let mut last = String::new();
         ["looking", "error: no way", "hint: ask"].into_iter().for_each(|line| note(&mut last, line));
         assert_eq!(last, "error: no way");
+        let mut last = String::new();
+        ["x LOG:  restored", "x FATAL:  could not open file", "x LOG:  database system is shut down"]
+            .iter()
+            .for_each(|line| note(&mut last, line));
+        assert_eq!(last, "x FATAL:  could not open file");
+        let failed =
+            || PostgresError::Program(ProcessError::Failed { program: "p".into(), status: "1".into(), output: "see above".into() });
+        assert_eq!(explained(failed(), last.clone()).to_string(), last);
+        assert!(explained(failed(), "restored backup 7".into()).to_string().contains("'p' failed"));
+        assert!(explained(PostgresError::Sql("its copy is not used".into()), last).to_string().contains("its copy"));
         assert_eq!(come("the archive", "looking"), "the archive");
         assert_eq!(come("the archive", "progress: 1 of 2 MB"), "the archive (1 of 2 MB)");
+    }
+
+    #[test]
+    fn nothing_is_shown_of_a_copy_that_is_not_made_any_more() {
+        let progress = CopyProgress::default();
+        let shown = Shown(progress.clone());
+        shown.say("the archive".to_owned());
+        assert_eq!(progress.borrow().as_deref(), Some("the archive"));
+        drop(shown);
+        assert_eq!(*progress.borrow(), None);
     }
 
     #[test]

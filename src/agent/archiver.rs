@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -15,6 +15,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use super::config::{AgentConfig, ArchiveSettings};
 use crate::{
     model::Secret,
+    postgres::own_command,
     sys::{clock::Moment, files},
 };
 
@@ -57,14 +58,18 @@ impl Service {
             ("--scratch", path(&scratch)),
         ];
         let mut arguments = ["backup", "keep"].map(str::to_owned).to_vec();
-        // As one word each: a value may begin like an option.
-        arguments.extend(options.iter().map(|(option, value)| format!("{option}={value}")));
+        arguments.extend(said(&options));
         arguments.extend(archive.options());
         if config.superuser.password.is_some() {
             arguments.push("--password-stdin".to_owned());
         }
         Service { name: "keeper of backups", arguments, input: config.superuser.password.clone() }
     }
+}
+
+/// Options as one word each: a value may begin like an option. What is not configured, such as where PostgreSQL's programs are, is not said.
+fn said(options: &[(&str, String)]) -> impl Iterator<Item = String> {
+    options.iter().filter(|(_, value)| !value.is_empty()).map(|(option, value)| format!("{option}={value}"))
 }
 
 /// Where this machine reaches who listens there.
@@ -115,7 +120,7 @@ async fn run(service: &Service) -> std::io::Result<ExitStatus> {
 
 /// Makes PostgreSQL archive and restore through the service. What the user has said of either counts no more.
 pub fn set_parameters(parameters: &mut BTreeMap<String, String>) {
-    let program = program();
+    let program = own_command::command(&[]).unwrap_or_else(|_| "spilo".to_owned());
     // `always`, where standbys archive too, does no harm.
     if parameters.get("archive_mode").is_none_or(|mode| mode != "always") {
         parameters.insert("archive_mode".to_owned(), "on".to_owned());
@@ -126,19 +131,6 @@ pub fn set_parameters(parameters: &mut BTreeMap<String, String>) {
     parameters.insert("archive_command".to_owned(), format!("{program} wal push \"%p\" \"%f\" || exit 1"));
     parameters.insert("restore_command".to_owned(), format!("{program} wal fetch \"%f\" \"%p\""));
     parameters.entry("archive_timeout".to_owned()).or_insert_with(|| ARCHIVE_TIMEOUT.to_owned());
-}
-
-/// The running program's file, as a shell reads it in one of PostgreSQL's commands.
-fn program() -> String {
-    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("spilo"));
-    quoted(&path)
-}
-
-fn quoted(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    // The file may have been replaced under us; then another version lies in its place.
-    let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
-    shlex::try_quote(path).map_or_else(|_| "spilo".to_owned(), |quoted| quoted.replace('%', "%%"))
 }
 
 #[cfg(test)]
@@ -170,9 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_named_so_that_a_shell_finds_it() {
-        assert_eq!(quoted(Path::new("/usr/bin/spilo")), "/usr/bin/spilo");
-        assert_eq!(quoted(Path::new("/usr/bin/spilo (deleted)")), "/usr/bin/spilo");
-        assert_eq!(quoted(Path::new("/my programs/100%/spilo")), "'/my programs/100%%/spilo'");
+    fn what_is_not_configured_is_no_empty_option() {
+        let options = [("--user", "-su".to_owned()), ("--bin-dir", String::new())];
+        assert_eq!(said(&options).collect::<Vec<_>>(), ["--user=-su"]);
     }
 }

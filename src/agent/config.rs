@@ -142,7 +142,7 @@ pub fn load(path: &str, overrides: &Overrides) -> Result<AgentConfig, ConfigErro
     }
 }
 
-fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>> {
+pub(super) fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>> {
     let mut reader = Reader { root, mistakes: Vec::new() };
     let name_text = overrides.name.clone().unwrap_or_else(|| reader.required("name"));
     let name = parsed_name(&mut reader, &name_text);
@@ -168,7 +168,8 @@ fn check(root: &Value, overrides: &Overrides) -> Result<AgentConfig, Vec<String>
     let archive = ArchiveSettings::read(&mut reader);
     let proxy_address = reader.text("postgresql.proxy_address").map(|text| reader.host_port("postgresql.proxy_address", &text));
     let copy_methods = read_copy_methods(&mut reader);
-    let bootstrap = if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader)) };
+    let bootstrap =
+        if overrides.join_only || !reader.at("bootstrap").is_object() { None } else { Some(read_bootstrap(&mut reader, archive.as_ref())) };
     let mut wrong = tags::mistakes(reader.at("tags"), name.as_ref());
     let hooks = Hooks::read(reader.at("postgresql"), &mut wrong);
     let access = restapi::access(root, &mut wrong);
@@ -272,7 +273,7 @@ fn local_address(reader: &Reader<'_>, parameters: &BTreeMap<String, String>, lis
     Address { host, port }
 }
 
-fn read_bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
+fn read_bootstrap(reader: &mut Reader<'_>, archive: Option<&ArchiveSettings>) -> Bootstrap {
     let options = init_options(reader.at("bootstrap.initdb"));
     for name in forbidden_options(&options) {
         reader.mistakes.push(format!("'bootstrap.initdb' has '{name}', which is the agent's to set"));
@@ -286,7 +287,7 @@ fn read_bootstrap(reader: &mut Reader<'_>) -> Bootstrap {
     reader.mistakes.extend(found.iter().map(|mistake| format!("in 'bootstrap.dcs': {mistake}")));
     let roles = reader.at("spilo.roles").as_array().map_or(0, Vec::len);
     let roles = (0..roles).filter_map(|i| new_role(reader, i)).collect();
-    let from = Origin::read(reader);
+    let from = Origin::read(reader, archive);
     Bootstrap { dcs, init: InitOptions { options, hba: hba.unwrap_or_default() }, roles, from }
 }
 
@@ -372,6 +373,15 @@ pub(super) mod tests {
         {
             assert!(mistakes.contains(part), "{part} not in\n{mistakes}");
         }
+    }
+
+    #[test]
+    fn a_mistake_in_the_archive_is_told_once() {
+        let mut file = minimal();
+        file["spilo"] = json!({"archive": {"store": "/archive"}, "begin_from": {"store": "s3://backups", "cluster": "old"}});
+        file["bootstrap"] = json!({"dcs": {}});
+        let mistakes = check(&file, &Overrides::default()).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].contains("spilo.archive.store"), "{mistakes:?}");
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! What is kept from one turn to the next. Pure: the shell tells what it saw and what came of its work, and so can a model of the world.
 
+mod room;
+mod starts;
+mod task_end;
+mod waits;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -7,37 +12,23 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use room::NoRoom;
+pub use starts::{BringingUp, SETTLED};
+pub use task_end::TaskEnd;
+
 use super::{
     action::PgSync,
     decide::circle,
     in_doubt::InDoubt,
     past::Past,
     promise::Promise,
-    view::{Local, Lock, Task},
+    view::{Local, Lock},
 };
 use crate::{
     dcs::snapshot::{Snapshot, SyncState},
     model::{Lsn, MemberName, Timeline},
     sys::clock::Moment,
 };
-
-/// Pause after a task or a start that failed.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// Pause after a copy that did not fit: it has moved as many bytes as there is room, and kept the disk full for a while.
-const COPY_AGAIN: Duration = Duration::from_secs(60);
-
-/// The longest pause after a start that failed, in units of [`RETRY`].
-const SLOWEST: u32 = 10;
-
-/// With fewer free bytes than this, a segment and a little, the disk is full: PostgreSQL ends when it cannot make its next segment.
-const DISK_FULL: u64 = 24 << 20;
-
-/// With more free bytes than this it is not full any more.
-const ROOM_AGAIN: u64 = 64 << 20;
-
-/// A server that ran this long was started well.
-pub const SETTLED: Duration = Duration::from_secs(10);
 
 /// What is wrong with the local server although it may still talk to us.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +74,10 @@ pub struct Memory {
     pub ready_behind: Option<MemberName>,
     /// Copies that failed since the last one that did not.
     pub failed_copies: u32,
+    /// Attempts to begin the cluster that failed since the last success.
+    pub failed_births: u32,
+    /// The cluster is not begun by this member before this. Whatever else it can do it does: somebody else may begin it.
+    pub begin_again_at: Option<Moment>,
     /// Attempts to come back that failed since the last success.
     pub failed_rejoins: u32,
     /// A copy did not fit on the disk.
@@ -162,26 +157,6 @@ pub struct Memory {
     pub looked_into: u32,
 }
 
-/// A copy did not fit on the disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NoRoom {
-    /// What there was and what can be done.
-    pub why: String,
-    /// Bytes that were free for it.
-    pub free: u64,
-    /// No other copy is begun before this, unless there is clearly more room.
-    pub until: Moment,
-}
-
-/// A server is brought up because somebody asked for it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BringingUp {
-    /// Start time of the server that ran before; `None`: there was none.
-    pub before: Option<String>,
-    /// How long it may take; `None`: as long as `primary_start_timeout`.
-    pub patience: Option<Duration>,
-}
-
 /// What a look found, as far as it changes what is remembered.
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
@@ -203,34 +178,6 @@ pub struct Look<'a> {
     pub unrecorded_bootstrap: bool,
     /// A replaced data directory is still there.
     pub has_old_data: bool,
-}
-
-/// What a task leaves to the loop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TaskEnd {
-    /// Nothing.
-    Done,
-    /// Data is ready to be started as a standby of this member.
-    ReadyToFollow(MemberName),
-    /// A copy of this member is ready to be started as its standby.
-    Copied(MemberName),
-    /// What is here can follow the primary of the other cluster.
-    FitsRemote,
-    /// A copy of the other cluster's primary is ready to be started as its standby.
-    CopiedRemote,
-    /// The leader has no longer the WAL that the standby needs next.
-    WalGone,
-    /// The standby has WAL that its leader does not have.
-    Diverged,
-    /// The user's program has nothing against a promotion.
-    MayPromote,
-    /// The user's program does not want this member promoted: not for so long.
-    MustNotPromote {
-        /// How long somebody else has the chance.
-        back_off: Duration,
-    },
-    /// The server accepts writes from this position on.
-    Promoted(Lsn),
 }
 
 impl Memory {
@@ -351,173 +298,6 @@ impl Memory {
         self.sync_barrier = Some(position);
     }
 
-    /// A task has ended well.
-    pub fn task_ended(&mut self, kind: Task, end: TaskEnd, now: Moment) {
-        if kind == Task::Promote {
-            self.reserved_timeline = None;
-        }
-        match (kind, end) {
-            (_, TaskEnd::ReadyToFollow(leader)) => {
-                self.bringing_up.get_or_insert_default();
-                self.diverged = false;
-                self.ready_behind = Some(leader);
-            }
-            (_, TaskEnd::Copied(leader)) => {
-                *self = Memory {
-                    copied: true,
-                    wal_gone: false,
-                    diverged: false,
-                    failed_starts: 0,
-                    failed_copies: 0,
-                    no_room: None,
-                    ..std::mem::take(self)
-                };
-                self.ready_behind = Some(leader);
-                self.bringing_up.get_or_insert_default();
-            }
-            (_, TaskEnd::FitsRemote) => {
-                self.fits_remote = true;
-                self.diverged = false;
-                self.remote_fault = None;
-                match kind {
-                    Task::Rejoin => drop(self.bringing_up.get_or_insert_default()),
-                    // Nothing is wrong, and it does not stream: looking again at once would find the same.
-                    _ => self.retry_at = Some(now + RETRY),
-                }
-            }
-            (_, TaskEnd::CopiedRemote) => {
-                *self =
-                    Memory { copied: true, wal_gone: false, diverged: false, failed_starts: 0, failed_copies: 0, ..std::mem::take(self) };
-                self.fits_remote = true;
-                self.remote_fault = None;
-                self.bringing_up.get_or_insert_default();
-            }
-            (_, TaskEnd::MayPromote) => self.pre_promote_passed = true,
-            (_, TaskEnd::MustNotPromote { back_off }) => self.stays_back_until = Some(now + back_off),
-            (_, TaskEnd::Diverged) => {
-                self.diverged = true;
-                // It was found fit, and has shown that it is not.
-                self.ready_behind = None;
-                self.fits_remote = false;
-            }
-            (_, TaskEnd::WalGone) => self.wal_gone = true,
-            // Nothing is wrong, and it does not stream: looking again at once would find the same.
-            (Task::CompareHistories, TaskEnd::Done) => self.retry_at = Some(now + RETRY),
-            (_, TaskEnd::Promoted(position)) => {
-                // The standbys that commits wait for have to have all that was here at the promotion before they may vote.
-                self.barrier_is(position);
-                // Nor before it is certain that commits wait for them.
-                self.names_change();
-                self.checkpoint_due = true;
-            }
-            (Task::Checkpoint, TaskEnd::Done) => self.checkpoint_due = false,
-            (_, TaskEnd::Done) => {}
-        }
-    }
-
-    /// A task has failed. `source_answered`: not only for want of the member that it needed.
-    pub fn task_failed(&mut self, kind: Task, source_answered: bool, now: Moment) {
-        *if kind.needs_others() { &mut self.retry_at } else { &mut self.act_again_at } = Some(now + RETRY);
-        if kind == Task::Promote {
-            // It may have begun after all: another attempt takes another number.
-            self.reserved_timeline = None;
-        }
-        if kind == Task::Initialize {
-            self.holds_initialize = false;
-        }
-        if kind == Task::Clone {
-            self.failed_copies = self.failed_copies.saturating_add(1);
-        }
-        if kind == Task::Rejoin && source_answered {
-            self.failed_rejoins += 1;
-        }
-    }
-
-    /// A copy did not fit on the disk.
-    pub fn copy_did_not_fit(&mut self, why: String, free: u64, now: Moment) {
-        self.no_room = Some(NoRoom { why, free, until: now + COPY_AGAIN });
-    }
-
-    /// Why no copy is begun now, if it is for want of room.
-    pub fn waits_for_room(&self, now: Moment) -> Option<&str> {
-        self.no_room.as_ref().filter(|no_room| now < no_room.until).map(|no_room| no_room.why.as_str())
-    }
-
-    /// The server is stopped by this agent or its guard, so it is this agent's to start again, in a paused cluster too.
-    pub fn stopped_by_us(&mut self, before: Option<String>) {
-        self.bringing_up.get_or_insert(BringingUp { before, patience: None });
-    }
-
-    /// The server has ended, and nobody had asked it to.
-    pub fn server_crashed(&mut self, now: Moment) {
-        if std::mem::take(&mut self.primary_ran) {
-            self.crashed_at = Some(now);
-        }
-    }
-
-    /// After the crash of a primary the leader key is about to be given up, for a standby to take over.
-    pub fn leaves_to_successor(&mut self, now: Moment) {
-        self.left_at = Some(now);
-    }
-
-    /// After its crash this member has left the lead to others, or may have: the request to the DCS may be on its way still.
-    pub fn has_left(&self) -> bool {
-        self.crashed_at.is_some_and(|crashed| self.left_at.is_some_and(|left| left >= crashed))
-    }
-
-    /// The server could not be started, or ended a moment after; the next attempt comes a little later. `answered`: it had begun to work, so
-    /// that the first time there is nothing to wait for.
-    pub fn start_failed(&mut self, answered: bool, now: Moment) {
-        self.failed_starts = self.failed_starts.saturating_add(1);
-        self.ready_behind = None;
-        self.recovery_failed = self.crashed_at.is_some() && !answered;
-        if answered {
-            // Parameters and libraries were fine.
-            self.looked_into = self.failed_starts;
-        }
-        // What fails again and again is tried less often.
-        let pauses = self.failed_starts.saturating_sub(1).clamp(u32::from(!answered), SLOWEST);
-        self.retry_at = Some(now + RETRY * pauses);
-    }
-
-    /// What failed before is tried again without a wait: somebody asks for it.
-    pub fn try_at_once(&mut self) {
-        (self.retry_at, self.act_again_at) = (None, None);
-    }
-
-    /// Takes in how much room there is on the disk. Having been full, it has to be more than not quite full.
-    pub fn room_is(&mut self, free: u64) {
-        let was_full = self.disk_full;
-        self.disk_full = free < if was_full { ROOM_AGAIN } else { DISK_FULL };
-        if was_full && !self.disk_full {
-            self.trouble_is_over();
-        }
-        if let Some(no_room) = self.no_room.as_mut().filter(|no_room| free > no_room.free.saturating_mul(2).max(ROOM_AGAIN)) {
-            no_room.until = Moment(0);
-        }
-    }
-
-    /// True when a failed start has not been looked into yet.
-    pub fn has_to_look_into_start(&self) -> bool {
-        self.failed_starts > 0 && self.looked_into != self.failed_starts
-    }
-
-    /// A failed start was looked into.
-    pub fn start_looked_into(&mut self, fault: Option<String>) {
-        let was_wrong = self.start_fault.is_some() && fault.is_none();
-        self.looked_into = self.failed_starts;
-        self.start_fault = fault;
-        if was_wrong {
-            self.trouble_is_over();
-        }
-    }
-
-    /// Starts that failed for another reason say nothing of the data.
-    fn trouble_is_over(&mut self) {
-        self.failed_starts = 0;
-        self.looked_into = 0;
-    }
-
     /// What an operator has to see to, in words.
     pub fn trouble(&self) -> Option<String> {
         if let Some(no_room) = &self.no_room {
@@ -533,57 +313,5 @@ impl Memory {
             .clone()
             .or_else(|| self.remote_fault.as_ref().map(|why| format!("standby cluster: {why}")))
             .or_else(|| self.trouble_with_the_past())
-    }
-
-    /// How long to sleep when nothing happens: not past `recheck`, `loop_wait`, or the moment at which what failed may be begun again.
-    pub fn pause(&self, recheck: Option<Duration>, loop_wait: Duration, now: Moment) -> Duration {
-        let pause = recheck.unwrap_or(loop_wait).min(loop_wait);
-        let until_retry = [self.retry_at, self.act_again_at].into_iter().flatten().map(|at| at.since(now)).filter(|d| !d.is_zero());
-        until_retry.fold(pause, Duration::min)
-    }
-
-    /// True while a server should not be started yet, because that or what comes before it has just failed.
-    pub fn has_to_wait(&self, now: Moment) -> bool {
-        self.retry_at.is_some_and(|at| now < at)
-    }
-
-    /// True while such a task should not be begun yet, because one like it has just failed.
-    pub fn has_to_wait_for(&self, kind: Task, now: Moment) -> bool {
-        if kind.needs_others() { self.has_to_wait(now) } else { self.act_again_at.is_some_and(|at| now < at) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Moment = Moment(10_000_000_000_000);
-
-    #[test]
-    fn who_cannot_find_out_how_to_follow_may_lead_at_once() {
-        let mut memory = Memory::default();
-        memory.task_failed(Task::CompareHistories, false, NOW);
-        assert!(memory.has_to_wait_for(Task::CompareHistories, NOW) && memory.has_to_wait(NOW));
-        assert!(!memory.has_to_wait_for(Task::PrePromote, NOW) && !memory.has_to_wait_for(Task::Promote, NOW));
-        memory.task_failed(Task::Promote, true, NOW);
-        assert!(memory.has_to_wait_for(Task::Promote, NOW), "a promotion that fails is not tried again in the same moment");
-        assert!(!memory.has_to_wait_for(Task::Promote, NOW + RETRY));
-        assert_eq!(memory.pause(None, Duration::from_secs(9), NOW), RETRY);
-    }
-
-    #[test]
-    fn the_first_crash_soon_after_a_start_is_no_reason_to_wait() {
-        let waits = |answered: bool, times: u32| {
-            let mut memory = Memory::default();
-            (0..times).for_each(|_| memory.start_failed(answered, NOW));
-            memory.retry_at.unwrap().since(NOW).as_secs()
-        };
-        assert_eq!([1, 2, 3, 99].map(|times| waits(true, times)), [0, 1, 2, 10]);
-        assert_eq!([1, 2, 3, 99].map(|times| waits(false, times)), [1, 1, 2, 10]);
-        let mut memory = Memory::default();
-        memory.start_failed(true, NOW);
-        assert!(!memory.has_to_look_into_start(), "nor to look for a reason why it would not start");
-        memory.start_failed(false, NOW);
-        assert!(memory.has_to_look_into_start());
     }
 }

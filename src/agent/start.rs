@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, sync::mpsc};
 use super::{
     config::AgentConfig,
     guard::{FromGuard, GuardLink, LinkError, ToGuard, take_agents_byte},
-    shell::AgentError,
+    setup::AgentError,
 };
 use crate::sys::{files, lock::LockFile};
 

@@ -9,7 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::files;
+use crate::{model::length_in_words, sys::files};
 
 /// A keeper that has not written for so long is not there any more, or hangs.
 const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(15);
@@ -99,12 +99,12 @@ impl BackupStatus {
     /// What is wrong, in words for people; `leads`: this is the leader's node, whose WAL has to be archived.
     pub fn troubles(&self, leads: bool, now: Timestamp) -> Vec<String> {
         if now.duration_since(self.updated) > SILENT_AFTER {
-            return vec![format!("nobody has seen to its backups for {}", words(now.duration_since(self.updated)))];
+            return vec![format!("nobody has seen to its backups for {}", length_in_words(now.duration_since(self.updated)))];
         }
         let mut found = self.overdue.clone();
         let silent = now.duration_since(self.seen.unwrap_or(self.since));
         if silent > SILENT_AFTER {
-            found.push(format!("the backups' store has not answered for {}", words(silent)));
+            found.push(format!("the backups' store has not answered for {}", length_in_words(silent)));
         }
         let waits = self.wal_waiting.since.map(|since| now.duration_since(since)).filter(|age| leads && *age > WAL_PATIENCE);
         if let Some(age) = waits {
@@ -112,7 +112,7 @@ impl BackupStatus {
             found.push(format!(
                 "WAL is not archived: {files} file{s} wait{}, the oldest for {}",
                 if s.is_empty() { "s" } else { "" },
-                words(age)
+                length_in_words(age)
             ));
         }
         if let Some(failure) = self.failure.as_ref().filter(|_| !found.is_empty()) {
@@ -123,9 +123,11 @@ impl BackupStatus {
 
     /// One line for people: when something was last backed up, and proven.
     pub fn line(&self, now: Timestamp) -> String {
-        let ago = |time: Timestamp| format!("{} ago", words(now.duration_since(time)));
+        let ago = |time: Timestamp| format!("{} ago", length_in_words(now.duration_since(time)));
         let Some(last) = self.last_backup else {
             return match &self.running {
+                // A new leader's node says nothing of backups before it has seen the store.
+                _ if self.seen.is_none() => "the backups' store has not been looked at yet".to_owned(),
                 Some(running) => format!("no backup yet, {} under way", running.job),
                 None => "no backup yet".to_owned(),
             };
@@ -133,24 +135,13 @@ impl BackupStatus {
         let verified = self.last_verified.map_or("never verified".to_owned(), |time| format!("last verified {}", ago(time)));
         let restored = match (self.last_restored, self.recovery_seconds) {
             (Some(time), Some(seconds)) => {
-                format!("last proven restore {} in {}", ago(time), words(SignedDuration::from_secs_f64(seconds.max(1.0))))
+                format!("last proven restore {} in {}", ago(time), length_in_words(SignedDuration::from_secs_f64(seconds.max(1.0))))
             }
             (Some(time), None) => format!("last proven restore {}", ago(time)),
             _ if self.room => "no proven restore yet".to_owned(),
             _ => "no proven restore yet (there is no room for one)".to_owned(),
         };
         format!("last backup {}, {verified}, {restored}", ago(last))
-    }
-}
-
-/// The largest unit that fits: `12 s`, `5 min`, `3 h`, `6 d`.
-fn words(length: SignedDuration) -> String {
-    let seconds = length.as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86_400 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -193,6 +184,8 @@ pub(crate) mod tests {
         let running = Some(Running { job: "full backup".to_owned(), since: at(-5) });
         assert_eq!(BackupStatus { last_backup: None, running, ..well() }.line(at(0)), "no backup yet, full backup under way");
         assert_eq!(BackupStatus { last_backup: None, ..well() }.line(at(0)), "no backup yet");
+        let unseen = BackupStatus { last_backup: None, seen: None, ..well() };
+        assert_eq!(unseen.line(at(0)), "the backups' store has not been looked at yet");
     }
 
     #[test]

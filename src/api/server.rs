@@ -65,6 +65,18 @@ pub(super) struct Published {
     pub(super) requests: mpsc::Sender<ApiRequest>,
     /// The data directory beside which a keeper says how the backups are.
     backups_of: Option<Arc<Path>>,
+    /// Why that cannot be read, as the log was told last.
+    unread: Arc<watch::Sender<Option<String>>>,
+}
+
+impl Published {
+    /// Tells the log of it, unless that is what it was told last.
+    fn backups_unread(&self, why: Option<String>) {
+        let news = self.unread.send_if_modified(|told| std::mem::replace(told, why.clone()) != why);
+        if let Some(why) = why.filter(|_| news) {
+            tracing::warn!("{why}");
+        }
+    }
 }
 
 /// Serves the API until it is dropped. `backups_of`: the data directory, where a keeper sees to its backups.
@@ -76,7 +88,7 @@ pub async fn serve(
     backups_of: Option<PathBuf>,
 ) {
     let backups_of = backups_of.map(Arc::from);
-    let router = router(Published { status: status.clone(), requests, backups_of }, access);
+    let router = router(Published { status: status.clone(), requests, backups_of, unread: Arc::new(watch::Sender::new(None)) }, access);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -134,11 +146,15 @@ async fn from_status(State(published): State<Published>, request: Request) -> An
 /// The status with what the keeper has written. A disk that hangs hangs no answer.
 async fn with_backups(published: &Published, status: Arc<NodeStatus>) -> Arc<NodeStatus> {
     let Some(data_dir) = published.backups_of.clone() else { return status };
+    let file = BackupStatus::file(&data_dir);
     let read = tokio::task::spawn_blocking(move || BackupStatus::read(&data_dir));
     match timeout(BACKUPS_LIMIT, read).await {
-        Ok(Ok(Ok(Some(backup)))) => Arc::new(NodeStatus { backup: Some(backup), ..status.as_ref().clone() }),
+        Ok(Ok(Ok(Some(backup)))) => {
+            published.backups_unread(None);
+            Arc::new(NodeStatus { backup: Some(backup), ..status.as_ref().clone() })
+        }
         Ok(Ok(Err(error))) => {
-            tracing::warn!(%error, "what the keeper says of the backups cannot be read");
+            published.backups_unread(Some(format!("'{}', what the keeper says of the backups, cannot be read: {error}", file.display())));
             status
         }
         _ => status,

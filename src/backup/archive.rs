@@ -1,10 +1,10 @@
 //! Where a cluster's WAL lies in a store.
 
-use std::io;
+use std::{io, path::Path};
 
 use super::backup_id::BackupId;
 use crate::{
-    model::{SystemId, WalFile, WalSegment},
+    model::{SystemId, Timeline, WalFile, WalSegment},
     storage::{InvalidObjectName, ObjectName, StoreError},
 };
 
@@ -16,7 +16,7 @@ pub struct Archive<S> {
     pub(super) system: SystemId,
 }
 
-/// Why a WAL file was not archived, or not restored.
+/// Why something was not archived, or not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The store did not do what it was asked for.
@@ -65,6 +65,14 @@ pub enum ArchiveError {
     },
 }
 
+impl ArchiveError {
+    /// Wraps an I/O error with what was done to which file.
+    pub fn file(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> ArchiveError {
+        let path = path.as_ref().display().to_string();
+        move |source| ArchiveError::File { action, path, source }
+    }
+}
+
 impl<S> Archive<S> {
     /// The archive of this database cluster below `root`.
     pub fn new(store: S, root: ObjectName, system: SystemId) -> Archive<S> {
@@ -76,7 +84,15 @@ impl<S> Archive<S> {
     /// # Errors
     /// When the root is too long, as for all names here.
     pub fn folder(&self, segment: WalSegment) -> Result<ObjectName, InvalidObjectName> {
-        self.wal()?.join(&format!("{:08X}", segment.timeline.0))?.join(&format!("{:08X}", segment.log))
+        self.timeline(segment.timeline)?.join(&format!("{:08X}", segment.log))
+    }
+
+    /// Where all segments of a timeline lie.
+    ///
+    /// # Errors
+    /// When the root is too long, as for all names here.
+    pub fn timeline(&self, timeline: Timeline) -> Result<ObjectName, InvalidObjectName> {
+        self.wal()?.join(&format!("{:08X}", timeline.0))
     }
 
     /// The one name that the file has: a second one, such as for another compression, would let two different contents be archived.
@@ -84,12 +100,9 @@ impl<S> Archive<S> {
     /// # Errors
     /// When root and name together are too long.
     pub fn object(&self, file: WalFile) -> Result<ObjectName, InvalidObjectName> {
-        let wal = self.wal()?;
         let folder = match file {
-            WalFile::History(_) => wal.join("history")?,
-            WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::BackupNote(segment, _) => {
-                wal.join(&format!("{:08X}", segment.timeline.0))?.join(&format!("{:08X}", segment.log))?
-            }
+            WalFile::History(_) => self.wal()?.join("history")?,
+            WalFile::Segment(segment) | WalFile::Partial(segment) | WalFile::BackupNote(segment, _) => self.folder(segment)?,
         };
         folder.join(&format!("{file}.zst"))
     }
@@ -144,7 +157,7 @@ impl<S> Archive<S> {
 
     /// Where it is said who is at work on what.
     pub fn leases(&self) -> Result<ObjectName, InvalidObjectName> {
-        self.root.join("lease")
+        self.root.join("lease")?.join(&self.system.to_string())
     }
 
     /// Who is at work on this base backup.
@@ -154,7 +167,7 @@ impl<S> Archive<S> {
 
     /// Where it is said what was found when backups were looked at.
     pub fn all_verified(&self) -> Result<ObjectName, InvalidObjectName> {
-        self.root.join("verified")
+        self.root.join("verified")?.join(&self.system.to_string())
     }
 
     /// What was found when this base backup was looked at.
@@ -189,6 +202,7 @@ mod tests {
         let folder = format!("orders/backup/7300000000000000001/{id}");
         assert_eq!(archive.manifest(&id).unwrap().as_str(), format!("{folder}/manifest"));
         assert_eq!(archive.pack(&id, 17).unwrap().as_str(), format!("{folder}/pack/00000017"));
-        assert_eq!(archive.lease(&id).unwrap().as_str(), format!("orders/lease/{id}"));
+        assert_eq!(archive.lease(&id).unwrap().as_str(), format!("orders/lease/7300000000000000001/{id}"));
+        assert_eq!(archive.verified(&id).unwrap().as_str(), format!("orders/verified/7300000000000000001/{id}"));
     }
 }

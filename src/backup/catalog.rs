@@ -171,31 +171,11 @@ pub(super) mod tests {
     /// The header of a backup that was begun so many seconds after some moment.
     pub fn header(second: i64, chance: u32) -> Header {
         let moment = |second, lsn| Moment { time: Timestamp::from_second(second).unwrap(), lsn: Lsn(lsn), timeline: Timeline(1) };
+        let id = BackupId::new(Timestamp::from_second(1_795_293_900).unwrap(), chance);
         Header {
-            id: BackupId::new(Timestamp::from_second(1_795_293_900).unwrap(), chance),
-            made_by: "test".to_owned(),
-            cluster: "orders".to_owned(),
-            member: "orders-1".to_owned(),
-            from_standby: false,
-            system: SYSTEM,
-            server_version: 150_008,
-            catalog_version: 202_209_061,
-            data_dir_mode: 0o700,
-            segment_size: 16 << 20,
-            page_size: 8192,
-            checksums: true,
             start: moment(1_795_293_900 + second, 0x200_0028),
             stop: moment(1_795_293_960 + second, 0x300_0100),
-            label: String::new(),
-            tablespace_map: String::new(),
-            tablespaces: Vec::new(),
-            parent: None,
-            packs: Vec::new(),
-            entries: 0,
-            size: 0,
-            stored: 0,
-            bad_page_count: 0,
-            bad_pages: Vec::new(),
+            ..Header::example(id)
         }
     }
 

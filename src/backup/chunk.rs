@@ -10,6 +10,9 @@ pub type Digest = [u8; 16];
 /// No chunk is longer: what claims to be is damaged.
 pub const LONGEST: usize = 1 << 20;
 
+/// And none takes more room in a pack: one that does not become smaller is stored as it is, behind a byte that says so.
+pub const LONGEST_STORED: usize = LONGEST + 1;
+
 /// As fast as a disk, and a third of the size.
 pub const LEVEL: i32 = 1;
 
@@ -46,6 +49,12 @@ pub fn size_for(total: u64, size: u64) -> u32 {
         100_000_000_000..1_000_000_000_000 => 128 << 10,
         _ => 256 << 10,
     }
+}
+
+/// Whether a file of `size` bytes may go on with chunks of this size, which it had when it was smaller: its entry has to stay small.
+pub fn may_stay(chunk_size: u32, total: u64, size: u64) -> bool {
+    const MOST: u64 = 1 << 20;
+    chunk_size >= size_for(total, size) || size.div_ceil(u64::from(chunk_size.max(1))) <= MOST
 }
 
 /// Makes stored chunks of contents. Each thread has its own.
@@ -147,6 +156,16 @@ mod tests {
     fn contents() -> Vec<Vec<u8>> {
         let text = "select abalance from pgbench_accounts where aid = 1;\n".repeat(2000).into_bytes();
         vec![vec![], vec![7], vec![0; 65_536], noise(8192), noise(65_536), text[..65_536].to_vec(), text]
+    }
+
+    #[test]
+    fn a_file_keeps_its_chunks_until_they_are_too_many() {
+        const GB: u64 = 1_000_000_000;
+        assert!(may_stay(64 << 10, 200 * GB, GB), "otherwise all of a database would be stored again when it passes a limit");
+        assert!(may_stay(64 << 10, 200 * GB, 65 * GB));
+        assert!(!may_stay(64 << 10, 300 * GB, 200 * GB));
+        assert!(may_stay(256 << 10, 3000 * GB, 200 * GB));
+        assert!(may_stay(1 << 20, 3000 * GB, 2000 * GB), "larger ones there are none");
     }
 
     #[test]

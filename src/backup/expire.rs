@@ -11,7 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     BackupId,
     archive::{Archive, ArchiveError},
-    base_backup::lease,
+    archived_wal::ArchivedWal,
+    base_backup::lease::{self, StoredLease},
     catalog::{Catalog, Unreadable},
     expire_plan::{AtWork, Plan, Refusal, SKEW, Seen},
     manifest::Header,
@@ -53,21 +54,31 @@ pub async fn look<S: ObjectStore>(archive: &Archive<S>, now: Timestamp) -> Resul
     // First: who begins after this look finds every tomb that is ripe by now, and takes nothing over from there.
     let (at_work, mut unreadable) = at_work(archive, now).await?;
     let catalog = Catalog::read(archive).await?;
-    unreadable.extend(catalog.unreadable.iter().map(told));
+    let marks = Marks::read(archive).await?;
+    unreadable.extend(catalog.unreadable.iter().chain(&marks.unreadable).map(told));
+    let wal = archive.store().list(&archive.wal()?).await?;
+    let segment_size = catalog.backups.last().map(|header| header.segment_size);
+    let newest_path = match segment_size {
+        Some(_) => ArchivedWal::of(archive, &wal, segment_size).await?.graph.newest_path(),
+        None => None,
+    };
     Ok(Seen {
         proofs: verdict::proofs(archive, &catalog.backups).await?,
         backups: catalog.backups,
         unreadable,
-        marks: Marks::read(archive).await?,
+        marks,
         packs: packs(archive).await?,
-        wal: wal(archive).await?,
+        wal: wal.into_iter().filter_map(|object| wal_file(&object.name).map(|file| (object.name, file, object.size))).collect(),
+        newest_path,
         at_work,
     })
 }
 
 async fn at_work<S: ObjectStore>(archive: &Archive<S>, now: Timestamp) -> Result<(Vec<AtWork>, Vec<String>), ArchiveError> {
     let (leases, unreadable) = lease::all(archive).await?;
-    let held = leases.into_iter().filter(|lease| lease.is_held(now)).map(|lease| AtWork { id: lease.backup, begun: lease.begun });
+    // Nothing is removed where this clock and the store's differ by more.
+    let held = leases.into_iter().filter(|found| found.is_held(now, SKEW));
+    let held = held.map(|StoredLease { lease, .. }| AtWork { id: lease.backup, begun: lease.begun });
     Ok((held.collect(), unreadable.iter().map(|object| format!("'{object}' cannot be read")).collect()))
 }
 
@@ -88,11 +99,6 @@ async fn packs<S: ObjectStore>(archive: &Archive<S>) -> Result<BTreeMap<BackupId
     Ok(found)
 }
 
-async fn wal<S: ObjectStore>(archive: &Archive<S>) -> Result<Vec<(ObjectName, WalFile, u64)>, ArchiveError> {
-    let listed = archive.store().list(&archive.wal()?).await?;
-    Ok(listed.into_iter().filter_map(|object| wal_file(&object.name).map(|file| (object.name, file, object.size))).collect())
-}
-
 fn wal_file(object: &ObjectName) -> Option<WalFile> {
     object.last().strip_suffix(".zst")?.parse().ok()
 }
@@ -105,15 +111,20 @@ pub async fn carry_out<S: ObjectStore>(archive: &Archive<S>, plan: &Plan, now: T
     if !plan.refusals.is_empty() {
         return Err(ExpireError::Refused(plan.refusals.clone()));
     }
-    let skew = skew(archive).await?;
-    if skew.abs() > SKEW {
-        return Err(ExpireError::Refused(vec![Refusal::ClocksDiffer(skew)]));
+    match skew(archive).await? {
+        Some(skew) if skew.abs() <= SKEW => {}
+        Some(skew) => return Err(ExpireError::Refused(vec![Refusal::ClocksDiffer(skew)])),
+        None => return Err(ExpireError::Refused(vec![Refusal::NoClock])),
     }
     for id in &plan.reprieve {
         marks::remove_tomb(archive, id).await?;
     }
     for id in &plan.condemn {
         marks::condemn(archive, id, &Tomb { since: now, why: "no rule of retention keeps it".to_owned() }).await?;
+        // Looked at after the tomb is there: who ends later than this takes it away.
+        if plan.unfinished.contains(id) && archive.store().size(&archive.manifest(id).map_err(ArchiveError::from)?).await?.is_some() {
+            marks::remove_tomb(archive, id).await?;
+        }
     }
     for id in &plan.remove {
         // Pinned or reprieved since: it stays, and so does all that its manifest names.
@@ -152,14 +163,15 @@ fn is_unneeded(object: &ObjectName, backups: &[Header]) -> bool {
     wal_file(object).is_some_and(|file| wal_need::is_dispensable(file, &needs, size))
 }
 
-/// What the store's clock is ahead of ours.
-async fn skew<S: ObjectStore>(archive: &Archive<S>) -> Result<SignedDuration, ExpireError> {
-    let object = archive.root().join("clock").map_err(ArchiveError::from)?;
+/// What the store's clock is ahead of ours; `None`: the store does not say what time it is there.
+async fn skew<S: ObjectStore>(archive: &Archive<S>) -> Result<Option<SignedDuration>, ExpireError> {
+    // Of this process alone: somebody else who asks the same removes his own.
+    let object = archive.root().join("clock").and_then(|clock| clock.join(&format!("{}-{}", archive.system(), std::process::id())));
+    let object = object.map_err(ArchiveError::from)?;
     archive.store().replace(&object, Bytes::from_static(b"{}")).await?;
     let written = archive.store().written(&object).await?;
     let now = Timestamp::now();
-    // Somebody else has just asked the same, and removed it.
-    let skew = written.map_or(SignedDuration::ZERO, |written| written.duration_since(now));
+    let skew = written.map(|written| written.duration_since(now));
     archive.store().remove(&object).await?;
     Ok(skew)
 }

@@ -12,12 +12,17 @@ use super::{
     manifest::Header,
     marks::Marks,
     retention::{self, Known, Policy, Verdict, Why},
+    timeline_path::TimelinePath,
     wal_need::{self, Need},
 };
-use crate::model::{ObjectName, WalFile};
+use crate::model::{ObjectName, Timeline, WalFile};
 
 /// How far this machine's clock and the store's may differ: much less than the grace.
 pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+/// Longer than from the first look of an expiry until its tombs are there, and than clocks differ: whoever has begun so long after a tomb's time has
+/// seen it.
+const MARKED_BY_THEN: SignedDuration = SignedDuration::from_hours(1);
 
 /// What verification has found out about a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,6 +59,8 @@ pub struct Seen {
     pub packs: BTreeMap<BackupId, BTreeMap<u32, u64>>,
     /// The archived WAL.
     pub wal: Vec<(ObjectName, WalFile, u64)>,
+    /// The way to the newest timeline that has any.
+    pub newest_path: Option<TimelinePath>,
 }
 
 /// What is asked for.
@@ -63,7 +70,7 @@ pub struct Wish {
     pub policy: Policy,
     /// So long a backup that is to go can still be restored from; longer than any backup or restore takes.
     pub grace: SignedDuration,
-    /// More than half of the backups may go.
+    /// More than half of the backups may go, and all that lead to the newest timeline.
     pub force: bool,
 }
 
@@ -74,6 +81,8 @@ pub struct Plan {
     pub keep: Vec<(BackupId, Why)>,
     /// Backups that are to go after the grace: they get a tomb.
     pub condemn: Vec<BackupId>,
+    /// Those of them that had no manifest when they were looked at: one that has got it since is to be judged anew.
+    pub unfinished: Vec<BackupId>,
     /// Backups that were to go, and stay: they lose it.
     pub reprieve: Vec<BackupId>,
     /// Backups that are to go, when it is too early.
@@ -97,20 +106,50 @@ pub struct Plan {
 pub enum Refusal {
     /// An object cannot be read: it may be a backup, and its packs would look as if nobody had them.
     Unreadable(String),
-    /// The newest backup has not been verified, or is broken: the older ones may be all there is.
-    NewestUnproven(BackupId),
+    /// The newest backup is not known to be whole: the older ones may be all there is.
+    NewestUnproven(BackupId, Doubt),
+    /// No proven backup that stays leads to this timeline, the newest one: they were taken of a server that was given up.
+    TimelineUnproven(Timeline),
     /// This machine's clock and the store's differ by so much.
     ClocksDiffer(SignedDuration),
+    /// The store does not say what time it is there.
+    NoClock,
     /// So many of so many backups would go at once.
     TooMany(usize, usize),
+}
+
+/// Why a backup is not known to be whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nobody has read all of it, or it could not be restored when that was tried.
+    Unverified,
+    /// Something of it is damaged or missing.
+    Broken,
+    /// It is, but so many pages were damaged in the database already.
+    BadPages(u64),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Unreadable(what) => write!(f, "{what}: it may be a backup, and what it needs is not known"),
-            Refusal::NewestUnproven(id) => write!(f, "the newest backup, '{id}', has not been verified: older ones may be all there is"),
+            Refusal::NewestUnproven(id, Doubt::Unverified) => {
+                write!(f, "the newest backup, '{id}', has not been verified: older ones may be all there is")
+            }
+            Refusal::NewestUnproven(id, Doubt::Broken) => {
+                write!(f, "the newest backup, '{id}', is damaged: older ones may be all there is")
+            }
+            Refusal::NewestUnproven(id, Doubt::BadPages(pages)) => {
+                write!(
+                    f,
+                    "the newest backup, '{id}', has {pages} pages that were damaged in the database already: older ones may have them whole"
+                )
+            }
+            Refusal::TimelineUnproven(timeline) => {
+                write!(f, "no verified backup that stays leads to timeline {timeline}, the newest: only those that would go may do that")
+            }
             Refusal::ClocksDiffer(skew) => write!(f, "the store's clock and this machine's differ by {} s", skew.as_secs().abs()),
+            Refusal::NoClock => write!(f, "the store does not say when an object was written, so its clock is not known"),
             Refusal::TooMany(gone, all) => write!(f, "{gone} of {all} backups would go at once"),
         }
     }
@@ -121,8 +160,16 @@ impl Refusal {
     pub fn hint(&self) -> String {
         match self {
             Refusal::Unreadable(_) => "a newer version of spilo may read it; otherwise look at it with 'spilo backup verify'".to_owned(),
-            Refusal::NewestUnproven(id) => format!("spilo backup verify {id} --deep"),
+            Refusal::NewestUnproven(id, Doubt::Unverified) => format!("spilo backup verify {id} --deep"),
+            Refusal::NewestUnproven(_, Doubt::Broken) => "take another backup, with --full".to_owned(),
+            Refusal::NewestUnproven(id, Doubt::BadPages(_)) => {
+                format!("which pages? spilo backup show {id}; when they are repaired, take another backup")
+            }
+            Refusal::TimelineUnproven(_) => {
+                "take a backup of the present leader, and verify it with --deep; if that timeline was given up: --force".to_owned()
+            }
             Refusal::ClocksDiffer(_) => "set this machine's clock".to_owned(),
+            Refusal::NoClock => "does somebody else remove objects there? run it again".to_owned(),
             Refusal::TooMany(..) => "if that is what you want: --force".to_owned(),
         }
     }
@@ -179,7 +226,7 @@ fn known(seen: &Seen, header: &Header) -> Known {
 /// Whether what has been condemned since then may go: whoever restores from it has had the grace, and no backup that is under way was begun
 /// when its packs could still be taken over.
 fn is_ripe(seen: &Seen, since: Timestamp, grace: SignedDuration, now: Timestamp) -> bool {
-    now.duration_since(since) >= grace && seen.at_work.iter().all(|work| work.begun > since)
+    now.duration_since(since) >= grace && seen.at_work.iter().all(|work| work.begun.duration_since(since) > MARKED_BY_THEN)
 }
 
 /// Folders without a manifest, and those that lose theirs: what no other backup has of them goes as a backup does, with a tomb before.
@@ -205,7 +252,8 @@ fn plan_packs(seen: &Seen, wish: Wish, now: Timestamp, plan: &mut Plan) {
     // A tomb whose backup and packs are gone, or all taken over by others, has nothing left to wait for.
     let left = |id: &BackupId| complete.contains(id) || wait.contains(id) || is_at_work(id);
     let bury = seen.marks.tombs.keys().filter(|id| !left(id) && !plan.reprieve.contains(id)).cloned().collect();
-    plan.condemn.extend(condemn);
+    plan.condemn.extend(condemn.iter().cloned());
+    plan.unfinished = condemn;
     plan.wait.extend(wait);
     (plan.packs, plan.bytes, plan.bury) = (packs, bytes, bury);
 }
@@ -236,14 +284,32 @@ fn refusals(seen: &Seen, known: &[Known], wish: Wish, plan: &Plan) -> Vec<Refusa
         return Vec::new();
     }
     let mut found: Vec<Refusal> = seen.unreadable.iter().cloned().map(Refusal::Unreadable).collect();
-    let newest = known.iter().filter(|backup| backup.condemned.is_none()).max_by_key(|backup| (backup.stop.time, &backup.id));
-    found.extend(newest.filter(|newest| newest.proven.is_none()).map(|newest| Refusal::NewestUnproven(newest.id.clone())));
-    let living = known.iter().filter(|backup| backup.condemned.is_none()).count();
+    let stays = |backup: &&Known| backup.condemned.is_none() || plan.reprieve.contains(&backup.id);
+    let newest = known.iter().filter(stays).max_by_key(|backup| (backup.stop.time, &backup.id));
+    if let Some(newest) = newest.filter(|newest| newest.proven.is_none()) {
+        found.push(Refusal::NewestUnproven(newest.id.clone(), doubt(seen, newest)));
+    }
+    let kept = known.iter().filter(|backup| backup.proven.is_some() && plan.keep.iter().any(|(id, _)| *id == backup.id));
+    if let Some(newest) = seen.newest_path.as_ref().filter(|_| !wish.force && !known.is_empty())
+        && !kept.into_iter().any(|backup| newest.contains(backup.stop.timeline, backup.stop.lsn))
+    {
+        found.push(Refusal::TimelineUnproven(newest.timeline()));
+    }
+    let living = known.iter().filter(stays).count();
     let gone = plan.condemn.iter().filter(|id| known.iter().any(|backup| backup.id == **id)).count();
     if gone * 2 > living && !wish.force {
         found.push(Refusal::TooMany(gone, living));
     }
     found
+}
+
+fn doubt(seen: &Seen, backup: &Known) -> Doubt {
+    let bad_pages = seen.backups.iter().find(|header| header.id == backup.id).map_or(0, |header| header.bad_page_count);
+    match bad_pages {
+        _ if backup.broken => Doubt::Broken,
+        0 => Doubt::Unverified,
+        pages => Doubt::BadPages(pages),
+    }
 }
 
 #[cfg(test)]

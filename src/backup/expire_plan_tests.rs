@@ -4,7 +4,7 @@ use crate::{
         manifest::{Moment, Pack},
         marks::Tomb,
     },
-    model::{Lsn, SystemId, Timeline},
+    model::{HistoryLine, Lsn, Timeline},
 };
 
 const NOW: i64 = 1_795_000_000;
@@ -23,32 +23,8 @@ fn id(days: i64) -> BackupId {
 fn backup(days: i64, others: &[i64]) -> Header {
     let at = |offset| Moment { time: days_ago(days), lsn: Lsn((100 - days.unsigned_abs()) * SEGMENT + offset), timeline: Timeline(1) };
     let pack = |days: &i64| Pack { backup: id(*days), number: 0, size: 10 };
-    Header {
-        id: id(days),
-        made_by: "test".to_owned(),
-        cluster: "orders".to_owned(),
-        member: "orders-1".to_owned(),
-        from_standby: false,
-        system: SystemId(7_300_000_000_000_000_001),
-        server_version: 150_008,
-        catalog_version: 202_209_061,
-        data_dir_mode: 0o700,
-        segment_size: 16 << 20,
-        page_size: 8192,
-        checksums: true,
-        start: at(0x28),
-        stop: at(0x100),
-        label: String::new(),
-        tablespace_map: String::new(),
-        tablespaces: Vec::new(),
-        parent: None,
-        packs: [days].iter().chain(others).map(pack).collect(),
-        entries: 0,
-        size: 0,
-        stored: 0,
-        bad_page_count: 0,
-        bad_pages: Vec::new(),
-    }
+    let packs = [days].iter().chain(others).map(pack).collect();
+    Header { start: at(0x28), stop: at(0x100), packs, ..Header::example(id(days)) }
 }
 
 /// These backups, all verified, with their packs and a hundred segments of WAL.
@@ -132,6 +108,12 @@ fn nothing_goes_under_a_backup_that_was_begun_when_it_could_still_be_taken_over(
     seen.at_work = vec![AtWork { id: id(3), begun: days_ago(3) }];
     let plan_while = planned(&seen, 2);
     assert_eq!((plan_while.wait.as_slice(), plan_while.remove.len(), plan_while.packs.len()), (&[id(9)][..], 0, 0));
+    seen.at_work = vec![AtWork { id: id(1), begun: days_ago(2) + SignedDuration::from_mins(50) }];
+    assert_eq!(
+        planned(&seen, 2).wait,
+        [id(9)],
+        "one that was begun before the tomb was there, though after its time, may have taken it over"
+    );
     seen.at_work = vec![AtWork { id: id(1), begun: days_ago(1) }];
     assert_eq!(planned(&seen, 2).remove, [id(9)], "one that was begun later does not take it over");
 }
@@ -168,10 +150,37 @@ fn doubt_forbids_everything_and_is_told() {
     assert_eq!(refused(&|_| {}), "");
     assert!(refused(&|seen| seen.unreadable.push("'x/manifest' is damaged".to_owned())).contains("'x/manifest'"));
     assert!(refused(&|seen| seen.proofs.retain(|found, _| *found != id(1))).contains(id(1).as_str()));
-    assert!(refused(&|seen| seen.proofs.extend([(id(1), Proof { proven: None, broken: true })])).contains(id(1).as_str()));
+    let refused_for = |proof: Proof, bad_page_count: u64| {
+        refused(&|seen| {
+            seen.proofs.extend([(id(1), proof)]);
+            seen.backups[2].bad_page_count = bad_page_count;
+        })
+    };
+    assert!(refused_for(Proof::default(), 0).contains("has not been verified"));
+    assert!(refused_for(Proof { proven: None, broken: true }, 3).contains("is damaged"));
+    assert!(refused_for(Proof::default(), 3).contains("3 pages that were damaged in the database"));
     assert!(refused(&|seen| seen.backups.truncate(1)).is_empty(), "one backup alone is never to go");
     let mut many = seen(&[backup(9, &[]), backup(5, &[]), backup(1, &[])]);
     assert_eq!(planned(&many, 1).refusals, [Refusal::TooMany(2, 3)]);
     condemned(&mut many, 9, 0);
     assert_eq!(planned(&many, 1).refusals, [], "little by little they may");
+}
+
+#[test]
+fn nothing_goes_while_all_that_stays_was_taken_of_a_server_that_was_given_up() {
+    let mut seen = seen(&[backup(9, &[]), backup(5, &[]), backup(1, &[])]);
+    let fork = |day: i64| {
+        let switch = Lsn((100 - day.unsigned_abs()) * SEGMENT + 0x1000);
+        let line = HistoryLine { timeline: Timeline(1), switch, reason: String::new() };
+        Some(TimelinePath::new(&[line], Timeline(2)))
+    };
+    let refused = |seen: &Seen, keep: usize| planned(seen, keep).refusals;
+    seen.newest_path = fork(9);
+    assert_eq!(refused(&seen, 2), [Refusal::TimelineUnproven(Timeline(2))], "only the one of 9 days ago leads to what is written now");
+    seen.newest_path = fork(5);
+    assert_eq!(refused(&seen, 2), [], "one that stays leads there");
+    seen.proofs.remove(&id(5));
+    assert_eq!(refused(&seen, 2), [Refusal::TimelineUnproven(Timeline(2))], "and is not known to be whole");
+    seen.newest_path = fork(0);
+    assert_eq!(refused(&seen, 2), [], "after an ordinary failover all of them do");
 }

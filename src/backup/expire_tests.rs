@@ -91,21 +91,32 @@ impl Place {
 
     /// A verified backup with two packs, and the first pack of each of these.
     async fn backup(&self, number: u32, others: &[&BackupId], now: Timestamp) -> BackupId {
-        let archive = self.archive();
-        let id = BackupId::new(now, number);
-        let own = [0, 1].map(|pack| Pack { backup: id.clone(), number: pack, size: 4 });
-        for pack in &own {
-            archive.store.create(&archive.pack(&id, pack.number).unwrap(), Bytes::from_static(b"pack")).await.unwrap();
+        let id = self.packs(number, now).await;
+        self.seal(number, &id, others, now).await;
+        id
+    }
+
+    /// The two packs of a backup that has no manifest.
+    async fn packs(&self, number: u32, now: Timestamp) -> BackupId {
+        let (archive, id) = (self.archive(), BackupId::new(now, number));
+        for pack in [0, 1] {
+            archive.store.create(&archive.pack(&id, pack).unwrap(), Bytes::from_static(b"pack")).await.unwrap();
         }
+        id
+    }
+
+    /// Makes a verified backup of them.
+    async fn seal(&self, number: u32, id: &BackupId, others: &[&BackupId], now: Timestamp) {
+        let archive = self.archive();
+        let own = [0, 1].map(|pack| Pack { backup: id.clone(), number: pack, size: 4 });
         let others = others.iter().map(|other| Pack { backup: (*other).clone(), number: 0, size: 4 });
         let at = |offset: u64| Moment { time: now, lsn: Lsn((u64::from(number) << 20) + offset), timeline: Timeline(1) };
-        let header =
-            Header { id: id.clone(), start: at(0x28), stop: at(0x100), packs: own.into_iter().chain(others).collect(), ..header() };
-        archive.store.create(&archive.manifest(&id).unwrap(), manifest_file::object(&header, []).unwrap()).await.unwrap();
-        record(&archive, &id, Verdict::new(Depth::Read, &Findings::default(), now, 1.0)).await.unwrap();
+        let packs = own.into_iter().chain(others).collect();
+        let header = Header { segment_size: 1 << 20, start: at(0x28), stop: at(0x100), packs, ..Header::example(id.clone()) };
+        archive.store.create(&archive.manifest(id).unwrap(), manifest_file::object(&header, []).unwrap()).await.unwrap();
+        record(&archive, id, Verdict::new(Depth::Read, &Findings::default(), now, 1.0)).await.unwrap();
         let segment = archive.object(format!("0000000100000000{number:08X}").parse().unwrap()).unwrap();
         archive.store.create(&segment, Bytes::from_static(b"wal")).await.unwrap();
-        id
     }
 
     /// What every backup that has a manifest counts on is there.
@@ -126,35 +137,6 @@ impl Place {
     async fn names(&self, folder: &str) -> Vec<String> {
         let listed = self.store.list(&format!("orders/{folder}").parse().unwrap()).await.unwrap();
         listed.into_iter().map(|object| object.name.as_str().to_owned()).collect()
-    }
-}
-
-fn header() -> Header {
-    Header {
-        id: BackupId::new(Timestamp::UNIX_EPOCH, 0),
-        made_by: "test".to_owned(),
-        cluster: "orders".to_owned(),
-        member: "orders-1".to_owned(),
-        from_standby: false,
-        system: SYSTEM,
-        server_version: 150_008,
-        catalog_version: 202_209_061,
-        data_dir_mode: 0o700,
-        segment_size: 1 << 20,
-        page_size: 8192,
-        checksums: true,
-        start: Moment { time: Timestamp::UNIX_EPOCH, lsn: Lsn(0), timeline: Timeline(1) },
-        stop: Moment { time: Timestamp::UNIX_EPOCH, lsn: Lsn(0), timeline: Timeline(1) },
-        label: String::new(),
-        tablespace_map: String::new(),
-        tablespaces: Vec::new(),
-        parent: None,
-        packs: Vec::new(),
-        entries: 0,
-        size: 0,
-        stored: 0,
-        bad_page_count: 0,
-        bad_pages: Vec::new(),
     }
 }
 
@@ -236,4 +218,58 @@ async fn a_backup_that_was_pinned_meanwhile_stays() {
     assert!(place.names("tomb").await.is_empty(), "and is not to go any more");
     marks::unpin(&archive, &first).await.unwrap();
     assert_eq!(expire(&archive, hours_from_now(4)).await.unwrap().condemn, [first]);
+}
+
+#[tokio::test]
+async fn a_backup_that_ends_while_it_is_condemned_has_no_tomb() {
+    let place = Place::new();
+    let (archive, wish) = (place.archive(), Wish { policy: Policy::default(), grace: SignedDuration::from_hours(1), force: false });
+    place.backup(1, &[], hours_from_now(-9)).await;
+    let second = place.packs(2, hours_from_now(-2)).await;
+    let seen = look(&archive, hours_from_now(0)).await.unwrap();
+    let plan = expire_plan::plan(&seen, wish, hours_from_now(0));
+    assert_eq!(plan.condemn, std::slice::from_ref(&second), "nobody is known to be at work on it");
+    place.seal(2, &second, &[], hours_from_now(-2)).await;
+    carry_out(&archive, &plan, hours_from_now(0)).await.unwrap();
+    assert_eq!(place.names("tomb").await, [""; 0]);
+    assert!(Catalog::read(&archive).await.unwrap().find(&second).is_some());
+}
+
+#[tokio::test]
+async fn a_tomb_on_a_backup_that_is_promised_is_taken_away() {
+    let place = Place::new();
+    let archive = place.archive();
+    let newest = place.backup(1, &[], hours_from_now(-9)).await;
+    marks::condemn(&archive, &newest, &Tomb { since: hours_from_now(-8), why: "somebody was wrong".to_owned() }).await.unwrap();
+    expire(&archive, hours_from_now(0)).await.unwrap();
+    assert_eq!(place.names("tomb").await, [""; 0]);
+    place.is_sound().await;
+    assert!(Catalog::read(&archive).await.unwrap().find(&newest).is_some());
+}
+
+#[tokio::test]
+async fn another_system_of_the_same_name_is_none_of_its_business() {
+    let place = Place::new();
+    let first = place.backup(1, &[], hours_from_now(-9)).await;
+    place.backup(2, &[], hours_from_now(-8)).await;
+    expire(&place.archive(), hours_from_now(0)).await.unwrap();
+    let other = Archive::new(place.store.clone(), "orders".parse().unwrap(), SystemId(7_300_000_000_000_000_002));
+    assert!(expire(&other, hours_from_now(0)).await.unwrap().is_empty());
+    assert!(marks::is_condemned(&place.archive(), &first).await.unwrap(), "whose tomb it would have taken for one with nothing left");
+}
+
+#[tokio::test]
+async fn a_tomb_that_says_nothing_is_named_and_nothing_goes() {
+    let place = Place::new();
+    let archive = place.archive();
+    let first = place.backup(1, &[], hours_from_now(-9)).await;
+    place.backup(2, &[], hours_from_now(-8)).await;
+    expire(&archive, hours_from_now(0)).await.unwrap();
+    let tomb = place.names("tomb").await.remove(0);
+    archive.store.replace(&tomb.parse().unwrap(), Bytes::from_static(b"{")).await.unwrap();
+    let marks = Marks::read(&archive).await.unwrap();
+    assert_eq!((marks.tombs.len(), marks.unreadable.len(), marks.unreadable[0].object.as_str()), (0, 1, tomb.as_str()));
+    let refused = expire(&archive, hours_from_now(2)).await.unwrap_err().to_string();
+    assert!(refused.contains(first.as_str()), "{refused}");
+    place.is_sound().await;
 }

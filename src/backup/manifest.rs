@@ -60,6 +60,40 @@ pub struct Header {
     pub bad_pages: Vec<BadPage>,
 }
 
+#[cfg(test)]
+impl Header {
+    /// Of an empty backup that took a minute, for tests to change.
+    pub fn example(id: BackupId) -> Header {
+        let at = |second, lsn| Moment { time: Timestamp::from_second(second).unwrap(), lsn: Lsn(lsn), timeline: Timeline(1) };
+        Header {
+            id,
+            made_by: "test".to_owned(),
+            cluster: "orders".to_owned(),
+            member: "orders-1".to_owned(),
+            from_standby: false,
+            system: SystemId(7_300_000_000_000_000_001),
+            server_version: 150_008,
+            catalog_version: 202_209_061,
+            data_dir_mode: 0o700,
+            segment_size: 16 << 20,
+            page_size: 8192,
+            checksums: true,
+            start: at(1_795_293_900, 0x200_0028),
+            stop: at(1_795_293_960, 0x300_0100),
+            label: String::new(),
+            tablespace_map: String::new(),
+            tablespaces: Vec::new(),
+            parent: None,
+            packs: Vec::new(),
+            entries: 0,
+            size: 0,
+            stored: 0,
+            bad_page_count: 0,
+            bad_pages: Vec::new(),
+        }
+    }
+}
+
 /// A broken disk has more bad pages than anybody reads.
 pub const BAD_PAGES_NAMED: usize = 1000;
 

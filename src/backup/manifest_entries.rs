@@ -3,8 +3,8 @@
 use std::io::{self, BufReader, Read};
 
 use super::{
-    chunk::LONGEST,
-    manifest::{Entry, EntryKind, Header},
+    chunk::{LONGEST, LONGEST_STORED},
+    manifest::{ChunkPlace, Entry, EntryKind, Header},
     manifest_file::{LONGEST_ENTRY, place},
 };
 
@@ -68,11 +68,18 @@ impl<R: Read> Entries<R> {
         if *chunk_size == 0 || *chunk_size as usize > LONGEST || size.div_ceil(u64::from(*chunk_size)) != chunks.len() as u64 {
             return Err(format!("has {} chunks for {size} bytes", chunks.len()));
         }
-        let lies = |place: &super::manifest::ChunkPlace| {
-            let pack = usize::try_from(place.pack).ok().and_then(|pack| self.packs.get(pack));
-            pack.is_some_and(|size| u64::from(place.offset) + u64::from(place.length) <= *size)
-        };
-        if chunks.iter().filter_map(|chunk| chunk.place.as_ref()).all(lies) { Ok(()) } else { Err("has a chunk in no pack".to_owned()) }
+        if chunks.iter().filter_map(|chunk| chunk.place.as_ref()).all(|place| self.lies(place)) {
+            Ok(())
+        } else {
+            Err("has a chunk in no pack, or a longer one than there are".to_owned())
+        }
+    }
+
+    /// Whether that is a place for a chunk. Somebody is going to have memory for its length.
+    fn lies(&self, place: &ChunkPlace) -> bool {
+        let pack = usize::try_from(place.pack).ok().and_then(|pack| self.packs.get(pack));
+        let inside = pack.is_some_and(|size| u64::from(place.offset) + u64::from(place.length) <= *size);
+        inside && place.length as usize <= LONGEST_STORED
     }
 }
 

@@ -1,39 +1,19 @@
 //! Whether a manifest comes back as it was, and whether anything else does.
 
 use super::*;
-use crate::{
-    backup::manifest::{Chunk, ChunkPlace, EntryKind, Moment, Pack},
-    model::{Lsn, SystemId, Timeline},
+use crate::backup::{
+    BackupId,
+    chunk::LONGEST_STORED,
+    manifest::{Chunk, ChunkPlace, EntryKind, Pack},
 };
 
 fn header(entries: u64) -> Header {
-    let id = "20261121T204500Z-1a2b3c4d".parse().unwrap();
-    let moment = |lsn| Moment { time: "2026-11-21T20:45:00Z".parse().unwrap(), lsn: Lsn(lsn), timeline: Timeline(1) };
+    let id: BackupId = "20261121T204500Z-1a2b3c4d".parse().unwrap();
     Header {
-        made_by: "spilo 0.1.0".to_owned(),
-        cluster: "orders".to_owned(),
-        member: "orders-1".to_owned(),
-        from_standby: false,
-        system: SystemId(7_300_000_000_000_000_001),
-        server_version: 150_018,
-        catalog_version: 202_209_061,
-        data_dir_mode: 0o700,
-        segment_size: 16 << 20,
-        page_size: 8192,
-        checksums: true,
-        start: moment(0x200_0028),
-        stop: moment(0x200_0100),
         label: "START WAL LOCATION: 0/2000028\n".to_owned(),
-        tablespace_map: String::new(),
-        tablespaces: Vec::new(),
-        parent: None,
-        packs: vec![Pack { backup: id, number: 0, size: 1 << 20 }],
+        packs: vec![Pack { backup: id.clone(), number: 0, size: 1 << 20 }],
         entries,
-        size: 0,
-        stored: 0,
-        bad_page_count: 0,
-        bad_pages: Vec::new(),
-        id: "20261121T204500Z-1a2b3c4d".parse().unwrap(),
+        ..Header::example(id)
     }
 }
 
@@ -135,6 +115,12 @@ fn what_nobody_may_rely_on_is_not_handed_out_even_with_a_right_digest() {
     assert!(told(|header, _| header.entries -= 1).contains("more entries"));
     assert!(told(|header, _| header.packs.clear()).contains("in no pack"));
     assert!(told(|header, _| header.packs[0].size = 200).contains("in no pack"));
+    let longer: fn(&mut Header, &mut Vec<Entry>) = |header, entries| {
+        header.packs[0].size = 1 << 30;
+        let EntryKind::File { chunks, .. } = &mut entries[2].kind else { panic!("it is a file") };
+        chunks[1].place = Some(ChunkPlace { pack: 0, offset: 0, length: u32::try_from(LONGEST_STORED).unwrap() + 1 });
+    };
+    assert!(told(longer).contains("longer"));
     assert!(told(|_, entries| entries.swap(2, 3)).contains("out of order"));
     assert!(told(|_, entries| entries[1] = entries[0].clone()).contains("out of order"));
     assert!(told(|_, entries| entries.rotate_right(1)).contains("out of order"), "pg_control is last");

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     archive::{Archive, ArchiveError},
     backup_id::BackupId,
+    catalog::Unreadable,
 };
 use crate::{
     model::{InvalidObjectName, ObjectName},
@@ -31,26 +32,37 @@ pub struct Marks {
     pub tombs: BTreeMap<BackupId, Tomb>,
     /// What stays.
     pub pins: BTreeSet<BackupId>,
+    /// Tombs that say nothing.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Marks {
     /// Reads them.
     ///
     /// # Errors
-    /// When the store does not say, and when a tomb cannot be read.
+    /// When the store does not say.
     pub async fn read<S: ObjectStore>(archive: &Archive<S>) -> Result<Marks, ArchiveError> {
         let mut marks = Marks::default();
         for object in archive.store.list(&tombs(archive)?).await? {
             let Ok(id) = object.name.last().parse::<BackupId>() else { continue };
             // One that is gone by now has been taken away by who wrote it.
             let Some(content) = archive.store.read(&object.name).await? else { continue };
-            let tomb = serde_json::from_slice(&content);
-            marks.tombs.insert(id, tomb.map_err(|error| ArchiveError::Damaged { object: object.name, why: error.to_string() })?);
+            match serde_json::from_slice(&content) {
+                Ok(tomb) => drop(marks.tombs.insert(id, tomb)),
+                Err(error) => marks.unreadable.push(Unreadable { object: object.name, why: format!("it is no tomb of ours: {error}") }),
+            }
         }
-        for object in archive.store.list(&pins(archive)?).await? {
-            marks.pins.extend(object.name.last().parse::<BackupId>().ok());
-        }
+        marks.pins = Marks::read_pins(archive).await?;
         Ok(marks)
+    }
+
+    /// The pins alone.
+    ///
+    /// # Errors
+    /// When the store does not say.
+    pub async fn read_pins<S: ObjectStore>(archive: &Archive<S>) -> Result<BTreeSet<BackupId>, ArchiveError> {
+        let objects = archive.store.list(&pins(archive)?).await?;
+        Ok(objects.iter().filter_map(|object| object.name.last().parse().ok()).collect())
     }
 }
 
@@ -105,9 +117,9 @@ pub async fn is_pinned<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> R
 }
 
 fn tombs<S>(archive: &Archive<S>) -> Result<ObjectName, InvalidObjectName> {
-    archive.root().join("tomb")
+    archive.root().join("tomb")?.join(&archive.system().to_string())
 }
 
 fn pins<S>(archive: &Archive<S>) -> Result<ObjectName, InvalidObjectName> {
-    archive.root().join("pin")
+    archive.root().join("pin")?.join(&archive.system().to_string())
 }

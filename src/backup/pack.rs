@@ -57,11 +57,6 @@ impl PackBuilder {
         Indexed { digest: *digest, offset, length, raw_length }
     }
 
-    /// Whether nothing was added.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
-    }
-
     /// Bytes that the pack would have if it were closed now.
     pub fn size(&self) -> usize {
         self.bytes.len() + self.index.len() + FOOTER
@@ -142,6 +137,7 @@ impl Footer {
 ///
 /// # Errors
 /// What is wrong with it.
+#[cfg(test)]
 pub fn read_index(pack: &[u8]) -> Result<Vec<Indexed>, String> {
     if !pack.starts_with(MAGIC) {
         return Err("it does not begin as a pack does".to_owned());

@@ -77,9 +77,10 @@ impl fmt::Display for Why {
 /// Judges every backup, in the order of `catalog`. Backups are ordered by when they were complete, never by their names or timelines: those
 /// of a cluster that went back in time have lower positions than older ones.
 ///
-/// A broken backup is no point to go back to: it neither counts towards a promise nor is it kept by one.
+/// A broken backup is no point to go back to: it neither counts towards a promise nor is it kept by one. One that is to go is judged like any
+/// other: as long as it has its manifest all of it is there, and it may be needed again, because of what has happened to newer ones.
 pub fn judge(catalog: &[Known], policy: Policy, now: Timestamp) -> Vec<Verdict> {
-    let mut good: Vec<&Known> = catalog.iter().filter(|backup| !backup.broken && backup.condemned.is_none()).collect();
+    let mut good: Vec<&Known> = catalog.iter().filter(|backup| !backup.broken).collect();
     good.sort_by(|a, b| (b.stop.time, &b.id).cmp(&(a.stop.time, &a.id)));
     let newest: BTreeSet<&BackupId> = good.iter().take(policy.keep.max(1)).map(|backup| &backup.id).collect();
     let window = policy.window.map(|length| in_window(&good, length, now)).unwrap_or_default();
@@ -87,8 +88,6 @@ pub fn judge(catalog: &[Known], policy: Policy, now: Timestamp) -> Vec<Verdict> 
     let verdict = |backup: &Known| {
         if backup.pinned {
             Verdict::Keep(Why::Pinned)
-        } else if backup.condemned.is_some() {
-            Verdict::Expire
         } else if newest.contains(&backup.id) {
             Verdict::Keep(Why::Newest)
         } else if window.contains(&backup.id) {
@@ -186,10 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn a_condemned_backup_is_no_promise_any_more() {
+    fn a_condemned_backup_is_judged_like_any_other() {
         let mut catalog = days(&[1, 5, 9]);
         catalog[0].condemned = Some(Timestamp::UNIX_EPOCH);
-        assert_eq!(kept(&catalog, 1, None), [5]);
+        assert_eq!(kept(&catalog, 1, None), [1]);
+        catalog[1].condemned = Some(Timestamp::UNIX_EPOCH);
+        assert_eq!(kept(&catalog, 1, None), [1]);
+        catalog[0].broken = true;
+        assert_eq!(kept(&catalog, 1, None), [1, 5], "what it was to make room for is worth nothing");
     }
 
     #[test]
@@ -201,6 +204,7 @@ mod tests {
                 known.pinned = chance.u8(0..8) == 0;
                 known.broken = chance.u8(0..4) == 0;
                 known.proven = known.proven.filter(|_| chance.bool());
+                known.condemned = chance.bool().then_some(Timestamp::UNIX_EPOCH);
             }
             let (keep, window) = (chance.usize(0..5), chance.i64(0..30));
             let good = |days: &[i64]| {

@@ -14,7 +14,10 @@ use super::{
     manifest::Header,
     verdict::{Depth, Verdicts},
 };
-use crate::spec::backup_policy::{BackupPolicy, Source};
+use crate::{
+    model::length_in_words,
+    spec::backup_policy::{BackupPolicy, Source},
+};
 
 /// How much later than the one before it the next node begins.
 const STAGGER: SignedDuration = SignedDuration::from_mins(10);
@@ -34,6 +37,12 @@ const DRILL_AGAIN: SignedDuration = SignedDuration::from_hours(24);
 
 /// A backup that turned out to be damaged is replaced, but not time and again in a store that damages everything.
 const REPLACE_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// The same has failed so often that it will not be right by itself.
+const MANY: u32 = 3;
+
+/// Without a backup that was found whole for so long something is wrong.
+const UNPROVEN_FOR: SignedDuration = SignedDuration::from_hours(48);
 
 /// Nobody looks less often than this: policy, leader and backups may have changed.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(5);
@@ -103,8 +112,10 @@ pub struct SeenBackup {
     pub full: bool,
     /// When all of it was last read, well or not.
     pub read: Option<Timestamp>,
-    /// It was read and is whole.
+    /// It was read and is whole, and so was the database that it is of.
     pub proven: bool,
+    /// Pages that were damaged in the database already.
+    pub bad_pages: u64,
     /// Something of it is damaged or missing.
     pub broken: bool,
     /// When a server was last started from it.
@@ -124,7 +135,9 @@ impl SeenBackup {
             complete: header.stop.time,
             full: header.parent.is_none(),
             read: read.max(restored),
-            proven: verdicts.proven().is_some(),
+            // As retention sees it: older ones may have those pages whole.
+            proven: verdicts.proven().is_some() && header.bad_page_count == 0,
+            bad_pages: header.bad_page_count,
             broken: verdicts.broken(),
             restored,
             not_restored: drill.filter(|verdict| !verdict.ok).map(|verdict| verdict.at),
@@ -175,7 +188,7 @@ pub enum Next {
 
 /// Decides for this node.
 pub fn next(seen: &Seen, policy: &BackupPolicy, now: Timestamp) -> Next {
-    let candidates = [backup(seen, policy, now), verify(seen, policy), drill(seen, policy), expire(seen)];
+    let candidates = [backup(seen, policy, now), verify(seen, policy), drill(seen, policy), expire(seen, policy)];
     let ready = candidates.into_iter().flatten().map(|(job, due)| (due.max(after_failures(seen, job.kind())), job));
     let mut earliest = later(now, LONGEST_WAIT);
     for (when, job) in ready {
@@ -217,14 +230,15 @@ fn verify(seen: &Seen, policy: &BackupPolicy) -> Option<(Job, Timestamp)> {
     Some((Job::Verify(backup.id.clone()), later(due(backup), turn)))
 }
 
-/// The newest backup that is known to be whole, when none was restored for long.
+/// The newest backup that is known to be whole, as far as the database was, when none was restored for long.
 fn drill(seen: &Seen, policy: &BackupPolicy) -> Option<(Job, Timestamp)> {
     let every = signed(policy.drill_every?);
     if !seen.room {
         return None;
     }
     let turn = turn(seen, Source::Replica)?;
-    let whole = |backup: &&SeenBackup| (backup.proven || backup.not_restored.is_some()) && !backup.broken;
+    let read = |backup: &SeenBackup| backup.proven || backup.not_restored.is_some() || (backup.bad_pages > 0 && backup.read.is_some());
+    let whole = |backup: &&SeenBackup| read(backup) && !backup.broken;
     let backup = seen.backups.iter().rev().find(whole)?;
     let last = seen.backups.iter().filter_map(|backup| backup.restored).max();
     let due = last.map_or(backup.complete, |last| later(last, every));
@@ -232,8 +246,11 @@ fn drill(seen: &Seen, policy: &BackupPolicy) -> Option<(Job, Timestamp)> {
     Some((Job::Drill(backup.id.clone()), later(again, turn)))
 }
 
-/// Only the leader's node removes anything.
-fn expire(seen: &Seen) -> Option<(Job, Timestamp)> {
+/// Only the leader's node removes anything, and only when it is known what was promised.
+fn expire(seen: &Seen, policy: &BackupPolicy) -> Option<(Job, Timestamp)> {
+    if !policy.may_expire() {
+        return None;
+    }
     let me = seen.nodes.iter().find(|node| node.name == seen.me)?;
     let newest = seen.backups.last()?;
     (me.leads && newest.proven).then(|| (Job::Expire, seen.expired.map_or(seen.since, |last| later(last, EXPIRE_EVERY))))
@@ -268,20 +285,24 @@ fn later(time: Timestamp, length: SignedDuration) -> Timestamp {
 
 /// What should have happened by now and has not, or went wrong: sentences for people.
 pub fn overdue(seen: &Seen, policy: &BackupPolicy, now: Timestamp) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found: Vec<String> = policy.unreadable.iter().map(|path| format!("'{path}' cannot be read: nothing is removed")).collect();
     let led = seen.nodes.iter().any(|node| node.leads);
     if let Some(every) = policy.every.map(signed).filter(|_| led) {
         let grace = (every / 4).max(SignedDuration::from_hours(1));
         match seen.backups.last() {
             None if later(seen.since, grace) < now => found.push("no backup has been made yet".to_owned()),
             Some(newest) if later(newest.complete, every.saturating_add(grace)) < now => {
-                let (age, every) = (words(now.duration_since(newest.complete)), words(every));
+                let (age, every) = (length_in_words(now.duration_since(newest.complete)), length_in_words(every));
                 found.push(format!("the last backup is {age} old, and one is due every {every}"));
             }
             _ => {}
         }
     }
     found.extend(seen.backups.iter().filter(|backup| backup.broken).map(|backup| format!("backup '{}' is damaged", backup.id)));
+    if let Some(newest) = seen.backups.last().filter(|newest| newest.bad_pages > 0) {
+        let (pages, id) = (newest.bad_pages, &newest.id);
+        found.push(format!("{pages} damaged pages are in the database, as backup '{id}' has found it: nothing is removed"));
+    }
     if policy.verify_every.is_some()
         && let Some(newest) = seen.backups.last()
         && newest.read.is_none()
@@ -289,27 +310,44 @@ pub fn overdue(seen: &Seen, policy: &BackupPolicy, now: Timestamp) -> Vec<String
     {
         found.push(format!("backup '{}' has not been verified", newest.id));
     }
-    let restored = seen.backups.iter().filter_map(|backup| backup.restored).max();
-    let failed = seen.backups.iter().filter(|backup| backup.not_restored > restored).max_by_key(|backup| backup.not_restored);
-    if let Some(failed) = failed {
-        found.push(format!("the test restore of backup '{}' failed", failed.id));
-    } else if let (Some(every), Some(restored)) = (policy.drill_every.map(signed), restored)
-        && later(restored, every.saturating_mul(2)) < now
-    {
-        found.push(format!("the last test restore was {} ago, and one is due every {}", words(now.duration_since(restored)), words(every)));
+    found.extend(unproven(seen, policy, now));
+    if let Some((count, _)) = seen.failures.get(&Kind::Expire).filter(|(count, _)| *count >= MANY) {
+        found.push(format!("old backups are not removed: that has failed {count} times"));
     }
+    found.extend(restores(seen, policy, now));
     found
 }
 
-/// The largest unit that fits: `12 s`, `5 min`, `3 h`, `6 d`.
-pub fn words(length: SignedDuration) -> String {
-    let seconds = length.as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86_400 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
+/// No backup has turned out to be whole for long, so that nothing is removed.
+fn unproven(seen: &Seen, policy: &BackupPolicy, now: Timestamp) -> Option<String> {
+    policy.verify_every.or(policy.drill_every)?;
+    let since = seen.backups.iter().rev().take_while(|backup| !backup.proven).last()?.complete;
+    (later(since, UNPROVEN_FOR) < now)
+        .then(|| format!("no backup of the last {} has been found whole", length_in_words(now.duration_since(since))))
+}
+
+/// What there is to say of test restores.
+fn restores(seen: &Seen, policy: &BackupPolicy, now: Timestamp) -> Option<String> {
+    let restored = seen.backups.iter().filter_map(|backup| backup.restored).max();
+    let failed = seen.backups.iter().filter(|backup| backup.not_restored > restored).max_by_key(|backup| backup.not_restored);
+    if let Some(failed) = failed {
+        return Some(format!("the test restore of backup '{}' failed", failed.id));
     }
+    let every = signed(policy.drill_every?);
+    let since = restored.or(seen.backups.first().map(|oldest| oldest.complete))?;
+    (later(since, every.saturating_mul(2)) < now).then(|| match restored {
+        Some(restored) => {
+            format!(
+                "the last test restore was {} ago, and one is due every {}",
+                length_in_words(now.duration_since(restored)),
+                length_in_words(every)
+            )
+        }
+        None if seen.room => format!("no backup has ever been restored for a test, and one is due every {}", length_in_words(every)),
+        None => {
+            format!("no backup has ever been restored for a test, and one is due every {}: there is no room here", length_in_words(every))
+        }
+    })
 }
 
 #[cfg(test)]

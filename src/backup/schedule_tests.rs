@@ -19,7 +19,17 @@ fn backup(seconds_ago: i64) -> SeenBackup {
     let read = (seconds_ago > 60).then(|| at(seconds_ago - 60));
     let restored = (seconds_ago > HOUR).then(|| at(seconds_ago - HOUR));
     let complete = at(seconds_ago);
-    SeenBackup { id: id(seconds_ago), complete, full: true, read, proven: read.is_some(), broken: false, restored, not_restored: None }
+    SeenBackup {
+        id: id(seconds_ago),
+        complete,
+        full: true,
+        read,
+        proven: read.is_some(),
+        bad_pages: 0,
+        broken: false,
+        restored,
+        not_restored: None,
+    }
 }
 
 fn node(name: &str, leads: bool, lag: u64) -> Node {
@@ -149,6 +159,7 @@ fn the_newest_whole_backup_is_restored_each_week_where_there_is_room() {
         (vec![SeenBackup { restored: Some(at(7 * DAY)), ..fresh(6 * DAY) }, fresh(HOUR)], true, drill(HOUR)),
         (vec![SeenBackup { proven: false, not_restored: Some(at(HOUR)), ..fresh(2 * HOUR) }], true, "wait 300 s".to_owned()),
         (vec![SeenBackup { proven: false, not_restored: Some(at(DAY)), ..fresh(23 * HOUR) }], true, drill(23 * HOUR)),
+        (vec![SeenBackup { bad_pages: 3, ..unproven(HOUR) }], true, drill(HOUR)),
     ] {
         let seen = Seen { room, ..seen(backups.clone()) };
         assert_eq!(told(&seen), expected, "{backups:?}");
@@ -162,6 +173,9 @@ fn only_the_leaders_node_removes_anything_and_only_behind_a_proven_backup() {
     assert_eq!(told(&expiring(Some(at(5 * HOUR)))), "wait 300 s");
     assert_eq!(told(&expiring(Some(at(6 * HOUR)))), "expiry");
     assert_eq!(told(&seen(vec![backup(2 * HOUR)])), "wait 300 s");
+    let unreadable = BackupPolicy { unreadable: vec!["spilo.backup.window".to_owned()], ..BackupPolicy::default() };
+    assert_eq!(told_with(&expiring(None), &unreadable), "wait 300 s");
+    assert_eq!(overdue(&expiring(None), &unreadable, at(0)), ["'spilo.backup.window' cannot be read: nothing is removed"]);
     let unproven = Seen { room: false, ..seen_by("orders-1", vec![SeenBackup { proven: false, ..backup(2 * HOUR) }]) };
     assert_eq!(told(&unproven), "wait 300 s");
 }
@@ -197,6 +211,32 @@ fn what_should_have_happened_is_told() {
     assert_eq!(told(&seen(vec![failed])), format!("the test restore of backup '{}' failed", id(2 * HOUR)));
     let long_ago = SeenBackup { restored: Some(at(15 * DAY)), ..backup(2 * HOUR) };
     assert_eq!(told(&seen(vec![long_ago])), "the last test restore was 15 d ago, and one is due every 7 d");
+    let unrestored = |ago| SeenBackup { restored: None, ..backup(ago) };
+    assert_eq!(told(&seen(vec![unrestored(13 * DAY), unrestored(HOUR)])), "");
+    let years = seen(vec![unrestored(15 * DAY), unrestored(HOUR)]);
+    assert_eq!(told(&years), "no backup has ever been restored for a test, and one is due every 7 d");
+    assert!(told(&Seen { room: false, ..years }).ends_with("there is no room here"));
     let never = BackupPolicy { every: None, verify_every: None, drill_every: None, ..BackupPolicy::default() };
     assert_eq!(overdue(&seen(vec![]), &never, at(0)), [""; 0]);
+    assert_eq!(overdue(&seen(vec![SeenBackup { proven: false, ..unrestored(3 * DAY) }]), &never, at(0)), [""; 0]);
+}
+
+#[test]
+fn what_keeps_old_backups_from_going_is_told() {
+    let told = |seen: &Seen| overdue(seen, &BackupPolicy::default(), at(0)).join("; ");
+    let damaged = SeenBackup { bad_pages: 3, proven: false, ..backup(2 * HOUR) };
+    let id = id(2 * HOUR);
+    assert_eq!(
+        told(&seen(vec![backup(DAY), damaged.clone()])),
+        format!("3 damaged pages are in the database, as backup '{id}' has found it: nothing is removed")
+    );
+    assert_eq!(told(&seen(vec![damaged, backup(HOUR)])), "", "the database was repaired");
+    let unproven = |ago| SeenBackup { proven: false, ..backup(ago) };
+    assert_eq!(told(&seen(vec![backup(4 * DAY), unproven(49 * HOUR), unproven(HOUR)])), "no backup of the last 2 d has been found whole");
+    assert_eq!(told(&seen(vec![backup(7 * DAY), unproven(HOUR)])), "");
+    let mut failing = seen(vec![backup(2 * HOUR)]);
+    failing.failures.insert(Kind::Expire, (2, at(60)));
+    assert_eq!(told(&failing), "");
+    failing.failures.insert(Kind::Expire, (3, at(60)));
+    assert_eq!(told(&failing), "old backups are not removed: that has failed 3 times");
 }

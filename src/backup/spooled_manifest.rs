@@ -30,6 +30,14 @@ impl SpooledManifest {
     /// # Errors
     /// When the store does not say, when it is damaged, and when there is no room for it in the directory of temporary files.
     pub async fn read<S: ObjectStore>(archive: &Archive<S>, backup: &BackupId) -> Result<Option<SpooledManifest>, ArchiveError> {
+        // The way from the store may be what is damaged.
+        match SpooledManifest::read_once(archive, backup).await {
+            Err(ArchiveError::Damaged { .. }) => SpooledManifest::read_once(archive, backup).await,
+            read => read,
+        }
+    }
+
+    async fn read_once<S: ObjectStore>(archive: &Archive<S>, backup: &BackupId) -> Result<Option<SpooledManifest>, ArchiveError> {
         let object = archive.manifest(backup)?;
         let Some(first) = archive.store().read_range(&object, 0, PIECE).await? else { return Ok(None) };
         let damaged = |why| ArchiveError::Damaged { object: object.clone(), why };
@@ -67,15 +75,14 @@ impl SpooledManifest {
     /// Its entries from the first on. One reader at a time: they share the file's position.
     ///
     /// # Errors
-    /// When the file cannot be read, or there is no memory for the decompressor.
-    pub fn entries(&mut self) -> Result<Entries<File>, String> {
+    /// When the file cannot be read, or there is no memory for the decompressor: that says nothing of the manifest.
+    pub fn entries(&mut self) -> Result<Entries<File>, ArchiveError> {
         let again = || {
             let mut file = self.file.try_clone()?;
             file.seek(SeekFrom::Start(self.end_of_header))?;
-            Ok(file)
+            Entries::new(file, &self.header).map_err(io::Error::other)
         };
-        let file = again().map_err(|error: io::Error| format!("its temporary copy cannot be read: {error}"))?;
-        Entries::new(file, &self.header)
+        again().map_err(unwritable)
     }
 }
 
@@ -87,5 +94,5 @@ fn read_beginning(file: &mut File, length: usize) -> io::Result<Vec<u8>> {
 }
 
 fn unwritable(source: io::Error) -> ArchiveError {
-    ArchiveError::File { action: "keep a manifest in", path: std::env::temp_dir().display().to_string(), source }
+    ArchiveError::file("keep a manifest in", std::env::temp_dir())(source)
 }

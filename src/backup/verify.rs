@@ -10,7 +10,7 @@ use super::{
     problem::{Findings, Problem},
     spooled_manifest::SpooledManifest,
     verdict::Depth,
-    verify_packs::{PackReader, Whole},
+    verify_packs::{PackReader, Whole, unlooked},
     wal_graph::WalGraph,
     wal_object,
 };
@@ -101,20 +101,26 @@ fn segments(header: &Header, wal: &WalGraph) -> Result<Vec<WalSegment>, String> 
     Err(mistake)
 }
 
-/// What is wrong with this segment, read whole.
+/// What is wrong with this segment, read whole, and a second time if something is: the way from the store may be what is damaged.
 async fn wal_problem<S: ObjectStore>(archive: &Archive<S>, header: &Header, segment: WalSegment) -> Result<Option<Problem>, ArchiveError> {
     let object = archive.object(WalFile::Segment(segment))?;
-    let Some(packed) = archive.store().read(&object).await? else {
-        return Ok(Some(Problem::new(&object, "it is missing, and the backup needs it to become consistent")));
-    };
     let (system, size) = (archive.system(), header.segment_size as usize);
-    let look = move || match wal_object::unpack(&packed) {
-        Err(why) => Some(why),
-        Ok(content) if content.len() != size => Some(format!("it has {} bytes instead of {size}", content.len())),
-        Ok(content) => WalHeader::mistake(&content, segment, system),
-    };
-    let why = tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| Some(format!("it could not be looked at: {error}")));
-    Ok(why.map(|why| Problem::new(&object, why)))
+    let mut problem = None;
+    for _ in 0..2 {
+        let Some(packed) = archive.store().read(&object).await? else {
+            return Ok(Some(Problem::new(&object, "it is missing, and the backup needs it to become consistent")));
+        };
+        let look = move || match wal_object::unpack(&packed) {
+            Err(why) => Some(why),
+            Ok(content) if content.len() != size => Some(format!("it has {} bytes instead of {size}", content.len())),
+            Ok(content) => WalHeader::mistake(&content, segment, system),
+        };
+        match tokio::task::spawn_blocking(look).await.map_err(|error| unlooked(&object, &error))? {
+            None => return Ok(None),
+            Some(why) => problem = Some(Problem::new(&object, why)),
+        }
+    }
+    Ok(problem)
 }
 
 /// Which packs of a backup are there, as long as they should be.

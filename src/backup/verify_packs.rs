@@ -4,7 +4,7 @@
 //! memory. So packs are taken in groups, and the manifest is gone through once for each group. Of a chunk that was read no more is kept than
 //! the CRC of its content, of which the file's is put together in the end.
 
-use std::{cell::Cell, collections::BTreeMap, ops::Range};
+use std::{cell::Cell, collections::BTreeMap, fs::File, io, ops::Range};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -13,6 +13,7 @@ use super::{
     archive::{Archive, ArchiveError},
     chunk::{self, ChunkReader, Digest},
     manifest::{Entry, EntryKind, Header},
+    manifest_file::Entries,
     problem::{Findings, Part, Problem},
     spooled_manifest::SpooledManifest,
     verdict::Depth,
@@ -82,14 +83,14 @@ impl<'a, S: ObjectStore> PackReader<'a, S> {
         let header = manifest.header().clone();
         let object = self.archive.manifest(&header.id)?;
         let damaged = |why: String| Ok(Findings::from(Problem::new(&object, why)));
-        let counts = match count(manifest) {
+        let counts = match count(manifest.entries()?, header.packs.len()) {
             Ok(counts) => counts,
             Err(why) => return damaged(why),
         };
         let total = usize::try_from(counts.iter().sum::<u64>()).unwrap_or(usize::MAX);
         let mut chunks = Chunks { seen: vec![Seen::Not; total], why: BTreeMap::new() };
         for group in groups(&counts) {
-            match collect(manifest, &group) {
+            match collect(manifest.entries()?, &group) {
                 Ok(wanted) => self.read_group(&header, wanted, &mut chunks).await?,
                 Err(why) => return damaged(why),
             }
@@ -112,7 +113,7 @@ impl<'a, S: ObjectStore> PackReader<'a, S> {
                 findings.add(Problem::new(&names[pack as usize], why));
             }
         }
-        match judge.all(manifest, &mut findings) {
+        match judge.all(manifest.entries()?, &mut findings) {
             Ok(()) => Ok(findings),
             Err(why) => damaged(why),
         }
@@ -158,7 +159,7 @@ impl<'a, S: ObjectStore> PackReader<'a, S> {
             };
             let list = wanted.to_vec();
             let checked = tokio::task::spawn_blocking(move || check(&content, begin, list)).await;
-            found = checked.map_err(|error| unreadable(&object, &error))?;
+            found = checked.map_err(|error| unlooked(&object, &error))?.map_err(|error| unlooked(&object, &error))?;
             if found.iter().all(|(_, found)| found.is_ok()) {
                 break;
             }
@@ -168,28 +169,28 @@ impl<'a, S: ObjectStore> PackReader<'a, S> {
     }
 }
 
-fn unreadable(object: &impl ToString, error: &tokio::task::JoinError) -> ArchiveError {
-    StoreError::Unavailable { object: object.to_string(), why: format!("it could not be looked at: {error}") }.into()
+/// This machine could not look at it. That is no finding.
+pub fn unlooked(object: &impl ToString, error: &impl ToString) -> ArchiveError {
+    StoreError::Unavailable { object: object.to_string(), why: format!("it could not be looked at: {}", error.to_string()) }.into()
 }
 
 /// The CRC of each chunk's content, or why it is lost. `content` begins at this offset of the pack.
-fn check(content: &Bytes, begin: u64, wanted: Vec<Wanted>) -> Vec<(Wanted, Result<u32, String>)> {
-    let mut reader = ChunkReader::new().map_err(|error| format!("there is no memory to look at it: {error}"));
+fn check(content: &Bytes, begin: u64, wanted: Vec<Wanted>) -> io::Result<Vec<(Wanted, Result<u32, String>)>> {
+    let mut reader = ChunkReader::new()?;
     let mut one = |chunk: &Wanted| {
-        let reader = reader.as_mut().map_err(|why| why.clone())?;
         let at = usize::try_from(u64::from(chunk.offset) - begin).unwrap_or(usize::MAX);
         let stored = at.checked_add(chunk.length as usize).and_then(|end| content.get(at..end));
         let stored = stored.ok_or_else(|| "it ends too early".to_owned())?;
         reader.read(stored, chunk.raw_length as usize, &chunk.digest).map(crc32c::crc32c)
     };
-    wanted.into_iter().map(|chunk| (chunk, one(&chunk))).collect()
+    Ok(wanted.into_iter().map(|chunk| (chunk, one(&chunk))).collect())
 }
 
 /// How many chunks the backup has in each pack.
-fn count(manifest: &mut SpooledManifest) -> Result<Vec<u64>, String> {
-    let mut counts = vec![0; manifest.header().packs.len()];
+fn count(entries: Entries<File>, packs: usize) -> Result<Vec<u64>, String> {
+    let mut counts = vec![0; packs];
     let mut last = None;
-    for entry in manifest.entries()? {
+    for entry in entries {
         let entry = entry?;
         // Entries were checked against the header: a place is in a pack.
         stored(&entry).for_each(|(_, place)| counts[place.pack as usize] += 1);
@@ -229,9 +230,9 @@ fn groups(counts: &[u64]) -> Vec<Range<u32>> {
 }
 
 /// The chunks that lie in these packs.
-fn collect(manifest: &mut SpooledManifest, packs: &Range<u32>) -> Result<Vec<Wanted>, String> {
+fn collect(entries: Entries<File>, packs: &Range<u32>) -> Result<Vec<Wanted>, String> {
     let (mut wanted, mut ordinal) = (Vec::new(), 0);
-    for entry in manifest.entries()? {
+    for entry in entries {
         let entry = entry?;
         let EntryKind::File { chunks, .. } = &entry.kind else { continue };
         for (number, place) in stored(&entry) {
@@ -259,8 +260,8 @@ struct FileJudge<'a> {
 }
 
 impl FileJudge<'_> {
-    fn all(&mut self, manifest: &mut SpooledManifest, findings: &mut Findings) -> Result<(), String> {
-        for entry in manifest.entries()? {
+    fn all(&mut self, entries: Entries<File>, findings: &mut Findings) -> Result<(), String> {
+        for entry in entries {
             self.one(&entry?, findings);
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::{
         pack::PackBuilder,
     },
     model::{Lsn, SystemId, Timeline},
-    storage::FileStore,
+    storage::{Claim, FileStore, Object, StoreError},
 };
 
 const SYSTEM: SystemId = SystemId(7_300_000_000_000_000_001);
@@ -123,30 +123,13 @@ fn header() -> Header {
     let moment =
         |lsn, timeline| Moment { time: Timestamp::from_second(1_795_293_900).unwrap(), lsn: Lsn(lsn), timeline: Timeline(timeline) };
     Header {
-        id: id.clone(),
-        made_by: "test".to_owned(),
-        cluster: "orders".to_owned(),
-        member: "orders-1".to_owned(),
         from_standby: true,
-        system: SYSTEM,
-        server_version: 150_008,
-        catalog_version: 202_209_061,
-        data_dir_mode: 0o700,
         segment_size: SEGMENT,
-        page_size: 8192,
-        checksums: true,
         start: moment(0x20_0028, 1),
         stop: moment(0x50_0100, 2),
-        label: String::new(),
-        tablespace_map: String::new(),
-        tablespaces: Vec::new(),
         parent: Some(earlier.clone()),
-        packs: vec![Pack { backup: id, number: 0, size: 0 }, Pack { backup: earlier, number: 7, size: 0 }],
-        entries: 0,
-        size: 0,
-        stored: 0,
-        bad_page_count: 0,
-        bad_pages: Vec::new(),
+        packs: vec![Pack { backup: id.clone(), number: 0, size: 0 }, Pack { backup: earlier, number: 7, size: 0 }],
+        ..Header::example(id)
     }
 }
 
@@ -307,4 +290,66 @@ async fn the_segment_in_which_a_timeline_was_left_may_be_the_next_ones() {
         Findings::default(),
         "timeline 1 ended in segment 4, of which only timeline 2 has a whole one"
     );
+}
+
+/// A store on whose way the first answer of each kind is damaged.
+struct BadWay<'a> {
+    store: &'a FileStore,
+    asked: RefCell<BTreeSet<ObjectName>>,
+}
+
+impl BadWay<'_> {
+    fn on_the_way(&self, name: &ObjectName, content: Option<Bytes>) -> Option<Bytes> {
+        let first = self.asked.borrow_mut().insert(name.clone());
+        let mut content = content?.to_vec();
+        if let Some(last) = content.last_mut().filter(|_| first) {
+            *last ^= 1;
+        }
+        Some(Bytes::from(content))
+    }
+}
+
+impl ObjectStore for BadWay<'_> {
+    async fn create(&self, name: &ObjectName, content: Bytes) -> Result<Claim, StoreError> {
+        self.store.create(name, content).await
+    }
+
+    async fn replace(&self, name: &ObjectName, content: Bytes) -> Result<(), StoreError> {
+        self.store.replace(name, content).await
+    }
+
+    async fn read(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.on_the_way(name, self.store.read(name).await?))
+    }
+
+    async fn read_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.on_the_way(name, self.store.read_range(name, offset, length).await?))
+    }
+
+    async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+        self.store.size(name).await
+    }
+
+    async fn written(&self, name: &ObjectName) -> Result<Option<Timestamp>, StoreError> {
+        self.store.written(name).await
+    }
+
+    async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {
+        self.store.list(folder).await
+    }
+
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.store.remove(name).await
+    }
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_its_way_alone_is_no_damage() {
+    let place = Place::new().await;
+    let wal = ArchivedWal::read(&place.archive, Some(SEGMENT)).await.unwrap();
+    let way = BadWay { store: place.archive.store(), asked: RefCell::default() };
+    let archive = Archive::new(way, "orders".parse().unwrap(), SYSTEM);
+    let look = Look { depth: Depth::Read, lanes: 2, progress: &|_, _| {} };
+    assert_eq!(verify(&archive, &place.header, &wal.graph, &look).await.unwrap(), Findings::default());
+    assert_eq!(archive.store().asked.borrow().len(), 7, "a manifest, two packs, four segments: each was damaged once");
 }

@@ -1,5 +1,7 @@
 //! Whether the WAL that a store has is fit for recovery: holes, contents that contradict each other, what cannot be read.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{
@@ -8,8 +10,9 @@ use super::{
     catalog::{Catalog, Unreadable},
     manifest::Header,
     wal_graph::{Gap, WalGraph},
+    wal_need::{Need, is_dispensable},
 };
-use crate::model::{Lsn, Timeline};
+use crate::model::{Lsn, Timeline, WalFile, WalSegment};
 
 /// How it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -95,12 +98,13 @@ pub struct UnreadableLine {
     pub why: String,
 }
 
-/// Judges what was found.
-pub fn check(wal: &ArchivedWal, catalog: &Catalog) -> WalReport {
+/// Judges what was found. `pins`: the backups that stay whatever the policy says.
+pub fn check(wal: &ArchivedWal, catalog: &Catalog, pins: &BTreeSet<BackupId>) -> WalReport {
     let graph = &wal.graph;
     let newest = catalog.backups.last();
     let reach = newest.and_then(|backup| Some((backup, reach(graph, backup)?)));
-    let gaps = graph.all_gaps();
+    let expired = Expired::new(graph, catalog, pins);
+    let gaps: Vec<Gap> = graph.all_gaps().into_iter().filter(|gap| !expired.has_made(gap)).collect();
     let unreadable: Vec<UnreadableLine> = wal.unreadable.iter().chain(&catalog.unreadable).map(UnreadableLine::of).collect();
     let strange = graph
         .strange()
@@ -124,6 +128,35 @@ pub fn check(wal: &ArchivedWal, catalog: &Catalog) -> WalReport {
         partials: graph.partials().iter().map(ToString::to_string).collect(),
         unreadable,
         stored: wal.stored,
+    }
+}
+
+/// What retention may have removed from between backups.
+struct Expired<'a> {
+    graph: &'a WalGraph,
+    /// What the backups need, if each that is pinned stays for its pin alone.
+    least: Vec<Need>,
+    /// What those would need if they were not.
+    pinned: Vec<Need>,
+}
+
+impl Expired<'_> {
+    fn new<'a>(graph: &'a WalGraph, catalog: &Catalog, pins: &BTreeSet<BackupId>) -> Expired<'a> {
+        let is_pinned = |backup: &&Header| pins.contains(&backup.id);
+        let least = |backup: &Header| {
+            if is_pinned(&backup) { Need::between(&backup.start, &backup.stop) } else { Need::from(&backup.start) }
+        };
+        let pinned = catalog.backups.iter().filter(is_pinned).map(|backup| Need::from(&backup.start));
+        Expired { graph, least: catalog.backups.iter().map(least).collect(), pinned: pinned.collect() }
+    }
+
+    /// Whether the gap is what retention leaves behind a backup that stays for its pin alone: it takes all that no other needs, up to what is
+    /// needed. A hole with something dispensable beside it was not made so.
+    fn has_made(&self, gap: &Gap) -> bool {
+        let size = self.graph.segment_size();
+        let spared = |segment: WalSegment| is_dispensable(WalFile::Segment(segment), &self.least, size);
+        let behind_pinned = self.pinned.iter().any(|need| need.has(gap.first, size));
+        behind_pinned && gap.segments(size).all(spared) && !gap.neighbours(size).any(|beside| self.graph.is_there(beside) && spared(beside))
     }
 }
 
@@ -169,6 +202,10 @@ mod tests {
         model::WalSegment,
     };
 
+    fn check(wal: &ArchivedWal, catalog: &Catalog) -> WalReport {
+        super::check(wal, catalog, &BTreeSet::new())
+    }
+
     fn wal(segments: &[(u32, std::ops::RangeInclusive<u64>)]) -> ArchivedWal {
         let graph = graph(segments, &[(2, "1\t0/5000100\tx\n")]);
         ArchivedWal { graph, unreadable: Vec::new(), conflicts: Vec::new(), stored: 7 }
@@ -201,6 +238,23 @@ mod tests {
         let before = check(&wal(&[(1, 0..=0), (1, 2..=4), (2, 5..=9)]), &catalog());
         assert_eq!(before.verdict, Verdict::Degraded);
         assert_eq!(check(&wal(&[(1, 1..=1), (1, 3..=4)]), &Catalog::default()).verdict, Verdict::Degraded, "nobody knows of a backup");
+    }
+
+    #[test]
+    fn what_retention_takes_behind_a_pinned_backup_is_no_gap() {
+        let pinned = catalog().backups.remove(0);
+        let mut newer = pinned.clone();
+        newer.id = BackupId::new(newer.start.time, 9);
+        let moment = |ordinal: u64| Moment { lsn: Lsn((ordinal << 24) + 0x28), timeline: Timeline(2), ..newer.stop.clone() };
+        (newer.start, newer.stop) = (moment(8), moment(9));
+        let catalog = Catalog { backups: vec![pinned.clone(), newer], unreadable: Vec::new() };
+        let (pins, none) = (BTreeSet::from([pinned.id]), BTreeSet::new());
+        let verdict = |segments: &[(u32, std::ops::RangeInclusive<u64>)], pins| super::check(&wal(segments), &catalog, pins).verdict;
+        let expired = [(1, 2..=3), (2, 8..=12)];
+        assert_eq!((verdict(&expired, &pins), verdict(&expired, &none)), (Verdict::Healthy, Verdict::Degraded));
+        assert_eq!(verdict(&[(1, 2..=4), (2, 5..=5), (2, 7..=12)], &pins), Verdict::Degraded, "all would have been removed");
+        assert_eq!(verdict(&[(1, 2..=2), (2, 8..=12)], &pins), Verdict::Degraded, "the pinned one itself needs that");
+        assert_eq!(verdict(&[(1, 2..=3), (2, 8..=9), (2, 11..=12)], &pins), Verdict::Critical);
     }
 
     #[test]

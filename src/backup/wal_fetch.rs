@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{
     archive::{Archive, ArchiveError},
     wal_object,
+    wal_push::on_a_thread,
 };
 use crate::{model::WalFile, postgres::wal_header::WalHeader, storage::ObjectStore, sys::files};
 
@@ -39,7 +40,7 @@ pub(super) async fn fetch_with<S: ObjectStore, T: Send + 'static>(
 ) -> Result<Option<T>, ArchiveError> {
     let (object, system) = (archive.object(file)?, archive.system);
     let Some(packed) = archive.store.read(&object).await? else { return Ok(None) };
-    let taken = tokio::task::spawn_blocking(move || {
+    let taken = on_a_thread(move || {
         let damaged = |why| ArchiveError::Damaged { object: object.clone(), why };
         let content = wal_object::unpack(&packed).map_err(damaged)?;
         drop(packed);
@@ -50,7 +51,7 @@ pub(super) async fn fetch_with<S: ObjectStore, T: Send + 'static>(
         }
         take(&content)
     });
-    taken.await.unwrap_or_else(|error| Err(ArchiveError::Thread(error.to_string()))).map(Some)
+    taken.await.map(Some)
 }
 
 #[cfg(test)]

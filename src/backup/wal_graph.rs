@@ -6,7 +6,11 @@
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
+use super::timeline_path::{Stretch, TimelinePath};
 use crate::model::{HistoryLine, Lsn, Timeline, WalFile, WalSegment};
+
+/// Segments this near to the newest one may be on their way to the archive.
+const ON_THE_WAY: u64 = 64;
 
 /// What an archive has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,24 +21,6 @@ pub struct WalGraph {
     partials: Vec<WalSegment>,
     histories: BTreeMap<Timeline, Vec<HistoryLine>>,
     strange: Vec<WalFile>,
-}
-
-/// A way through timelines: each but the last is left where the next one forks off.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TimelinePath {
-    /// From the oldest on; never empty.
-    stretches: Vec<Stretch>,
-}
-
-/// The part of a timeline that a path goes along.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
-    /// The timeline.
-    pub timeline: Timeline,
-    /// Its first position.
-    pub begin: Lsn,
-    /// The position at which the next timeline forks off; `None`: the path ends with this timeline.
-    pub end: Option<Lsn>,
 }
 
 /// Segments of a timeline, one after the other, that are missing.
@@ -103,6 +89,11 @@ impl WalGraph {
         graph
     }
 
+    /// How large its segments are.
+    pub fn segment_size(&self) -> u64 {
+        self.segment_size
+    }
+
     /// Segments that were archived as the unfinished end of a timeline. Recovery never asks for them.
     pub fn partials(&self) -> &[WalSegment] {
         &self.partials
@@ -125,7 +116,7 @@ impl WalGraph {
         let runs = self.runs_of(timeline);
         let named = |ordinal: &u64| WalSegment::nth(timeline, *ordinal, self.segment_size);
         let parent = self.path(timeline).ok().and_then(|path| {
-            let [.., parent, _] = path.stretches.as_slice() else { return None };
+            let [.., parent, _] = path.stretches() else { return None };
             Some((parent.timeline, parent.end?))
         });
         TimelineWal {
@@ -158,6 +149,11 @@ impl WalGraph {
         self.runs.keys().rev().copied().find(leads_on).filter(|newest| *newest > timeline).unwrap_or(timeline)
     }
 
+    /// The way to the newest timeline that has any WAL: the one that is written, as far as the archive knows. `None`: there is no WAL.
+    pub fn newest_path(&self) -> Option<TimelinePath> {
+        self.runs.keys().next_back().and_then(|newest| self.path(*newest).ok())
+    }
+
     /// What is missing between two positions of a path. Empty: recovery gets from one to the other.
     pub fn missing(&self, path: &TimelinePath, from: Lsn, to: Lsn) -> Vec<Gap> {
         let needed = self.needed_runs(path, from, to);
@@ -172,13 +168,13 @@ impl WalGraph {
 
     fn needed_runs(&self, path: &TimelinePath, from: Lsn, to: Lsn) -> Vec<(Timeline, RangeInclusive<u64>)> {
         let mut runs = Vec::new();
-        for (at, stretch) in path.stretches.iter().enumerate() {
+        for (at, stretch) in path.stretches().iter().enumerate() {
             let (low, high) = (stretch.begin.max(from), stretch.end.map_or(to, |end| end.min(to)));
             if low >= high {
                 continue;
             }
             let (first, mut last) = (self.ordinal(low), self.ordinal(Lsn(high.0 - 1)));
-            let later = &path.stretches[at + 1..];
+            let later = &path.stretches()[at + 1..];
             // The segment in which the path leaves this timeline is needed of the next one, which has this one's beginning of it.
             let shared = later.iter().any(|next| self.ordinal(next.begin) == last && (next.begin < to || self.has(next.timeline, last)));
             if shared {
@@ -194,7 +190,7 @@ impl WalGraph {
 
     /// How far recovery along the path gets from a position on.
     pub fn reach(&self, path: &TimelinePath, from: Lsn) -> Reach {
-        let newest = path.stretches.iter().filter_map(|stretch| self.last_position(stretch)).max().unwrap_or(from).max(from);
+        let newest = path.stretches().iter().filter_map(|stretch| self.last_position(stretch)).max().unwrap_or(from).max(from);
         match self.missing(path, from, newest).first() {
             None => Reach { end: newest, hole: None },
             Some(gap) => {
@@ -209,20 +205,40 @@ impl WalGraph {
     /// Everything that is missing along the path, from its oldest segment to its newest.
     pub fn gaps(&self, path: &TimelinePath) -> Vec<Gap> {
         let on_it = |stretch: &Stretch| self.positions(stretch).map(|(first, _)| first);
-        let Some(oldest) = path.stretches.iter().filter_map(on_it).min() else { return Vec::new() };
-        let newest = path.stretches.iter().filter_map(|stretch| self.last_position(stretch)).max().unwrap_or(oldest);
+        let Some(oldest) = path.stretches().iter().filter_map(on_it).min() else { return Vec::new() };
+        let newest = path.stretches().iter().filter_map(|stretch| self.last_position(stretch)).max().unwrap_or(oldest);
         self.missing(path, oldest, newest)
     }
 
     /// Everything that is missing, whichever timeline one wants to get to. Holes of a timeline behind the last place where another one forked
     /// off it are no loss to anybody.
     pub fn all_gaps(&self) -> Vec<Gap> {
-        let parents: Vec<Timeline> = self.timelines().iter().filter_map(|timeline| Some(timeline.parent?.0)).collect();
-        let ends = self.timelines().into_iter().map(|known| known.timeline).filter(|timeline| !parents.contains(timeline));
+        let known = self.timelines();
+        let parents: Vec<Timeline> = known.iter().filter_map(|timeline| Some(timeline.parent?.0)).collect();
+        let ends = known.into_iter().map(|known| known.timeline).filter(|timeline| !parents.contains(timeline));
         let mut gaps: Vec<Gap> = ends.filter_map(|end| self.path(end).ok()).flat_map(|path| self.gaps(&path)).collect();
         gaps.sort();
         gaps.dedup();
         gaps
+    }
+
+    /// Whether something is missing so near a timeline's newest segment that it may be on its way.
+    pub fn is_unsettled(&self) -> bool {
+        let newest = |timeline| self.runs_of(timeline).last().map_or(0, |run| *run.end());
+        let near = |gap: &Gap| gap.last.ordinal(self.segment_size).is_some_and(|last| last + ON_THE_WAY >= newest(gap.first.timeline));
+        self.all_gaps().iter().any(near)
+    }
+
+    /// The same graph without the holes that a later look did not find. What is newer than all that was seen at first does not count: there may
+    /// be holes in it too.
+    pub fn filled(mut self, later: &WalGraph) -> WalGraph {
+        for (timeline, known) in &mut self.runs {
+            let Some(newest) = known.last().map(|run| *run.end()) else { continue };
+            let came =
+                later.runs_of(*timeline).iter().filter(|run| *run.start() <= newest).map(|run| *run.start()..=newest.min(*run.end()));
+            *known = joined(known.iter().cloned().chain(came).collect());
+        }
+        self
     }
 
     /// Where the WAL of a stretch begins and ends that the archive has.
@@ -245,6 +261,11 @@ impl WalGraph {
 
     fn runs_of(&self, timeline: Timeline) -> &[RangeInclusive<u64>] {
         self.runs.get(&timeline).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the archive has the segment.
+    pub fn is_there(&self, segment: WalSegment) -> bool {
+        segment.ordinal(self.segment_size).is_some_and(|ordinal| self.has(segment.timeline, ordinal))
     }
 
     fn has(&self, timeline: Timeline, ordinal: u64) -> bool {
@@ -273,40 +294,6 @@ impl WalGraph {
     }
 }
 
-impl TimelinePath {
-    /// The path to `timeline`, whose past this is. A line that lies before an earlier one's end cuts that short: PostgreSQL writes such a
-    /// history when a standby was promoted that knew of a later timeline and had not come that far.
-    pub fn new(history: &[HistoryLine], timeline: Timeline) -> TimelinePath {
-        let mut stretches = Vec::new();
-        let mut begin = Lsn(0);
-        for (at, line) in history.iter().enumerate() {
-            let end = history[at..].iter().map(|later| later.switch).min().unwrap_or(line.switch);
-            if end > begin {
-                stretches.push(Stretch { timeline: line.timeline, begin, end: Some(end) });
-                begin = end;
-            }
-        }
-        stretches.push(Stretch { timeline, begin, end: None });
-        TimelinePath { stretches }
-    }
-
-    /// The stretches, from the oldest on.
-    pub fn stretches(&self) -> &[Stretch] {
-        &self.stretches
-    }
-
-    /// The timeline that it leads to.
-    pub fn timeline(&self) -> Timeline {
-        self.stretches.last().map_or(Timeline(1), |stretch| stretch.timeline)
-    }
-
-    /// Whether whoever is at `position` of `timeline` can get to the path's end.
-    pub fn contains(&self, timeline: Timeline, position: Lsn) -> bool {
-        let on_it = |stretch: &Stretch| stretch.timeline == timeline && stretch.end.is_none_or(|end| position <= end);
-        self.stretches.iter().any(on_it)
-    }
-}
-
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.count {
@@ -316,14 +303,35 @@ impl fmt::Display for Gap {
     }
 }
 
+impl Gap {
+    /// The segments that are missing, where segments have `size` bytes.
+    pub fn segments(&self, size: u64) -> impl Iterator<Item = WalSegment> + use<> {
+        let (timeline, first, count) = (self.first.timeline, self.first.ordinal(size), self.count);
+        first.into_iter().flat_map(move |first| first..first + count).map(move |ordinal| WalSegment::nth(timeline, ordinal, size))
+    }
+
+    /// The segments before and behind it.
+    pub fn neighbours(&self, size: u64) -> impl Iterator<Item = WalSegment> + use<> {
+        let before = self.first.ordinal(size).and_then(|first| first.checked_sub(1));
+        let behind = self.last.ordinal(size).map(|last| last + 1);
+        let timeline = self.first.timeline;
+        before.into_iter().chain(behind).map(move |ordinal| WalSegment::nth(timeline, ordinal, size))
+    }
+}
+
 /// Numbers as ranges.
-fn runs(mut numbers: Vec<u64>) -> Vec<RangeInclusive<u64>> {
-    numbers.sort_unstable();
+fn runs(numbers: Vec<u64>) -> Vec<RangeInclusive<u64>> {
+    joined(numbers.into_iter().map(|number| number..=number).collect())
+}
+
+/// Ranges in order, with room between any two.
+fn joined(mut ranges: Vec<RangeInclusive<u64>>) -> Vec<RangeInclusive<u64>> {
+    ranges.sort_unstable_by_key(|range| *range.start());
     let mut runs: Vec<RangeInclusive<u64>> = Vec::new();
-    for number in numbers {
+    for range in ranges {
         match runs.last_mut() {
-            Some(run) if number <= run.end() + 1 => *run = *run.start()..=number,
-            _ => runs.push(number..=number),
+            Some(run) if *range.start() <= run.end() + 1 => *run = *run.start()..=*run.end().max(range.end()),
+            _ => runs.push(range),
         }
     }
     runs
@@ -431,6 +439,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_hole_near_the_end_may_be_a_segment_on_its_way() {
+        let first = graph(&[(1, 1..=3), (1, 5..=6), (1, 8..=9)], &[]);
+        assert!(first.is_unsettled() && !graph(&[(1, 1..=9)], &[]).is_unsettled());
+        assert!(!graph(&[(1, 1..=3), (1, 5..=100)], &[]).is_unsettled(), "that one would have come long ago");
+        let later = graph(&[(1, 3..=6), (1, 8..=12), (1, 14..=15), (2, 5..=5)], &[SECOND]);
+        let filled = first.filled(&later);
+        assert_eq!(names(&filled.all_gaps()), ["000000010000000000000007"]);
+        assert_eq!(filled, graph(&[(1, 1..=6), (1, 8..=9)], &[]));
+    }
+
+    #[test]
     fn a_missing_child_segment_lets_nobody_go_on_with_the_parents() {
         let graph = graph(&[(1, 1..=9), (2, 7..=8)], &[SECOND]);
         let reach = graph.reach(&graph.path(Timeline(2)).unwrap(), at(1, 0));
@@ -472,15 +491,6 @@ pub(super) mod tests {
         assert_eq!(graph.newest_from(Timeline(2), at(8, 0)), Timeline(3));
         assert_eq!(graph.newest_from(Timeline(3), at(8, 0)), Timeline(3));
         assert_eq!(graph.newest_from(Timeline(4), at(3, 0)), Timeline(4));
-    }
-
-    #[test]
-    fn a_history_that_goes_back_cuts_the_timelines_before_short() {
-        let path = TimelinePath::new(&parse_history("1\t0/5000000\tx\n2\t0/4000000\tx\n").unwrap(), Timeline(3));
-        let stretch = |timeline, begin, end| Stretch { timeline: Timeline(timeline), begin: Lsn(begin), end };
-        assert_eq!(path.stretches(), [stretch(1, 0, Some(Lsn(0x400_0000))), stretch(3, 0x400_0000, None)]);
-        assert!(path.contains(Timeline(1), Lsn(0x400_0000)) && !path.contains(Timeline(1), Lsn(0x400_0001)));
-        assert!(!path.contains(Timeline(2), Lsn(0x300_0000)));
     }
 
     #[test]

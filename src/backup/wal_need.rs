@@ -25,9 +25,10 @@ impl Need {
 
     /// Whether it needs this segment. A timeline's number is higher than that of every timeline it comes from: so those below the start's are
     /// behind the backup, and whatever lies at or after its position on its own or a higher one may be on the way from it.
-    fn has(&self, segment: WalSegment, size: u64) -> bool {
-        let begin = segment.begin(size);
-        let after_start = segment.timeline >= self.start.0 && begin + size > self.start.1.0;
+    pub fn has(&self, segment: WalSegment, size: u64) -> bool {
+        // What has a name that no segment has is none of ours to remove.
+        let Some(begin) = segment.ordinal(size).map(|ordinal| ordinal * size) else { return true };
+        let after_start = segment.timeline >= self.start.0 && begin.saturating_add(size) > self.start.1.0;
         let before_stop = self.stop.is_none_or(|(timeline, lsn)| segment.timeline <= timeline && begin <= lsn.0);
         after_start && before_stop
     }
@@ -83,6 +84,14 @@ mod tests {
         assert_eq!(dispensable(1, &needs), [1, 5, 6, 7, 8, 9]);
         assert_eq!(dispensable(2, &needs), [1, 5, 6, 7, 8, 9]);
         assert_eq!(dispensable(3, &needs), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn what_no_segment_is_called_like_stays() {
+        let foreign = WalFile::Segment(WalSegment { timeline: Timeline(1), log: u32::MAX, number: u32::MAX });
+        assert!(!is_dispensable(foreign, &[Need::from(&at(1, 9))], SIZE));
+        let last = WalFile::Segment(WalSegment { timeline: Timeline(1), log: u32::MAX, number: 255 });
+        assert!(!is_dispensable(last, &[Need::from(&at(1, 9))], SIZE));
     }
 
     #[test]

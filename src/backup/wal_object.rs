@@ -2,12 +2,11 @@
 //! nothing is restored that is not what was archived.
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 /// What every such object begins with; the digit is the format's version.
 const MAGIC: &[u8; 8] = b"spiloW1\n";
 
-/// How long the head is: the magic, a SHA-256, a length.
+/// How long the head is: the magic, a BLAKE3 digest, a length.
 pub const HEAD: usize = 48;
 
 /// The largest segment that PostgreSQL has.
@@ -19,7 +18,7 @@ pub const LEVEL: i32 = 1;
 /// What an object says of the file in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// SHA-256 of the file.
+    /// BLAKE3 of the file: as good as SHA-256, which took a quarter of all the time that archiving a segment takes.
     digest: [u8; 32],
     /// Its length in bytes.
     length: u64,
@@ -28,7 +27,7 @@ pub struct Head {
 impl Head {
     /// Of this file.
     pub fn of(file: &[u8]) -> Head {
-        Head { digest: Sha256::digest(file).into(), length: file.len() as u64 }
+        Head { digest: blake3::hash(file).into(), length: file.len() as u64 }
     }
 
     /// Reads it off an object's beginning.

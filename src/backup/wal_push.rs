@@ -1,6 +1,6 @@
 //! Archiving one WAL file.
 
-use std::{fs, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use bytes::Bytes;
 
@@ -39,6 +39,23 @@ pub async fn push<S: ObjectStore>(archive: &Archive<S>, path: &Path, file: WalFi
     parcel.store(archive).await
 }
 
+/// What a file is, so that another one of the same name is not taken for it: data directories are rewound and replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    pub(super) size: u64,
+    modified: (i64, i64),
+}
+
+impl Identity {
+    pub(super) fn of(path: &Path) -> io::Result<Identity> {
+        let found = fs::metadata(path)?;
+        let modified = (found.mtime(), found.mtime_nsec());
+        Ok(Identity { device: found.dev(), inode: found.ino(), size: found.len(), modified })
+    }
+}
+
 /// A file that was found to be what its name says, packed.
 pub(super) struct Parcel {
     file: WalFile,
@@ -53,7 +70,13 @@ impl Parcel {
     /// # Errors
     /// When it cannot be read, or is not `file` of `system`.
     pub(super) fn of(path: &Path, file: WalFile, system: SystemId, level: i32) -> Result<Parcel, ArchiveError> {
-        let content = fs::read(path).map_err(|source| ArchiveError::File { action: "read", path: path.display().to_string(), source })?;
+        let unread = |source| ArchiveError::File { action: "read", path: path.display().to_string(), source };
+        let identity = Identity::of(path).map_err(unread)?;
+        let content = fs::read(path).map_err(unread)?;
+        // What PostgreSQL does not want archived, such as what another server has left behind, it may write anew at any time.
+        if Identity::of(path).ok() != Some(identity) {
+            return Err(ArchiveError::Unfit { file, why: "it was changed or removed while it was read".to_owned() });
+        }
         // A partial segment is as long as a whole one.
         if let WalFile::Segment(name) | WalFile::Partial(name) = file
             && let Some(why) = WalHeader::mistake(&content, name, system)
@@ -92,6 +115,7 @@ impl Parcel {
         let (ours, file, head) = (self.packed.clone(), self.file, self.head);
         let likeness = on_a_thread(move || {
             let theirs = wal_object::unpack(&present).map_err(|why| ArchiveError::Damaged { object, why })?;
+            drop(present);
             Ok(if Head::of(&theirs) == head { Likeness::Same } else { likeness(file, &ours, &theirs) })
         });
         match likeness.await? {
@@ -135,4 +159,31 @@ pub(super) async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
 ) -> Result<T, ArchiveError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(ArchiveError::Thread(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+    use crate::postgres::wal_segment::Segment;
+
+    #[test]
+    fn what_changes_while_it_is_read_is_not_archived() {
+        let dir = tempfile::tempdir().unwrap();
+        let segment = Segment::new(1, 5).with(&[b"one"]);
+        let (path, file) = (dir.path().join(segment.name().to_string()), WalFile::Segment(segment.name()));
+        // Whoever reads from a pipe waits until somebody writes into it.
+        mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let reader = std::thread::spawn({
+            let (path, system) = (path.clone(), segment.system);
+            move || Parcel::of(&path, file, system, LEVEL).map(|_| ())
+        });
+        let mut pipe = fs::File::options().write(true).open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        io::Write::write_all(&mut pipe, &segment.build()).unwrap();
+        drop(pipe);
+        let error = reader.join().unwrap().unwrap_err();
+        assert!(matches!(error, ArchiveError::Unfit { .. }) && error.to_string().contains("while it was read"), "{error}");
+    }
 }

@@ -3,7 +3,7 @@
 use super::{
     CommandError, ErrorKind,
     look::{look, stored_spec},
-    spec_arguments::{ImageArgs, SpecArgs},
+    spec_arguments::{ImageArgs, SpecArgs, expect_store_keys},
 };
 use crate::{
     model::ClusterName,
@@ -46,6 +46,7 @@ impl Asked {
                 return Ok(Wish::Apply { image: image.source(&stored.spec)? });
             }
             (Asked::AsSpecified(spec), None) => {
+                expect_store_keys(spec)?;
                 return Ok(Wish::Create { spec: (**spec).clone(), image: image.source(spec)? });
             }
             (Asked::AsSpecified(spec), Some(_)) => spec,

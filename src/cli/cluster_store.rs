@@ -1,13 +1,15 @@
 //! A cluster's part of a store: the same options for every command that works with its backups or its WAL.
 
-use std::{borrow::Cow, path::Path};
-
 use super::{CommandError, ErrorKind, store_arguments::StoreArgs};
 use crate::{
     backup::{Archive, catalog},
     model::{ClusterName, InvalidObjectName, ObjectName, SystemId},
-    storage::{Store, StoreUrl},
+    postgres::own_command,
+    storage::Store,
 };
+
+/// For so many seconds a recovery waits for a store that cannot be reached: its end would be that of the recovery.
+const RESTORE_PATIENCE: &str = "3600";
 
 /// A cluster's part of a store.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,21 +24,23 @@ pub struct ClusterStoreArgs {
 
 impl ClusterStoreArgs {
     /// The same options as a command line.
-    pub fn words(&self) -> Vec<String> {
-        let place = &self.place;
-        let mut words = vec!["--store".to_owned(), place.store.to_string(), "--cluster".to_owned(), self.cluster.to_string()];
-        let credentials = place.store_credentials.as_ref().map(|file| file.to_string_lossy().into_owned());
-        for (option, value) in
-            [("--store-endpoint", &place.store_endpoint), ("--store-region", &place.store_region), ("--store-credentials", &credentials)]
-        {
-            words.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
-        }
-        words
+    pub fn options(&self) -> Vec<String> {
+        let mut options = self.place.config().options();
+        options.push(format!("--cluster={}", self.cluster));
+        options
     }
 
-    /// Opens the store.
-    pub async fn open(&self) -> Result<Store, CommandError> {
-        Store::open(&self.place.config()).await.map_err(|error| CommandError::new(ErrorKind::Failed, error))
+    /// Opens the store, and the archive in it: that of the system which was said, or of the only one that there are backups of.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, and when it is not clear whose archive is meant.
+    pub async fn opened(&self, said: Option<SystemId>) -> Result<Archive<Store>, CommandError> {
+        let store = Store::open(&self.place.config()).await.map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
+        let system = match said {
+            Some(system) => system,
+            None => self.only_system(&store).await?,
+        };
+        Ok(Archive::new(store, self.root()?, system))
     }
 
     /// What every object of the cluster begins with.
@@ -44,11 +48,7 @@ impl ClusterStoreArgs {
         self.cluster.as_str().parse().map_err(|error: InvalidObjectName| CommandError::new(ErrorKind::Usage, error))
     }
 
-    /// Whose archive is meant: what was said, or the only one that there are backups of.
-    pub async fn system(&self, store: &Store, said: Option<SystemId>) -> Result<SystemId, CommandError> {
-        if let Some(system) = said {
-            return Ok(system);
-        }
+    async fn only_system(&self, store: &Store) -> Result<SystemId, CommandError> {
         let found = catalog::systems(store, &self.root()?).await.map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
         match found.as_slice() {
             [system] => Ok(*system),
@@ -64,53 +64,34 @@ impl ClusterStoreArgs {
         }
     }
 
-    /// The cluster's archive of this system.
-    pub fn archive(&self, store: Store, system: SystemId) -> Result<Archive<Store>, CommandError> {
-        Ok(Archive::new(store, self.root()?, system))
-    }
-
-    /// What PostgreSQL is to run to get WAL from there, without any service.
+    /// What PostgreSQL is to run to get WAL from there, without any service, whose cache is not to be filled with what only this needs.
     ///
     /// # Errors
-    /// When a path cannot be written on a command line.
-    pub fn restore_command(&self, program: &Path) -> Result<String, CommandError> {
-        let place = &self.place;
-        let store = match &place.store {
-            StoreUrl::File(directory) => directory.display().to_string(),
-            s3 => s3.to_string(),
-        };
-        let mut words = vec![program.display().to_string(), "wal".to_owned(), "fetch".to_owned(), "--store".to_owned(), store];
-        let credentials = place.store_credentials.as_ref().map(|file| file.display().to_string());
-        let options =
-            [("--store-endpoint", &place.store_endpoint), ("--store-region", &place.store_region), ("--store-credentials", &credentials)];
-        for (option, value) in options {
-            words.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
-        }
-        words.extend(["--cluster".to_owned(), self.cluster.to_string()]);
-        let quoted: Result<Vec<Cow<'_, str>>, _> = words.iter().map(|word| shlex::try_quote(word)).collect();
-        let line = quoted.map_err(|error| CommandError::new(ErrorKind::Usage, error))?.join(" ");
-        // PostgreSQL puts something in the place of a percent sign.
-        Ok(format!("{} %f %p", line.replace('%', "%%")))
+    /// When that cannot be written on a command line.
+    pub fn restore_command(&self) -> Result<String, CommandError> {
+        let words = ["wal", "fetch", "--patience", RESTORE_PATIENCE].map(str::to_owned).into_iter().chain(self.options());
+        let line = own_command::command(&words.collect::<Vec<_>>()).map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
+        Ok(format!("{line} \"%f\" \"%p\""))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::StoreUrl;
 
     #[test]
     fn postgresql_gets_wal_from_where_the_backup_came_from() {
-        let place = |store: StoreUrl, endpoint: Option<&str>| StoreArgs {
-            store,
-            store_endpoint: endpoint.map(str::to_owned),
+        let place = StoreArgs {
+            store: StoreUrl::File("/srv/100%".into()),
+            store_endpoint: None,
             store_region: None,
-            store_credentials: endpoint.map(|_| "/etc/it's".into()),
+            store_credentials: Some("/etc/it's".into()),
         };
-        let command = |place| ClusterStoreArgs { place, cluster: "orders".parse().unwrap() }.restore_command(Path::new("/opt/a b/spilo"));
-        let file = command(place(StoreUrl::File("/srv/100%".into()), None)).unwrap();
-        assert_eq!(file, "'/opt/a b/spilo' wal fetch --store '/srv/100%%' --cluster orders %f %p");
-        let s3 = command(place("s3://backups/pg".parse().unwrap(), Some("https://s3.example:9000"))).unwrap();
-        let options = "--store s3://backups/pg --store-endpoint https://s3.example:9000 --store-credentials \"/etc/it's\"";
-        assert_eq!(s3, format!("'/opt/a b/spilo' wal fetch {options} --cluster orders %f %p"));
+        let command = ClusterStoreArgs { place, cluster: "orders".parse().unwrap() }.restore_command().unwrap();
+        let words: Vec<String> = shlex::split(&command.replace("%%", "%")).unwrap();
+        let expected = "wal fetch --patience 3600 --store=file:///srv/100% --store-credentials=/etc/it's --cluster=orders %f %p";
+        assert_eq!(words[1..].join(" "), expected);
+        assert!(words[0].starts_with('/') && command.contains("100%%"), "{command}");
     }
 }

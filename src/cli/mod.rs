@@ -2,6 +2,7 @@
 
 mod apply_wish;
 mod arguments;
+mod bytes;
 mod change;
 mod cluster_store;
 mod commands;

@@ -8,6 +8,7 @@ use super::{
     CommandError, ErrorKind,
     ui::{RED, Ui},
 };
+use crate::sys::causes;
 
 /// Tells an error on standard error.
 pub fn report_error(ui: &Ui, as_json: bool, error: &CommandError) {
@@ -16,7 +17,7 @@ pub fn report_error(ui: &Ui, as_json: bool, error: &CommandError) {
         let _ = writeln!(io::stderr().lock(), "{}", json_text(error));
         return;
     }
-    ui.lasting(format_args!("{}: {}", ui.painted("error", RED), sentence(error)));
+    ui.lasting(format_args!("{}: {}", ui.painted("error", RED), causes::in_one_line(&*error.source)));
     for hint in &error.hints {
         ui.hint(hint);
     }
@@ -42,45 +43,12 @@ pub fn usage_error(error: &clap::Error) -> CommandError {
 }
 
 fn json_text(error: &CommandError) -> String {
-    json!({ "code": error.kind.exit_code(), "message": sentence(error), "hints": error.hints }).to_string()
-}
-
-/// The error and its causes. Many messages already name their cause; those are not told twice.
-fn sentence(error: &CommandError) -> String {
-    let mut sentence = error.source.to_string();
-    let mut cause = error.source.source();
-    while let Some(current) = cause {
-        let text = current.to_string();
-        if !sentence.contains(&text) {
-            sentence = format!("{sentence}: {text}");
-        }
-        cause = current.source();
-    }
-    sentence
+    json!({ "code": error.kind.exit_code(), "message": causes::in_one_line(&*error.source), "hints": error.hints }).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("could not start")]
-    struct Outer(#[source] io::Error);
-
-    #[test]
-    fn the_chain_is_one_sentence() {
-        let error = CommandError::new(ErrorKind::Failed, Outer(io::Error::other("disk on fire")));
-        assert_eq!(sentence(&error), "could not start: disk on fire");
-    }
-
-    #[test]
-    fn a_cause_that_the_message_names_is_not_told_twice() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("could not start: {0}")]
-        struct Named(#[source] io::Error);
-        let error = CommandError::new(ErrorKind::Failed, Named(io::Error::other("disk on fire")));
-        assert_eq!(sentence(&error), "could not start: disk on fire");
-    }
 
     #[test]
     fn programs_get_code_message_and_hints() {

@@ -167,6 +167,16 @@ impl ImageArgs {
     }
 }
 
+/// The keys to the stores can be read. They are needed when half of a new cluster is there; that they are not is better known before.
+pub fn expect_store_keys(spec: &ClusterSpec) -> Result<(), CommandError> {
+    let archives = spec.archive.iter().chain(spec.clone_of.as_deref().map(|source| &source.archive));
+    for path in archives.filter_map(|archive| archive.credentials_file.as_ref()) {
+        let unread = |error| CommandError::new(ErrorKind::Usage, format!("cannot read the key to a store, '{}': {error}", path.display()));
+        std::fs::read_to_string(path).map(drop).map_err(unread)?;
+    }
+    Ok(())
+}
+
 fn read(path: &Path) -> Result<String, CommandError> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
@@ -198,4 +208,22 @@ fn parse_port(text: &str) -> Result<u16, String> {
 
 fn durability() -> impl TypedValueParser<Value = Durability> {
     PossibleValuesParser::new(["quorum", "async"]).map(|word| if word == "async" { Durability::Async } else { Durability::Quorum })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::ArchiveSpec;
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_known_before_anything_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let archive = ArchiveSpec { credentials_file: Some(path.clone()), ..ArchiveSpec::volume() };
+        let spec = ClusterSpec { archive: Some(archive), ..ClusterSpec::named("orders".parse().unwrap()) };
+        let error = expect_store_keys(&spec).unwrap_err();
+        assert!(error.kind == ErrorKind::Usage && error.source.to_string().contains(&path.display().to_string()), "{}", error.source);
+        std::fs::write(&path, "key").unwrap();
+        assert!(expect_store_keys(&spec).is_ok());
+    }
 }

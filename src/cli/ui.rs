@@ -8,6 +8,8 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::bytes::bytes_in_words;
+
 /// How often a spinner turns.
 const SPIN: Duration = Duration::from_millis(80);
 
@@ -247,18 +249,6 @@ fn bytes_style() -> ProgressStyle {
     style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
 }
 
-/// A number of bytes as people say it: `17 B`, `1.5 MB`, `12 GB`.
-pub fn bytes_in_words(bytes: u64) -> String {
-    let (mut unit, mut rest) = ("B", bytes as f64);
-    for larger in ["kB", "MB", "GB", "TB"] {
-        if rest < 999.5 {
-            break;
-        }
-        (unit, rest) = (larger, rest / 1000.0);
-    }
-    if unit == "B" || rest >= 9.95 { format!("{rest:.0} {unit}") } else { format!("{rest:.1} {unit}") }
-}
-
 fn spinner_style() -> ProgressStyle {
     let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}").expect("the template is a constant that parses");
     style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
@@ -282,13 +272,6 @@ mod tests {
     fn durations_read_as_people_say_them() {
         for (millis, words) in [(200, "0.2s"), (12_000, "12.0s"), (65_000, "1m05s"), (7_260_000, "2h01m")] {
             assert_eq!(in_words(Duration::from_millis(millis)), words);
-        }
-    }
-
-    #[test]
-    fn bytes_read_as_people_say_them() {
-        for (bytes, words) in [(0, "0 B"), (999, "999 B"), (1_500_000, "1.5 MB"), (12_300_000_000, "12 GB"), (999_700, "1.0 MB")] {
-            assert_eq!(bytes_in_words(bytes), words);
         }
     }
 

@@ -52,8 +52,8 @@ pub struct Claim {
 /// What this node has seen of others' claims.
 #[derive(Debug, Default)]
 pub struct Claims {
-    /// Number and beat of the last one, and since when it is that.
-    seen: Option<(u64, u64, Instant)>,
+    /// Number and content of the last one, and since when it is that.
+    seen: Option<(u64, Bytes, Instant)>,
 }
 
 impl Claims {
@@ -73,44 +73,49 @@ impl Claims {
         if let Some(number) = last
             && let Some(holder) = self.holder(archive, number, node, at).await?
         {
-            return Ok(Claimed::Held { job: holder.job.to_string(), node: holder.node });
+            return Ok(holder);
         }
-        let number = last.unwrap_or(0) + 1;
         let record = Record { node: node.to_owned(), job: job.clone(), begun: now, beat: 0, ended: false };
-        let claim = Claim { number, record };
-        match archive.store().create(&object(archive, number)?, claim.content()).await? {
-            storage::Claim::Won => Ok(Claimed::Won(claim)),
-            storage::Claim::Taken => Ok(Claimed::Held { node: "another node".to_owned(), job: "next job".to_owned() }),
-        }
+        Claim { number: last.unwrap_or(0).saturating_add(1), record }.take(archive).await
     }
 
-    /// Who is at work under this number, if anybody may be.
+    /// Who is at work under this number, if anybody may be. A record that cannot be read, of another version or broken, is somebody's too.
     async fn holder<S: ObjectStore>(
         &mut self,
         archive: &Archive<S>,
         number: u64,
         me: &str,
         at: Instant,
-    ) -> Result<Option<Record>, ArchiveError> {
-        let name = object(archive, number)?;
-        let Some(content) = archive.store().read(&name).await? else { return Ok(None) };
-        let record: Record = serde_json::from_slice(&content)
-            .map_err(|error| ArchiveError::Damaged { object: name, why: format!("it is no claim of ours: {error}") })?;
-        // What this node has claimed before it was started again has ended with it.
-        if record.ended || record.node == me {
-            return Ok(None);
-        }
-        match self.seen {
-            Some((seen, beat, since)) if (seen, beat) == (number, record.beat) => Ok((at.duration_since(since) < STALE).then_some(record)),
+    ) -> Result<Option<Claimed>, ArchiveError> {
+        let Some(content) = archive.store().read(&object(archive, number)?).await? else { return Ok(None) };
+        let held = match serde_json::from_slice::<Record>(&content) {
+            // What this node has claimed before it was started again has ended with it.
+            Ok(record) if record.ended || record.node == me => return Ok(None),
+            Ok(record) => Claimed::Held { job: record.job.to_string(), node: record.node },
+            Err(error) => {
+                Claimed::Held { node: "an unknown node".to_owned(), job: format!("job of a claim that cannot be read ({error})") }
+            }
+        };
+        match &self.seen {
+            Some((seen, before, since)) if (*seen, before) == (number, &content) => Ok((at.duration_since(*since) < STALE).then_some(held)),
             _ => {
-                self.seen = Some((number, record.beat, at));
-                Ok(Some(record))
+                self.seen = Some((number, content, at));
+                Ok(Some(held))
             }
         }
     }
 }
 
 impl Claim {
+    async fn take<S: ObjectStore>(mut self, archive: &Archive<S>) -> Result<Claimed, ArchiveError> {
+        let won = archive.store().create(&object(archive, self.number)?, self.content()).await? == storage::Claim::Won;
+        // Who was slow may have taken a number that others have used and removed since: then there is a higher one.
+        if won && self.renew(archive).await? {
+            return Ok(Claimed::Won(self));
+        }
+        Ok(Claimed::Held { node: "another node".to_owned(), job: "next job".to_owned() })
+    }
+
     /// Says that the work goes on. `false`: another node has taken over, and it has to end.
     ///
     /// # Errors
@@ -119,7 +124,7 @@ impl Claim {
         if last_number(archive).await? != Some(self.number) {
             return Ok(false);
         }
-        self.record.beat += 1;
+        self.record.beat = self.record.beat.saturating_add(1);
         archive.store().replace(&object(archive, self.number)?, self.content()).await?;
         Ok(true)
     }
@@ -228,6 +233,31 @@ mod tests {
         place.claim(&mut Claims::default(), "a", 0).await.unwrap();
         assert!(place.claim(&mut Claims::default(), "b", 0).await.is_none());
         assert!(place.claim(&mut Claims::default(), "a", 0).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_takes_a_number_that_others_have_used_and_removed_is_not_at_work() {
+        let place = Place::new();
+        for node in ["a", "b"] {
+            place.claim(&mut Claims::default(), node, 0).await.unwrap().end(&place.archive).await.unwrap();
+        }
+        let record = Record { node: "c".to_owned(), job: Job::Expire, begun: Timestamp::now(), beat: 0, ended: false };
+        let slow = Claim { number: 1, record }.take(&place.archive).await.unwrap();
+        assert!(matches!(slow, Claimed::Held { .. }), "{slow:?}");
+        place.claim(&mut Claims::default(), "a", 0).await.unwrap().end(&place.archive).await.unwrap();
+        assert_eq!(place.left().await, [3]);
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_cannot_be_read_holds_as_long_as_it_changes() {
+        let (place, mut claims) = (Place::new(), Claims::default());
+        let put = async |text: &'static str| place.archive.store().replace(&object(&place.archive, 7).unwrap(), text.into()).await.unwrap();
+        put("of the next version, 1").await;
+        assert!(place.claim(&mut claims, "a", 0).await.is_none());
+        put("of the next version, 2").await;
+        assert!(place.claim(&mut claims, "a", 400).await.is_none(), "it has said something since");
+        assert!(place.claim(&mut claims, "a", 699).await.is_none());
+        assert!(place.claim(&mut claims, "a", 700).await.is_some());
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{backup::schedule::Node, spec::backup_policy::BackupPolicy};
+use crate::{backup::schedule::Node, spec::backup_policy::BackupPolicy, sys::causes};
 
 /// How long the agent may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -23,10 +23,10 @@ pub struct Cluster {
 impl Cluster {
     /// Asks the agent there.
     pub async fn ask(agent: &str) -> Result<Cluster, String> {
-        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().map_err(|error| told(&error))?;
+        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().map_err(|error| causes::in_one_line(&error))?;
         let get = async |path: &str| -> Result<Value, String> {
             let answer = async { client.get(format!("{agent}{path}")).send().await?.error_for_status()?.json().await };
-            answer.await.map_err(|error| told(&error))
+            answer.await.map_err(|error| causes::in_one_line(&error))
         };
         Ok(Cluster::read(&get("/cluster").await?, &get("/config").await?))
     }
@@ -57,17 +57,6 @@ impl Cluster {
     pub fn is_led_by(&self, member: &str) -> bool {
         self.nodes.iter().any(|node| node.leads && node.name == member)
     }
-}
-
-/// The chain of causes in one line.
-fn told(error: &reqwest::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct Commands {
     /// Its password, if it has one.
     pub password: Option<Secret>,
     /// Directory of PostgreSQL's programs.
-    pub bin_dir: PathBuf,
+    pub bin_dir: Option<PathBuf>,
 }
 
 impl Commands {
@@ -41,7 +41,10 @@ impl Commands {
             run = run.input(format!("{}\n", password.expose()));
         }
         match run.output().await {
-            Err(ProcessError::Failed { status, .. }) if found_something(job, &status) => Ok(()),
+            Err(ProcessError::Failed { status, output, .. }) if found_something(job, &status) => {
+                tracing::warn!("{job}: {output}");
+                Ok(())
+            }
             ended => ended.map(|_| ()),
         }
     }
@@ -66,9 +69,13 @@ impl Commands {
                     add(&["--full"]);
                 }
             }
-            Job::Verify(id) => add(&["backup", "verify", id.as_str(), "--deep", "--lanes", "1", "--system", &system]),
+            Job::Verify(id) => add(&["backup", "verify", "--backup", id.as_str(), "--deep", "--lanes", "1", "--system", &system]),
             Job::Drill(id) => {
-                add(&["backup", "drill", id.as_str(), "--system", &system, "--bin-dir", &text(&self.bin_dir)]);
+                add(&["backup", "drill", "--backup", id.as_str(), "--system", &system]);
+                if let Some(bin_dir) = &self.bin_dir {
+                    add(&["--bin-dir", &text(bin_dir)]);
+                }
+                add(&["--user", &self.user]);
                 if let Some(scratch) = &config.scratch {
                     add(&["--scratch", &text(scratch)]);
                 }
@@ -107,17 +114,21 @@ fn found_something(job: &Job, status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
-    use crate::{backup::schedule::Node, spec::backup_policy::BackupPolicy, storage::StoreConfig};
+    use crate::{backup::schedule::Node, cli::Cli, spec::backup_policy::BackupPolicy, storage::StoreConfig};
+
+    const SYSTEM: SystemId = SystemId(7_710_753_353_203_642_389);
 
     fn config(password: Option<&str>) -> KeeperConfig {
         let commands = Commands {
-            archive: ["--store", "file:///archive", "--cluster", "orders"].map(str::to_owned).to_vec(),
+            archive: ["--store=file:///archive", "--cluster=orders"].map(str::to_owned).to_vec(),
             host: "/run/spilo".to_owned(),
             port: 5432,
-            user: "postgres".to_owned(),
+            user: "admin".to_owned(),
             password: password.map(|word| Secret::new(word.to_owned())),
-            bin_dir: "/usr/lib/postgresql/15/bin".into(),
+            bin_dir: Some("/usr/lib/postgresql/15/bin".into()),
         };
         KeeperConfig {
             member: "orders-2".to_owned(),
@@ -134,7 +145,7 @@ mod tests {
         let node = |name: &str, leads| Node { name: name.to_owned(), leads, streams: !leads, lag: None };
         let nodes = vec![node("orders-1", true), node("orders-2", false)];
         let cluster = Cluster { nodes, leader: Some(("10.0.0.1".to_owned(), 5433)), policy: BackupPolicy::default() };
-        config.commands.words(job, config, SystemId(7), &cluster).join(" ")
+        config.commands.words(job, config, SYSTEM, &cluster).join(" ")
     }
 
     #[test]
@@ -147,23 +158,28 @@ mod tests {
     #[test]
     fn each_job_is_a_command_of_ours() {
         let (config, id) = (config(None), "20261121T204500Z-1a2b3c4d");
-        let end = "--store file:///archive --cluster orders --quiet";
+        let end = "--store=file:///archive --cluster=orders --quiet";
         let expected = [
             (
                 Job::Backup { full: false },
-                "backup take --member orders-2 --data-dir /data --label scheduled --host /run/spilo --port 5432 --user postgres \
+                "backup take --member orders-2 --data-dir /data --label scheduled --host /run/spilo --port 5432 --user admin \
                  --primary-host 10.0.0.1 --primary-port 5433"
                     .to_owned(),
             ),
-            (Job::Verify(id.parse().unwrap()), format!("backup verify {id} --deep --lanes 1 --system 7")),
+            (Job::Verify(id.parse().unwrap()), format!("backup verify --backup {id} --deep --lanes 1 --system {SYSTEM}")),
             (
                 Job::Drill(id.parse().unwrap()),
-                format!("backup drill {id} --system 7 --bin-dir /usr/lib/postgresql/15/bin --scratch /scratch"),
+                format!(
+                    "backup drill --backup {id} --system {SYSTEM} --bin-dir /usr/lib/postgresql/15/bin --user admin --scratch /scratch"
+                ),
             ),
-            (Job::Expire, "backup expire --apply --system 7 --keep 2 --window 604800s".to_owned()),
+            (Job::Expire, format!("backup expire --apply --system {SYSTEM} --keep 2 --window 604800s")),
         ];
         for (job, begin) in expected {
-            assert_eq!(words(&job, &config), format!("{begin} {end}"));
+            let words = words(&job, &config);
+            assert_eq!(words, format!("{begin} {end}"));
+            let parsed = Cli::try_parse_from(["spilo"].into_iter().chain(words.split(' ')));
+            assert!(parsed.is_ok(), "{words}: {}", parsed.err().unwrap());
         }
     }
 

@@ -30,7 +30,7 @@ use crate::{
     postgres::control_data,
     spec::backup_policy::BackupPolicy,
     storage::{Store, StoreConfig},
-    sys::{files, process::ProcessError},
+    sys::{causes, files, process::ProcessError},
 };
 
 /// How often the cluster is asked.
@@ -80,6 +80,8 @@ struct Keeper {
     look_at: Instant,
     written: Option<(BackupStatus, Instant)>,
     said: Option<String>,
+    /// Why what a test restore has left cannot be removed.
+    left: Option<String>,
 }
 
 /// Keeps on until the process ends. Whatever fails is told and tried again.
@@ -97,6 +99,7 @@ pub async fn keep(config: KeeperConfig) {
         look_at: now,
         written: None,
         said: None,
+        left: None,
     };
     loop {
         let trouble = keeper.turn().await.err().map(|error| error.to_string());
@@ -120,13 +123,11 @@ enum Trouble {
     NoData(std::io::Error),
     #[error("the status cannot be written: {0}")]
     Status(std::io::Error),
-    #[error(transparent)]
-    Scratch(#[from] drill::DrillError),
 }
 
 impl Keeper {
     async fn turn(&mut self) -> Result<(), Trouble> {
-        self.clear_scratch()?;
+        self.clear_scratch();
         let (cluster, archive) = match self.surroundings().await {
             Ok(found) => found,
             Err(error) => {
@@ -153,11 +154,14 @@ impl Keeper {
     }
 
     /// A test restore that was killed has left as much as a whole database. None runs here now.
-    fn clear_scratch(&self) -> Result<(), Trouble> {
-        match self.config.scratch.as_ref().filter(|scratch| scratch.exists()) {
-            Some(scratch) => Ok(drill::remove_left(scratch)?),
-            None => Ok(()),
+    /// What cannot be removed keeps nobody from backing up.
+    fn clear_scratch(&mut self) {
+        let left = self.config.scratch.as_ref().filter(|scratch| scratch.exists());
+        let failed = left.and_then(|scratch| drill::remove_left(scratch).err()).map(|error| causes::in_one_line(&error));
+        if let Some(why) = failed.as_ref().filter(|_| failed != self.left) {
+            tracing::warn!("{why}");
         }
+        self.left = failed;
     }
 
     /// The cluster as the agent sees it, and the archive of its data.
@@ -261,15 +265,26 @@ impl Keeper {
                     break Err(ProcessError::Failed { program, status, output });
                 }
                 // While the store does not answer the work goes on: whoever takes over then finds what came of it.
-                if let Ok(false) = claim.renew(archive).await {
-                    tracing::warn!("{job}: another node has taken over");
-                    return Ok(());
+                match claim.renew(archive).await {
+                    Ok(true) => self.answered(),
+                    Ok(false) => {
+                        tracing::warn!("{job}: another node has taken over");
+                        return Ok(());
+                    }
+                    Err(error) => tracing::debug!("{job}: the claim could not be renewed: {error}"),
                 }
             }
         };
         self.note(&job, &ended, begun.elapsed());
         self.look_at = Instant::now();
         Ok(claim.end(archive).await?)
+    }
+
+    /// The store has answered, whatever it was asked.
+    fn answered(&mut self) {
+        if let Some(view) = &mut self.store {
+            view.answered(Timestamp::now());
+        }
     }
 
     /// A status that cannot be written ends no work.
@@ -309,7 +324,10 @@ impl Keeper {
         status.running = running;
         status.room = self.has_room(self.store.as_ref().map_or(0, |view| view.largest));
         status.failure.clone_from(&self.failure);
-        status.wal_waiting = archived::waiting(&self.config.data_dir);
+        match archived::waiting(&self.config.data_dir) {
+            Ok(waiting) => status.wal_waiting = waiting,
+            Err(error) => status.overdue.push(format!("what waits to be archived cannot be seen: {error}")),
+        }
         let same = |known: &BackupStatus| BackupStatus { updated: now, seen: status.seen, ..known.clone() } == status;
         if self.written.as_ref().is_some_and(|(known, at)| at.elapsed() < WRITE_EVERY && same(known)) {
             return Ok(());

@@ -8,7 +8,7 @@ use crate::{
     api::backup_status::{BackupStatus, WalWaiting},
     backup::{
         Archive, ArchiveError,
-        archived_wal::ArchivedWal,
+        archived_wal::read_settled,
         catalog::Catalog,
         schedule::SeenBackup,
         verdict::{Depth, Verdict, Verdicts, read_verdicts},
@@ -54,21 +54,30 @@ impl Store {
             if drill.map(|drill| drill.at) > store.restored.as_ref().map(|known| known.at) {
                 store.restored = drill.cloned();
             }
-            store.stored += header.stored;
+            store.stored = store.stored.saturating_add(header.stored);
             store.backups.push(SeenBackup::new(header, &verdicts));
         }
         store.largest = catalog.backups.iter().rev().take(2).map(|header| header.size).max().unwrap_or(0);
         store.unreadable = catalog.unreadable.iter().map(|found| format!("'{}' cannot be read: {}", found.object, found.why)).collect();
-        let known = before.and_then(|before| before.oldest_point).filter(|(_, at)| at.elapsed() < WAL_EVERY);
+        // A backup that has come since is newer than the oldest point; where there is none, it may be the first.
+        let is_known = |before: &&Store| {
+            let same = before.backups.iter().map(|backup| &backup.id).eq(store.backups.iter().map(|backup| &backup.id));
+            before.oldest_point.is_some_and(|(point, at)| at.elapsed() < WAL_EVERY && (point.is_some() || same))
+        };
+        let known = before.filter(is_known).and_then(|before| before.oldest_point);
         store.oldest_point = Some(match known {
-            // A backup that has come since is newer than the oldest point.
-            Some(known) if known.0.is_some() => known,
-            _ => {
-                let wal = ArchivedWal::read(archive, catalog.backups.last().map(|header| header.segment_size)).await?;
+            Some(known) => known,
+            None => {
+                let wal = read_settled(archive, catalog.backups.last().map(|header| header.segment_size)).await?;
                 (oldest_point(&catalog, &store.backups, &wal.graph), Instant::now())
             }
         });
         Ok(store)
+    }
+
+    /// The store has answered to something else since.
+    pub fn answered(&mut self, at: Timestamp) {
+        self.at = self.at.max(Some(at));
     }
 
     /// What of it is shown, by a keeper that runs since then.
@@ -104,4 +113,20 @@ fn oldest_point(catalog: &Catalog, seen: &[SeenBackup], graph: &WalGraph) -> Opt
     };
     let sound = catalog.backups.iter().zip(seen).filter(|(_, seen)| !seen.broken).map(|(header, _)| header);
     sound.filter(|header| whole(header)).map(|header| header.stop.time).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_answers_whoever_is_at_work_has_been_seen() {
+        let at = |seconds: i64| Timestamp::from_second(1_795_000_000 + seconds).unwrap();
+        let mut store = Store { at: Some(at(0)), ..Store::default() };
+        for (answered, seen) in [(7200, 7200), (7100, 7200)] {
+            store.answered(at(answered));
+            let status = store.status(at(0), at(7210));
+            assert_eq!((status.seen, status.troubles(true, at(7210))), (Some(at(seen)), Vec::new()));
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Segments that a primary had not archived yet when it ended. A rewind or a copy removes them, and its successor never had them to archive.
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use super::PostgresError;
+use super::{PostgresError, archive_status};
 use crate::sys::{files, process::Run};
 
 /// Longest time that one segment may take.
@@ -13,7 +13,8 @@ const ONE: Duration = Duration::from_secs(60);
 pub async fn archive_waiting(data: &Path, command: &str) -> Result<usize, PostgresError> {
     let status = data.join("pg_wal/archive_status");
     let mut done = 0;
-    for name in waiting(&status)? {
+    for file in archive_status::waiting(data).map_err(PostgresError::file("read", &status))? {
+        let name = file.to_string();
         let line = command_line(command, &name);
         Run::new("/bin/sh").args(["-c", &line]).current_dir(data).limit(ONE).output().await?;
         // After the command: one that was archived twice is told by the archive, one that never was by nobody.
@@ -22,17 +23,6 @@ pub async fn archive_waiting(data: &Path, command: &str) -> Result<usize, Postgr
         done += 1;
     }
     Ok(done)
-}
-
-fn waiting(status: &Path) -> Result<Vec<String>, PostgresError> {
-    let entries = match fs::read_dir(status) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(PostgresError::file("read", status))?,
-    };
-    let name = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_suffix(".ready").map(str::to_owned);
-    let mut names: Vec<String> = entries.flatten().filter_map(name).collect();
-    names.sort_by_key(|name| (!name.ends_with(".history"), name.clone()));
-    Ok(names)
 }
 
 /// `%p`: the path below the data directory; `%f`: the file's name; `%%`: a percent sign.
@@ -56,6 +46,8 @@ fn command_line(command: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn block<F: Future>(future: F) -> F::Output {
@@ -92,6 +84,6 @@ mod tests {
     fn the_first_failure_ends_it() {
         let dir = data(&["000000010000000000000001", "000000010000000000000002"]);
         assert!(block(archive_waiting(dir.path(), "false")).is_err());
-        assert_eq!(waiting(&dir.path().join("pg_wal/archive_status")).unwrap().len(), 2);
+        assert_eq!(archive_status::waiting(dir.path()).unwrap().len(), 2);
     }
 }

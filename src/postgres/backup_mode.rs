@@ -88,7 +88,7 @@ impl BackupMode {
             config.password(password.expose());
         }
         let connected = tokio::time::timeout(LIMIT, config.connect(NoTls)).await;
-        let (client, connection) = connected.map_err(|_| PostgresError::Sql("connecting timed out".to_owned()))?.map_err(sql_error)?;
+        let (client, connection) = connected.map_err(|_| timed_out(address))?.map_err(sql_error)?;
         Ok(BackupMode { client, driver: tokio::spawn(async move { connection.await.err() }) })
     }
 
@@ -190,6 +190,10 @@ impl Drop for BackupMode {
     fn drop(&mut self) {
         self.driver.abort();
     }
+}
+
+fn timed_out(address: &Address) -> PostgresError {
+    PostgresError::Sql(format!("connecting to '{}', port {}, timed out", address.host, address.port))
 }
 
 fn lsn(row: &tokio_postgres::Row, at: usize) -> Result<Lsn, PostgresError> {

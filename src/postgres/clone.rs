@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Address, Installation, PostgresError, conf, conninfo::conninfo, control_data, recover::recover};
+use super::{Address, Installation, PostgresError, conf, conninfo::conninfo, control_data, recover::recover, restore_mark};
 use crate::{
     model::SystemId,
     sys::{
@@ -96,7 +96,10 @@ pub async fn begin_from_archive(
     mut lines: impl FnMut(&str),
 ) -> Result<(), PostgresError> {
     let places = Places::of(installation);
-    files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
+    // An interrupted restore goes on where it was; what is complete is of another attempt, whose recovery has failed.
+    if !restore_mark::is_unfinished(&places.copy) {
+        files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
+    }
     restore(&places.copy).env("LC_MESSAGES", "C").limit(LONGEST_COPY).lines(&mut lines).await?;
     recover(&Installation { data_dir: places.copy.clone(), ..installation.clone() }, &mut lines).await?;
     leave_out_agents_own(&places.copy)?;
@@ -242,6 +245,21 @@ mod tests {
             said.contains("beside the old data") && said.contains(&places.data.display().to_string()) && places.data.exists(),
             "{said}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_birth_has_restored_is_continued_and_what_it_has_spoilt_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let installation = installation(&dir);
+        let copy = Places::of(&installation).copy;
+        let begin = async || begin_from_archive(&installation, |_| Run::new("false"), |_| {}).await.unwrap_err();
+        fs::create_dir_all(copy.join("base")).unwrap();
+        fs::write(copy.join(restore_mark::FILE), "").unwrap();
+        begin().await;
+        assert!(copy.join("base").exists());
+        fs::remove_file(copy.join(restore_mark::FILE)).unwrap();
+        begin().await;
+        assert!(!copy.exists());
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! One local PostgreSQL server: its files, its programs, its SQL. Decides nothing.
 
 pub mod archive;
+pub mod archive_status;
+pub mod auto_conf;
 pub mod backup_mode;
 pub mod bootstrap;
 pub mod clone;
@@ -10,6 +12,7 @@ pub mod control_data;
 mod cut_off;
 pub mod diverged_wal;
 pub mod limits;
+pub mod own_command;
 pub mod parameter_check;
 pub mod recover;
 pub mod restore_mark;

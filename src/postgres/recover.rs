@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use super::{
-    Installation, PostgresError,
+    Installation, PostgresError, auto_conf,
     control_data::{self, ClusterState},
 };
 use crate::sys::{files, process::Run};
@@ -13,6 +13,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// How often the control file is looked at.
 const LOOK: Duration = Duration::from_millis(300);
+
+/// What tells PostgreSQL to recover from the archive.
+const SIGNAL: &str = "recovery.signal";
 
 /// What said how to recover, and says the wrong thing from then on.
 const DONE_WITH: [&str; 8] = [
@@ -44,6 +47,11 @@ pub async fn recover(installation: &Installation, said: impl FnMut(&str)) -> Res
         "archive_library=".to_owned(),
         "logging_collector=off".to_owned(),
         "synchronous_standby_names=".to_owned(),
+        // Between its recovery and its stop it is a primary: subscriptions of the backed up cluster would be fetched a second time.
+        "max_logical_replication_workers=0".to_owned(),
+        "autovacuum=off".to_owned(),
+        // One that crashes is not to begin again by itself.
+        "restart_after_crash=off".to_owned(),
     ];
     let server = Run::new(installation.program("postgres")).args(["-D", &data]);
     let server = settings.iter().fold(server, |server, setting| server.args(["-c", setting]));
@@ -71,28 +79,30 @@ async fn in_production(installation: &Installation) {
     loop {
         tokio::time::sleep(LOOK).await;
         // While it is being written it may not be readable.
-        if control_data::read(installation).await.is_ok_and(|control| control.state == ClusterState::InProduction) {
+        if control_data::read(installation).await.is_ok_and(|control| has_recovered(&installation.data_dir, control.state)) {
             return;
         }
     }
 }
 
+/// A primary's backup says "in production" from the beginning, until the first WAL was fetched: PostgreSQL removes what told it to recover before
+/// it says so by itself.
+fn has_recovered(data: &Path, state: ClusterState) -> bool {
+    state == ClusterState::InProduction && !data.join(SIGNAL).exists()
+}
+
 /// Removes from `postgresql.auto.conf` what recovery was configured with: it would win over the agent's configuration.
 fn forget_settings(data: &Path) -> Result<(), PostgresError> {
-    let path = data.join("postgresql.auto.conf");
-    let text = match fs::read_to_string(&path) {
+    let path = data.join(auto_conf::FILE);
+    let found = match fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         read => read.map_err(PostgresError::file("read", &path))?,
     };
-    files::replace(&path, without_recovery(&text).as_bytes(), 0o600).map_err(PostgresError::file("write", path))
+    files::replace(&path, &auto_conf::without_lines(&found, is_done_with), 0o600).map_err(PostgresError::file("write", path))
 }
 
-fn without_recovery(text: &str) -> String {
-    let done_with = |line: &&str| {
-        let name = line.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or_default().to_ascii_lowercase();
-        !DONE_WITH.contains(&name.as_str()) && !name.starts_with("recovery_target_")
-    };
-    text.lines().filter(done_with).map(|line| format!("{line}\n")).collect()
+fn is_done_with(name: &str) -> bool {
+    DONE_WITH.contains(&name) || name.starts_with("recovery_target_")
 }
 
 #[cfg(test)]
@@ -100,8 +110,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_primarys_backup_is_not_recovered_because_its_control_file_says_in_production() {
+        let data = tempfile::tempdir().unwrap();
+        fs::write(data.path().join(SIGNAL), "").unwrap();
+        assert!(!has_recovered(data.path(), ClusterState::InProduction), "restore_command has not come back yet");
+        fs::remove_file(data.path().join(SIGNAL)).unwrap();
+        assert!(!has_recovered(data.path(), ClusterState::InArchiveRecovery));
+        assert!(has_recovered(data.path(), ClusterState::InProduction));
+    }
+
+    #[test]
     fn what_recovery_was_told_does_not_outlive_it() {
-        let text = "# a remark\nwork_mem = '8MB'\nrestore_command = 'x %f'\nrecovery_target_time = 'y'\narchive_mode='off'\n recovery_target = ''\n";
-        assert_eq!(without_recovery(text), "# a remark\nwork_mem = '8MB'\n");
+        let data = tempfile::tempdir().unwrap();
+        let text = b"# a remark\nwork_mem = '8MB'\nrestore_command = 'x %f'\nrecovery_target_time = 'y'\narchive_mode='off'\n recovery_target = ''\n";
+        forget_settings(data.path()).unwrap();
+        fs::write(data.path().join(auto_conf::FILE), text).unwrap();
+        forget_settings(data.path()).unwrap();
+        assert_eq!(fs::read(data.path().join(auto_conf::FILE)).unwrap(), b"# a remark\nwork_mem = '8MB'\n");
     }
 }

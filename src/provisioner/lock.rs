@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{error::ProvisionError, platform::Platform};
-use crate::model::ClusterName;
+use crate::{model::ClusterName, sys::machine};
 
 /// How long a lock is good for. Long enough that a sleeping laptop rarely loses it, short enough to wait for.
 pub const LEASE: SignedDuration = SignedDuration::from_mins(15);
@@ -38,9 +38,9 @@ impl LockRecord {
     pub fn of_this_process(command: &str, now: Timestamp) -> LockRecord {
         let pid = std::process::id();
         LockRecord {
-            owner: format!("{}@{}", user_name(), host_name()),
+            owner: format!("{}@{}", user_name(), machine::name()),
             pid,
-            machine: this_machine(),
+            machine: machine::process_space(),
             process_start: process_start(pid).unwrap_or_default(),
             command: command.to_owned(),
             since: now,
@@ -63,7 +63,7 @@ impl LockRecord {
 
     /// [`LockRecord::is_dead`], asked of this machine.
     pub fn is_dead_here(&self, now: Timestamp) -> bool {
-        self.is_dead(now, &this_machine(), process_start)
+        self.is_dead(now, &machine::process_space(), process_start)
     }
 }
 
@@ -119,16 +119,6 @@ where
     result
 }
 
-/// Boot and process namespace of this process; empty where the system does not tell.
-fn this_machine() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let namespace = std::fs::read_link("/proc/self/ns/pid");
-    match (boot, namespace) {
-        (Ok(boot), Ok(namespace)) => format!("{}/{}", boot.trim(), namespace.display()),
-        _ => String::new(),
-    }
-}
-
 /// When a process began, in ticks since boot; `None` when there is no such process.
 fn process_start(pid: u32) -> Option<u64> {
     parse_process_start(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
@@ -145,10 +135,6 @@ fn user_name() -> String {
         .iter()
         .find_map(|variable| std::env::var(variable).ok())
         .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

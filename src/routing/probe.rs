@@ -18,6 +18,7 @@ use crate::{
         snapshot::{Initialize, MemberData, Snapshot, SyncState},
     },
     model::{Lsn, MemberName, Secret, Timeline},
+    sys::causes,
 };
 
 /// Time for the DCS, and then for each member's answers, which are asked for at the same time.
@@ -116,9 +117,9 @@ async fn ask(name: &MemberName, data: &MemberData, password: Result<&Secret, &St
 
 async fn ask_rest(url: &str) -> Result<RestAnswer, String> {
     let client = reqwest::Client::builder().timeout(MEMBER_LIMIT).no_proxy().build().map_err(|e| e.to_string())?;
-    let answer = client.get(url).send().await.map_err(|e| chain(&e))?;
+    let answer = client.get(url).send().await.map_err(|e| causes::in_one_line(&e))?;
     let code = answer.status().as_u16();
-    Ok(RestAnswer { code, body: answer.json::<Value>().await.map_err(|e| chain(&e))? })
+    Ok(RestAnswer { code, body: answer.json::<Value>().await.map_err(|e| causes::in_one_line(&e))? })
 }
 
 async fn ask_sql(data: &MemberData, password: Result<&Secret, &String>) -> Result<SqlAnswer, String> {
@@ -138,10 +139,10 @@ async fn ask_sql(data: &MemberData, password: Result<&Secret, &String>) -> Resul
 async fn read(host: &str, port: u16, password: &Secret) -> Result<SimpleQueryRow, String> {
     let mut config = tokio_postgres::Config::new();
     config.host(host).port(port).user(ROLE).password(password.expose()).dbname(DATABASE).application_name("spilo probe");
-    let (client, connection) = config.connect(NoTls).await.map_err(|e| chain(&e))?;
+    let (client, connection) = config.connect(NoTls).await.map_err(|e| causes::in_one_line(&e))?;
     // It ends with the client.
     tokio::spawn(connection);
-    let answer = client.simple_query(READ).await.map_err(|e| chain(&e))?;
+    let answer = client.simple_query(READ).await.map_err(|e| causes::in_one_line(&e))?;
     let row = answer.into_iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
@@ -152,20 +153,6 @@ async fn read(host: &str, port: u16, password: &Secret) -> Result<SimpleQueryRow
 fn read_secret(path: &Path) -> Result<Secret, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read the password file '{}': {e}", path.display()))?;
     Ok(Secret::new(text.trim_end()))
-}
-
-/// An error with its causes, which say what a wrapped one leaves out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use std::{
 
 use serde_json::json;
 
-use super::{RouterConfig, RoutingError, probe::chain};
+use super::{RouterConfig, RoutingError};
 use crate::{
     api::report::RequestAnswer,
     dcs::{Dcs, Etcd},
+    sys::causes,
 };
 
 /// Time for one reading of the DCS.
@@ -37,7 +38,8 @@ async fn switchover(config: &RouterConfig, leader: Option<&str>, candidate: Opti
     let holder = before.leader.as_ref().ok_or_else(no_leader)?;
     let api_url = &before.members.get(holder).ok_or_else(no_leader)?.api_url;
     let url = format!("{}/switchover", api_url.trim_end_matches('/').trim_end_matches("/patroni"));
-    let failed = |error: reqwest::Error| RoutingError::Rest { member: holder.to_string(), url: url.clone(), fault: chain(&error) };
+    let failed =
+        |error: reqwest::Error| RoutingError::Rest { member: holder.to_string(), url: url.clone(), fault: causes::in_one_line(&error) };
     let loop_wait = before.config.as_ref().and_then(|c| c["loop_wait"].as_u64()).unwrap_or(DEFAULT_LOOP_WAIT).min(3600);
     let limit = 2 * SHORTEST_HANDOVER.max(Duration::from_secs(loop_wait)) + GRACE;
     let client = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).timeout(limit).no_proxy().build().map_err(failed)?;

@@ -44,6 +44,8 @@ pub struct BackupPolicy {
     pub window: Option<Duration>,
     /// Whose files are read.
     pub from: Source,
+    /// Promises that are written down and cannot be read. The default may be less than what was promised.
+    pub unreadable: Vec<String>,
 }
 
 impl Default for BackupPolicy {
@@ -57,12 +59,19 @@ impl Default for BackupPolicy {
             keep: 2,
             window: Some(7 * DAY),
             from: Source::Replica,
+            unreadable: Vec::new(),
         }
     }
 }
 
 impl BackupPolicy {
-    /// Reads it off a dynamic configuration. What cannot be read keeps its default: a typo must not end the backups of a cluster.
+    /// Whether anything may be removed: only when it is known what was promised.
+    pub fn may_expire(&self) -> bool {
+        self.unreadable.is_empty()
+    }
+
+    /// Reads it off a dynamic configuration. What cannot be read keeps its default: a typo must not end the backups of a cluster. Nor must it
+    /// end older ones, which somebody has promised to keep.
     pub fn read(config: &Value) -> BackupPolicy {
         let (section, default) = (&config["spilo"]["backup"], BackupPolicy::default());
         let time = |key: &str, default: Option<Duration>| match interval(&section[key]) {
@@ -78,8 +87,23 @@ impl BackupPolicy {
             keep: count(&section["keep"]).unwrap_or(default.keep),
             window: time("window", default.window),
             from: source(&section["from"]).unwrap_or_default(),
+            unreadable: unreadable_promises(config),
         }
     }
+}
+
+/// The paths of promises that are there and say nothing. Whoever writes past the REST API is told of no mistake.
+fn unreadable_promises(config: &Value) -> Vec<String> {
+    let (spilo, section) = (&config["spilo"], &config["spilo"]["backup"]);
+    let is_no_section = |value: &Value| !value.is_null() && !value.is_object();
+    let (keep, window) = (&section["keep"], &section["window"]);
+    let found = [
+        ("spilo", is_no_section(spilo)),
+        ("spilo.backup", is_no_section(section)),
+        ("spilo.backup.keep", !keep.is_null() && count(keep).is_none()),
+        ("spilo.backup.window", !window.is_null() && interval(window).is_none()),
+    ];
+    found.into_iter().filter(|(_, unreadable)| *unreadable).map(|(path, _)| path.to_owned()).collect()
 }
 
 /// Seconds: none at all, or at least the shortest.
@@ -158,9 +182,22 @@ mod tests {
 
     #[test]
     fn a_typo_does_not_end_the_backups() {
-        let policy = BackupPolicy::read(&json!({"spilo": {"backup": {"every": "daily", "keep": 0, "from": "moon", "window": 7}}}));
+        let policy = BackupPolicy::read(&json!({"spilo": {"backup": {"every": "daily", "verify_every": 7, "from": "moon"}}}));
         assert_eq!(policy, BackupPolicy::default());
-        assert_eq!(BackupPolicy::read(&json!({"spilo": "x"})), BackupPolicy::default());
+        assert!(policy.may_expire());
+    }
+
+    #[test]
+    fn a_promise_that_cannot_be_read_lets_nothing_go() {
+        let unreadable = |config: Value| BackupPolicy::read(&config).unreadable.join(" ");
+        for (key, value) in [("window", json!("30 days")), ("window", json!(7)), ("keep", json!(2000)), ("keep", json!(0))] {
+            assert_eq!(unreadable(json!({"spilo": {"backup": {key: value}}})), format!("spilo.backup.{key}"), "{value}");
+        }
+        assert_eq!(unreadable(json!({"spilo": {"backup": {"window": "x", "keep": []}}})), "spilo.backup.keep spilo.backup.window");
+        assert_eq!(unreadable(json!({"spilo": {"backup": "x"}})), "spilo.backup");
+        assert_eq!(unreadable(json!({"spilo": "x"})), "spilo");
+        assert_eq!(unreadable(json!({"spilo": {"backup": {"window": null, "keep": "3"}}})), "");
+        assert_eq!(unreadable(json!({"spilo": {"backup": {"window": 0}}})), "");
     }
 
     #[test]

@@ -46,26 +46,28 @@ pub fn differences(current: &ClusterSpec, wanted: &ClusterSpec) -> Vec<Differenc
     if let Some(image) = &wanted.image {
         found.push(compare("docker.image", current.image.as_deref().unwrap_or("built here"), image));
     }
+    let mut found: Vec<Difference> = found.into_iter().flatten().collect();
     if let Some(wanted) = &wanted.archive {
         found.extend(archive_differences(&current.stored_archive(), wanted));
     }
-    found.into_iter().flatten().collect()
+    found
 }
 
-/// What is left open beside the store agrees with what there is, as for ports.
-fn archive_differences(current: &ArchiveSpec, wanted: &ArchiveSpec) -> Vec<Option<Difference>> {
+/// The same of an archive. What is left open beside the store agrees with what there is, as for ports.
+pub fn archive_differences(current: &ArchiveSpec, wanted: &ArchiveSpec) -> Vec<Difference> {
     let shown = |text: Option<String>| text.unwrap_or_else(|| "unset".to_owned());
     let path = |archive: &ArchiveSpec| archive.credentials_file.as_ref().map(|path| path.display().to_string());
     let extra = |key: &str, current: Option<String>, wanted: Option<String>| {
         let wanted = wanted?;
         compare(&format!("archive.{key}"), shown(current), wanted)
     };
-    vec![
+    let found = [
         compare("archive.store", &current.store, &wanted.store),
         extra("endpoint", current.endpoint.clone(), wanted.endpoint.clone()),
         extra("region", current.region.clone(), wanted.region.clone()),
         extra("credentials_file", path(current), path(wanted)),
-    ]
+    ];
+    found.into_iter().flatten().collect()
 }
 
 fn compare<T: fmt::Display>(path: &str, current: T, wanted: T) -> Option<Difference> {

@@ -17,6 +17,6 @@ pub mod standby_cluster;
 pub use archive::{ArchiveOptions, ArchiveSpec, ArchiveStore, CloneSource, check_endpoint, check_region};
 pub use check::{SpecOverrides, check_first_port, check_spec, misspelt, nearest, parse_spec};
 pub use cluster::{ClusterSpec, Durability, EtcdCount, HaTimings, NodeCount, OutOfRange, PostgresVersion};
-pub use difference::{Difference, differences};
+pub use difference::{Difference, archive_differences, differences};
 pub use mistake::{InvalidSpec, Mistake, Origin};
 pub use raw::{UnreadableSpec, parse_spec_text};

@@ -6,20 +6,27 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
-use super::{Claim, Object, ObjectName, ObjectStore, StoreError};
+use super::{Claim, Object, ObjectName, ObjectStore, StoreError, mark};
 use crate::sys::files;
 
 /// What a file is called until it is complete. No object's name begins so.
 const UNFINISHED: &str = ".unfinished-";
 
+/// No write takes so long: who has not finished by then never will.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+
 /// What tells a store from an empty directory, in which somebody has not mounted it.
 const MARK: &str = ".spilo-store";
+
+/// What a new file system has in it.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// A directory with objects in it.
 #[derive(Clone)]
@@ -38,22 +45,7 @@ impl FileStore {
     /// # Errors
     /// When `root` is no directory or has something else in it, and when it cannot be written to.
     pub fn init(root: &Path) -> Result<FileStore, StoreError> {
-        let init = || {
-            if present(read_mark(root))?.is_none() {
-                if fs::read_dir(root)?.next().is_some() {
-                    return Err(io::Error::new(ErrorKind::DirectoryNotEmpty, "something else is in it"));
-                }
-                let mut chance = [0; 16];
-                getrandom::fill(&mut chance).map_err(|error| io::Error::other(error.to_string()))?;
-                let mark = root.join(MARK);
-                let text = format!("a store of spilo, format 1, {}\n", hex::encode(chance));
-                // Never over another's mark: who works with that store would find it gone.
-                unfinished(&mark, text.as_bytes())?.persist_noclobber(&mark).map_err(|kept| kept.error)?;
-                files::sync_parent(&mark)?;
-            }
-            Ok(())
-        };
-        init().map_err(|error| refused(root, &error.to_string()))?;
+        make(root).map_err(|error| refused(root, &error.to_string()))?;
         FileStore::open(root)
     }
 
@@ -63,7 +55,10 @@ impl FileStore {
     /// When there is none: a volume that is not mounted leaves an empty directory, which must not be taken for an empty store.
     pub fn open(root: &Path) -> Result<FileStore, StoreError> {
         match present(read_mark(root)) {
-            Ok(Some(mark)) => Ok(FileStore(Arc::new(Place { root: root.to_owned(), mark }))),
+            Ok(Some(mark)) => {
+                mark::check(MARK, mark.as_bytes()).map_err(|why| refused(root, &why))?;
+                Ok(FileStore(Arc::new(Place { root: root.to_owned(), mark })))
+            }
             Ok(None) => Err(refused(root, "there is no store; hint: mount its volume, or 'spilo wal init' for a new one")),
             Err(error) => Err(refused(root, &error.to_string())),
         }
@@ -172,28 +167,73 @@ impl ObjectStore for FileStore {
     }
 }
 
+/// Marks the directory, unless it is marked.
+fn make(root: &Path) -> io::Result<()> {
+    if present(read_mark(root))?.is_some() {
+        return Ok(());
+    }
+    let told = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => io::Error::new(ErrorKind::NotFound, "there is no such directory; hint: create it"),
+        _ => error,
+    };
+    for entry in fs::read_dir(root).map_err(told)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        // A mark is that of somebody who does the same at this moment, and what did not get so far is nothing.
+        if name != MARK && name != LOST_AND_FOUND && !name.starts_with(UNFINISHED) {
+            let why = format!("something else is in it, such as '{name}'; hint: take an empty directory");
+            return Err(io::Error::new(ErrorKind::DirectoryNotEmpty, why));
+        }
+    }
+    let mark = root.join(MARK);
+    // Never over another's mark: who works with that store would find it gone.
+    match unfinished(&mark, mark::new()?.as_bytes())?.persist_noclobber(&mark) {
+        Err(kept) if kept.error.kind() != ErrorKind::AlreadyExists => Err(kept.error),
+        _ => files::sync_parent(&mark),
+    }
+}
+
 /// Adds every object below `folder`.
 fn collect(path: &Path, folder: &ObjectName, found: &mut Vec<Object>) -> io::Result<()> {
     let Some(entries) = present(fs::read_dir(path))? else { return Ok(()) };
     for entry in entries {
         let entry = entry?;
-        // What cannot be a name is not ours, or not finished.
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            forget_if_old(&entry.path());
+            continue;
+        }
+        // What cannot be a name is not ours.
         let Some(name) = entry.file_name().to_str().and_then(|part| folder.join(part).ok()) else { continue };
         let Some(what) = present(entry.metadata())? else { continue };
         if what.is_dir() {
             collect(&entry.path(), &name, found)?;
         } else if what.is_file() {
             found.push(Object { name, size: what.len() });
+        } else if what.is_symlink() {
+            // Reading follows it. A list without it would have whoever expires backups remove what one behind it needs.
+            let why = format!("'{}' is a symbolic link; hint: mount there what it leads to", entry.path().display());
+            return Err(io::Error::new(ErrorKind::Unsupported, why));
         }
     }
     Ok(())
+}
+
+/// Removes what a write has left that cannot be under way any more: nothing else ever would, and a backup that was killed leaves much.
+fn forget_if_old(path: &Path) {
+    let is_old = |file: fs::Metadata| Ok(file.modified()?.elapsed().is_ok_and(|age| age > ABANDONED));
+    match fs::symlink_metadata(path).and_then(is_old).and_then(|old| if old { fs::remove_file(path) } else { Ok(()) }) {
+        // Somebody else was faster, or may only read here.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ReadOnlyFilesystem) => {}
+        Err(error) => tracing::warn!("'{}', which an interrupted write has left, cannot be removed: {error}", path.display()),
+        Ok(()) => {}
+    }
 }
 
 /// The content in a file of nobody else's, synced, in the directory that it will be in.
 fn unfinished(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
     let folder = path.parent().unwrap_or(path);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // One that a crash leaves is in nobody's way: it is not listed, and its name is not used again.
+    // One that a crash leaves is in nobody's way: it is not listed, its name is not used again, and it goes when it is old.
     let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
@@ -225,9 +265,11 @@ fn is_absent(error: &io::Error) -> bool {
 fn failure(object: &ObjectName, error: &io::Error) -> StoreError {
     let (object, why) = (object.to_string(), error.to_string());
     match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
-            StoreError::Refused { object, why }
-        }
+        ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::IsADirectory
+        | ErrorKind::NotADirectory
+        | ErrorKind::Unsupported => StoreError::Refused { object, why },
         _ => StoreError::Unavailable { object, why },
     }
 }

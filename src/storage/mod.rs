@@ -2,6 +2,7 @@
 //! been acknowledged outlives the machine it was written from.
 
 mod file;
+mod mark;
 mod s3;
 mod store;
 
@@ -9,10 +10,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use file::FileStore;
-pub use s3::{PATIENCE, Requests, S3Store};
-pub use store::{Store, StoreConfig};
+pub use s3::S3Store;
+pub use store::Store;
 
-pub use crate::model::{InvalidObjectName, InvalidStoreUrl, ObjectName, StoreUrl};
+pub use crate::model::{InvalidObjectName, InvalidStoreUrl, ObjectName, StoreConfig, StoreUrl};
 
 /// Why a store did not do what it was asked for. Every message names the object.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,16 @@ pub enum StoreError {
         /// Why, and what to do.
         why: String,
     },
+}
+
+impl StoreError {
+    /// The same error, of that object.
+    fn about(self, object: String) -> StoreError {
+        match self {
+            StoreError::Unavailable { why, .. } => StoreError::Unavailable { object, why },
+            StoreError::Refused { why, .. } => StoreError::Refused { object, why },
+        }
+    }
 }
 
 /// What came of a write that must have one winner.

@@ -6,26 +6,26 @@ mod failure;
 mod init;
 mod list;
 mod read;
-mod requests;
+mod verb;
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_s3::types::ChecksumAlgorithm;
+use aws_sdk_s3::{primitives::DateTime, types::ChecksumAlgorithm};
 use bytes::Bytes;
 use jiff::Timestamp;
-
-pub use requests::Requests;
 
 use self::{
     access::{Access, Session},
     attempts::{Patience, Pause},
     failure::{Answer, Failure, Place},
-    requests::{Counters, Verb},
+    init::Mark,
+    read::{Span, WHOLE},
+    verb::Verb,
 };
 use super::{Claim, Object, ObjectName, ObjectStore, StoreConfig, StoreError};
 
 /// For how long after its first failure a single call asks again, unless it is told otherwise. Whoever has more time than that calls again.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// For how long an answer to a small request may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -40,8 +40,9 @@ const CHECKSUM: &str = "spilo-crc32c";
 #[derive(Clone)]
 pub struct S3Store {
     access: Arc<Access>,
-    counters: Arc<Counters>,
     patience: Duration,
+    /// Of the store that was opened; there is none while it is made.
+    mark: Option<Arc<Mark>>,
 }
 
 impl S3Store {
@@ -53,7 +54,7 @@ impl S3Store {
     pub async fn init(config: &StoreConfig) -> Result<S3Store, StoreError> {
         let store = S3Store::connect(config).await?;
         init::make(&store).await.map_err(|error| store.place().about(error))?;
-        Ok(store)
+        store.opened().await
     }
 
     /// The store at this place. Asks for one small object.
@@ -61,9 +62,7 @@ impl S3Store {
     /// # Errors
     /// When there is none, and when the bucket cannot be reached or used.
     pub async fn open(config: &StoreConfig) -> Result<S3Store, StoreError> {
-        let store = S3Store::connect(config).await?;
-        init::check(&store).await.map_err(|error| store.place().about(error))?;
-        Ok(store)
+        S3Store::connect(config).await?.opened().await
     }
 
     /// The same store, whose calls ask again for so long. With zero, each asks once.
@@ -71,13 +70,19 @@ impl S3Store {
         S3Store { patience, ..self.clone() }
     }
 
-    /// How many requests were sent, those that failed included, by this store and its clones.
-    pub fn requests(&self) -> Requests {
-        self.counters.read()
+    async fn connect(config: &StoreConfig) -> Result<S3Store, StoreError> {
+        Ok(S3Store { access: Arc::new(Access::new(config).await?), patience: PATIENCE, mark: None })
     }
 
-    async fn connect(config: &StoreConfig) -> Result<S3Store, StoreError> {
-        Ok(S3Store { access: Arc::new(Access::new(config).await?), counters: Arc::default(), patience: PATIENCE })
+    async fn opened(self) -> Result<S3Store, StoreError> {
+        let mark = init::check(&self).await.map_err(|error| self.place().about(error))?;
+        Ok(S3Store { mark: Some(Arc::new(mark)), ..self })
+    }
+
+    /// Nothing was found: that is true only as long as the bucket was not exchanged for another one.
+    async fn check_nothing(&self, object: &ObjectName) -> Result<(), StoreError> {
+        let Some(mark) = &self.mark else { return Ok(()) };
+        init::check_again(self, mark).await.map_err(|error| error.about(object.to_string()))
     }
 
     fn place(&self) -> &Place {
@@ -91,7 +96,6 @@ impl S3Store {
     /// Sends a request, as often as it takes to get an answer that means something.
     async fn ask<T>(
         &self,
-        verb: Verb,
         patience: &mut Patience,
         limit: Duration,
         send: impl AsyncFn(&Session) -> Result<T, Failure>,
@@ -99,7 +103,6 @@ impl S3Store {
         let mut renewed = false;
         loop {
             let session = self.access.session();
-            self.counters.count(verb);
             let answer = tokio::time::timeout(limit, send(&session)).await;
             let late = || Err(Failure::Again { pause: Pause::Short, why: format!("no answer within {} s", limit.as_secs()) });
             match answer.unwrap_or_else(|_| late()) {
@@ -122,6 +125,22 @@ impl S3Store {
         }
     }
 
+    async fn read_span(&self, name: &ObjectName, span: Span) -> Result<Option<Bytes>, StoreError> {
+        let found = read::read(self, name, span).await?;
+        if found.is_none() {
+            self.check_nothing(name).await?;
+        }
+        Ok(found)
+    }
+
+    async fn facts(&self, name: &ObjectName) -> Result<Option<(u64, Option<DateTime>)>, StoreError> {
+        let found = read::facts(self, name).await?;
+        if found.is_none() {
+            self.check_nothing(name).await?;
+        }
+        Ok(found)
+    }
+
     async fn put(&self, name: &ObjectName, content: Bytes, only_if_absent: bool) -> Result<Result<(), Answer>, StoreError> {
         let limit = ANSWER + Duration::from_secs(content.len() as u64 / SLOWEST);
         let checksum = format!("{:08x}", crc32c::crc32c(&content));
@@ -139,7 +158,7 @@ impl S3Store {
             let request = if self.place().is_encrypted { request.disable_payload_signing() } else { request };
             request.send().await.map(drop).map_err(|error| self.failure(Verb::Put, &error))
         };
-        self.ask(Verb::Put, &mut self.patience_for(name), limit, send).await
+        self.ask(&mut self.patience_for(name), limit, send).await
     }
 }
 
@@ -158,7 +177,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn read(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
-        read::read(self, name, read::Span { from: 0, length: None }).await
+        self.read_span(name, WHOLE).await
     }
 
     async fn read_range(&self, name: &ObjectName, offset: u64, length: u64) -> Result<Option<Bytes>, StoreError> {
@@ -166,15 +185,15 @@ impl ObjectStore for S3Store {
         if length == 0 {
             return Ok(self.size(name).await?.map(|_| Bytes::new()));
         }
-        read::read(self, name, read::Span { from: offset, length: Some(length) }).await
+        self.read_span(name, Span { from: offset, length: Some(length) }).await
     }
 
     async fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
-        Ok(read::facts(self, name).await?.map(|(size, _)| size))
+        Ok(self.facts(name).await?.map(|(size, _)| size))
     }
 
     async fn written(&self, name: &ObjectName) -> Result<Option<Timestamp>, StoreError> {
-        let Some((_, time)) = read::facts(self, name).await? else { return Ok(None) };
+        let Some((_, time)) = self.facts(name).await? else { return Ok(None) };
         let time = time.and_then(|time| Timestamp::new(time.secs(), 0).ok());
         time.map(Some).ok_or_else(|| StoreError::Unavailable {
             object: name.to_string(),
@@ -183,7 +202,11 @@ impl ObjectStore for S3Store {
     }
 
     async fn list(&self, folder: &ObjectName) -> Result<Vec<Object>, StoreError> {
-        list::below(self, folder).await
+        let found = list::below(self, folder).await?;
+        if found.is_empty() {
+            self.check_nothing(folder).await?;
+        }
+        Ok(found)
     }
 
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
@@ -191,7 +214,7 @@ impl ObjectStore for S3Store {
             let request = session.client.delete_object().bucket(&self.place().bucket).key(self.place().key(name));
             request.send().await.map(drop).map_err(|error| self.failure(Verb::Delete, &error))
         };
-        match self.ask(Verb::Delete, &mut self.patience_for(name), ANSWER, send).await? {
+        match self.ask(&mut self.patience_for(name), ANSWER, send).await? {
             // Most servers say that it went well; some that there was nothing.
             Ok(()) | Err(Answer::NoSuchKey) => Ok(()),
             Err(answer) => Err(answer.unexpected(name)),

@@ -1,31 +1,11 @@
 //! The store that a configuration names, whichever driver it takes.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::Path;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Claim, FileStore, Object, ObjectName, ObjectStore, S3Store, StoreError, StoreUrl};
-
-/// Everything needed to reach a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// Where it is.
-    pub url: StoreUrl,
-    /// S3 only: the server to ask, such as `https://minio.example:9000`. Without it, AWS.
-    pub endpoint: Option<String>,
-    /// S3 only: the region of the bucket. Without it, what the SDK finds in environment and profile, or `us-east-1` where an endpoint is named.
-    pub region: Option<String>,
-    /// S3 only: a file in the form of `~/.aws/credentials`, whose profile `default` is used. Without it, the SDK looks where it always does.
-    pub credentials_file: Option<PathBuf>,
-}
-
-impl StoreConfig {
-    /// The store there, with nothing else said about it.
-    pub fn new(url: StoreUrl) -> StoreConfig {
-        StoreConfig { url, endpoint: None, region: None, credentials_file: None }
-    }
-}
+use super::{Claim, FileStore, Object, ObjectName, ObjectStore, S3Store, StoreConfig, StoreError, StoreUrl};
 
 /// A store of any kind.
 #[derive(Clone)]
@@ -43,7 +23,7 @@ impl Store {
     /// When there is none, or it cannot be reached.
     pub async fn open(config: &StoreConfig) -> Result<Store, StoreError> {
         match &config.url {
-            StoreUrl::File(root) => FileStore::open(root).map(Store::File),
+            StoreUrl::File(root) => apart(root, FileStore::open).await.map(Store::File),
             StoreUrl::S3 { .. } => S3Store::open(config).await.map(Store::S3),
         }
     }
@@ -54,18 +34,17 @@ impl Store {
     /// When something else is in its place, or it cannot be reached.
     pub async fn init(config: &StoreConfig) -> Result<Store, StoreError> {
         match &config.url {
-            StoreUrl::File(root) => FileStore::init(root).map(Store::File),
+            StoreUrl::File(root) => apart(root, FileStore::init).await.map(Store::File),
             StoreUrl::S3 { .. } => S3Store::init(config).await.map(Store::S3),
         }
     }
+}
 
-    /// The same store, whose calls ask again for so long before they give up; a directory is never asked again.
-    pub fn with_patience(&self, patience: Duration) -> Store {
-        match self {
-            Store::File(store) => Store::File(store.clone()),
-            Store::S3(store) => Store::S3(store.with_patience(patience)),
-        }
-    }
+/// Does that to the directory where it may take its time: a file server that hangs holds up nothing else.
+async fn apart(root: &Path, work: fn(&Path) -> Result<FileStore, StoreError>) -> Result<FileStore, StoreError> {
+    let place = root.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&place)).await;
+    done.unwrap_or_else(|error| Err(StoreError::Unavailable { object: root.display().to_string(), why: error.to_string() }))
 }
 
 /// The same question to whichever driver it is.

@@ -1,8 +1,10 @@
 //! The only doors to the machine: the clock, processes, files, locks, memory, priorities, timers.
 
+pub mod causes;
 pub mod clock;
 pub mod files;
 pub mod lock;
+pub mod machine;
 pub mod memory;
 pub mod priority;
 pub mod process;

@@ -149,10 +149,13 @@ impl Run {
         // The command holds our ends of the pipe.
         drop(command);
         let group = child.id().map(Group);
-        let mut lines = tokio::io::BufReader::new(reader).lines();
+        let mut reader = tokio::io::BufReader::new(reader);
         let listen = async {
-            while let Ok(Some(line)) = lines.next_line().await {
-                said(&line);
+            // PostgreSQL names things in the encoding that they were named in.
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).await.is_ok_and(|length| length > 0) {
+                said(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+                line.clear();
             }
         };
         let story = async {
@@ -253,6 +256,9 @@ mod tests {
         assert_eq!(said, ["one", "two"]);
         assert!(begun.elapsed() < Duration::from_secs(2));
         assert!(block(Run::new("false").lines(|_| {})).is_err());
+        let mut said = Vec::new();
+        block(Run::new("sh").args(["-c", r"printf 'one\n\337\ntwo'"]).lines(|line| said.push(line.to_owned()))).unwrap();
+        assert_eq!(said, ["one", "\u{fffd}", "two"], "a letter of another encoding is no end");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::model::{StoreUrl, SystemId};
+use crate::model::{StoreConfig, SystemId};
 
 /// Where the configuration volume is mounted.
 pub const CONFIG_DIRECTORY: &str = "/etc/spilo";
@@ -23,25 +23,12 @@ pub const CLONE_CREDENTIALS: &str = "/etc/spilo/secrets/clone-store";
 pub struct Origin {
     /// The other cluster.
     pub cluster: String,
-    /// Its archive.
-    pub archive: ArchiveAccess,
+    /// Its archive, seen from inside.
+    pub archive: StoreConfig,
     /// Which database cluster of that name.
     pub system: Option<SystemId>,
     /// As it was then.
     pub at: Option<String>,
-}
-
-/// How a node gets to the archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArchiveAccess {
-    /// Where it is, seen from inside.
-    pub store: StoreUrl,
-    /// Where S3 answers.
-    pub endpoint: Option<String>,
-    /// The bucket's region.
-    pub region: Option<String>,
-    /// The file that holds the key.
-    pub credentials_file: Option<&'static str>,
 }
 
 /// What an agent's configuration depends on.
@@ -63,8 +50,8 @@ pub struct AgentConfig<'a> {
     pub quorum_commit: bool,
     /// PostgreSQL parameters on top of the defaults.
     pub parameters: &'a BTreeMap<String, String>,
-    /// Where base backups and WAL go; `None`: nowhere.
-    pub archive: Option<ArchiveAccess>,
+    /// Where base backups and WAL go, seen from inside; `None`: nowhere.
+    pub archive: Option<StoreConfig>,
     /// Whose backup the cluster is begun with; `None`: with nothing.
     pub begin_from: Option<Origin>,
 }
@@ -126,11 +113,11 @@ pub fn render_agent_config(config: &AgentConfig<'_>) -> String {
     format!("{document:#}\n")
 }
 
-fn archive_section(archive: &ArchiveAccess) -> Value {
-    let mut section = json!({"store": archive.store.to_string()});
-    let more =
-        [("endpoint", archive.endpoint.as_deref()), ("region", archive.region.as_deref()), ("credentials_file", archive.credentials_file)];
-    for (key, value) in more.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+fn archive_section(archive: &StoreConfig) -> Value {
+    let mut section = json!({"store": archive.url.to_string()});
+    let credentials = archive.credentials_file.as_ref().map(|file| file.to_string_lossy().into_owned());
+    let more = [("endpoint", &archive.endpoint), ("region", &archive.region), ("credentials_file", &credentials)];
+    for (key, value) in more.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))) {
         section[key] = value.into();
     }
     section
@@ -167,11 +154,10 @@ mod tests {
             retry_timeout: 4,
             quorum_commit,
             parameters,
-            archive: Some(ArchiveAccess {
-                store: "s3://backups/prod".parse().unwrap(),
-                endpoint: None,
+            archive: Some(StoreConfig {
                 region: Some("eu-1".into()),
-                credentials_file: Some(STORE_CREDENTIALS),
+                credentials_file: Some(STORE_CREDENTIALS.into()),
+                ..StoreConfig::new("s3://backups/prod".parse().unwrap())
             }),
             begin_from: None,
         });

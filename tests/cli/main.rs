@@ -1,6 +1,7 @@
 //! The command line from outside: the real binary, a hermetic environment, and no Docker engine.
 
 mod agent;
+mod backup;
 mod completion;
 mod errors;
 mod help;

@@ -58,11 +58,9 @@ fn a_cluster_backs_itself_up_and_proves_that_it_can_be_restored() {
         let left: Vec<_> = fs::read_dir(node.path("data.drill")).into_iter().flatten().flatten().collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    let metrics = Command::new("curl").arg("-sf").arg(format!("http://{}/metrics", cluster.node(&leader).api)).output();
-    if let Ok(metrics) = metrics {
-        let text = String::from_utf8(metrics.stdout).unwrap();
-        assert!(text.contains("spilo_backups{") && text.contains("spilo_recovery_seconds{"), "{text}");
-    }
+    let (code, metrics) = cluster.node(&leader).get("/metrics");
+    let text = metrics.as_str().unwrap_or_default();
+    assert!(code == 200 && text.contains("spilo_backups{") && text.contains("spilo_recovery_seconds{"), "{code} {metrics}");
     damage_is_found(&mut cluster, &leader);
 }
 

@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::PermissionsExt,
     path::Path,
     time::Duration,
 };
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::network::Network;
 pub use super::{
-    machine::{as_other_user, bin_dir, own},
+    machine::{as_other_user, bin_dir, own, place_program},
     node::Node,
     processes::{children_of, command_line, descendants, is_alive, send},
     rest::{request, request_as},
@@ -83,10 +82,7 @@ impl Cluster {
         let way_to_etcd = slow.then(|| SlowPath::to(etcd.address()));
         let dir = tempfile::tempdir().unwrap();
         own(dir.path());
-        // The other user may not be able to look into the build's directory.
-        let program = dir.path().join("spilo");
-        fs::copy(env!("CARGO_BIN_EXE_spilo"), &program).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = place_program(dir.path());
         let hosts: Vec<Option<Ipv4Addr>> = (1..=3).map(|number| network.as_mut().map(|network| network.add(number))).collect();
         let mut cluster = Cluster { etcd, nodes: Vec::new(), way_to_etcd, network, dir };
         for (number, host) in (1..).zip(hosts) {

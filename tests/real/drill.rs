@@ -30,12 +30,20 @@ fn begin_drill(stage: &Stage) -> Child {
     stage.begin(&words(stage, "select true").iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Every file below the directory, with its size.
+/// Every file below the directory, with its size. One that goes while we look is not there.
 fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push((path, entry.metadata().unwrap().len())) }
+        if path.is_dir() {
+            found.extend(files(&path));
+            continue;
+        }
+        match entry.metadata() {
+            Ok(metadata) => found.push((path, metadata.len())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
     }
     found.sort();
     found
@@ -76,6 +84,18 @@ fn a_drill_touches_nothing_outside_its_directory_and_leaves_nothing_in_it() {
     assert_eq!(files(&stage.path("scratch")), []);
     assert_eq!(server.sql("select count(*) from t"), "100000", "the running server goes on");
     drill(&stage, "select 1 / 0").exits(21).prints("division by zero");
+    let verdict = || {
+        fs::read_to_string(
+            files(&stage.path("store")).into_iter().find(|(path, _)| path.to_string_lossy().contains("/verified/")).unwrap().0,
+        )
+    };
+    let before = verdict().unwrap();
+    for (option, unknown) in [("--user", "nobody"), ("--database", "nothing")] {
+        let words = words(&stage, "select true");
+        let words: Vec<&str> = words.iter().map(String::as_str).chain([option, unknown]).collect();
+        stage.spilo(&words).exits(6).says(unknown);
+    }
+    assert_eq!(verdict().unwrap(), before, "whom one asks as says nothing of the backup");
 }
 
 #[test]

@@ -2,14 +2,13 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use super::{
-    machine::{as_other_user, bin_dir, own},
+    machine::{as_other_user, bin_dir, own, place_program},
     s3::S3Double,
 };
 use crate::support::{run::Run, wait_until};
@@ -68,9 +67,7 @@ impl Stage {
         };
         let dir = tempfile::tempdir().unwrap();
         own(dir.path());
-        let program = dir.path().join("spilo");
-        fs::copy(env!("CARGO_BIN_EXE_spilo"), &program).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = place_program(dir.path());
         Some(Stage { dir, bin, program, store: Vec::new() })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -37,4 +37,15 @@ pub fn own(path: &Path) {
     if let Some((user, group)) = other_user() {
         std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
     }
+}
+
+/// Our program in this directory: the other user may not be able to look into the build's. It is large, and nobody writes to it, so where both
+/// lie in one file system it is not copied.
+pub fn place_program(directory: &Path) -> PathBuf {
+    let (built, program) = (env!("CARGO_BIN_EXE_spilo"), directory.join("spilo"));
+    if fs::hard_link(built, &program).is_err() {
+        fs::copy(built, &program).unwrap();
+    }
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program
 }

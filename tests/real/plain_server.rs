@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tokio_postgres::{Config, NoTls};
 
-use super::machine::{as_other_user, bin_dir, own};
+use super::machine::{as_other_user, bin_dir, own, place_program};
 use crate::support::{block, free_address, run::Run};
 
 /// A place for servers and their store, as the user whom PostgreSQL runs as sees it.
@@ -36,7 +36,7 @@ impl Ground {
         }
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_spilo"), dir.path().join("spilo")).unwrap();
+        place_program(dir.path());
         let ground = Ground { dir };
         own(ground.path());
         ground.directory("store");

@@ -85,8 +85,8 @@ names!(
         OtherLedSince, NotHeard, OthersHaveData,
         Fencing,
     ],
-    // Data of another system, another cluster to follow, unusable data and an agent told to end are not part of this world; the rest needs more than one rare thing.
-    rare: [AskedToEnd, DiscardingUnrecorded, ForeignData, Unusable, NotAllowedToLead, OtherTimelineAhead, AskedFor, LeadingByPromise, KeepingPromise, NotInFailsafe, PostmasterHangs, DataGone, DiskFails, DiskFull, NoRoomToCopy, PrePromoteFailed, PeerPreferred, NoWatchdog, DcsUnreadable, PastUnreadable, PastOfAnother, LeadingStandby, DemotingCluster,
+    // Data of another system, a cluster that cannot be begun, another cluster to follow, unusable data and an agent told to end are not part of this world; the rest needs more than one rare thing.
+    rare: [AskedToEnd, DiscardingUnrecorded, BeginningLater, ForeignData, Unusable, NotAllowedToLead, OtherTimelineAhead, AskedFor, LeadingByPromise, KeepingPromise, NotInFailsafe, PostmasterHangs, DataGone, DiskFails, DiskFull, NoRoomToCopy, PrePromoteFailed, PeerPreferred, NoWatchdog, DcsUnreadable, PastUnreadable, PastOfAnother, LeadingStandby, DemotingCluster,
         ComparingWithRemote, RejoiningRemote, CopyingRemote, StartingBehindRemote, NothingToFollow, WillNotStart, MustStream]
 );
 

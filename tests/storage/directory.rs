@@ -17,6 +17,33 @@ async fn what_an_interrupted_write_has_left_is_no_object_and_in_nobodys_way() {
     assert_eq!(left.len(), 3, "a write that was not interrupted leaves nothing else: {left:?}");
 }
 
+#[tokio::test]
+async fn what_an_interrupted_write_has_left_goes_when_it_is_old() {
+    let root = tempfile::tempdir().unwrap();
+    let store = FileStore::init(root.path()).unwrap();
+    store.create(&name("packs/1/a"), content("whole")).await.unwrap();
+    let left = |hours: u64| {
+        let path = root.path().join(format!("packs/1/.unfinished-{hours}"));
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600)).unwrap();
+        path
+    };
+    let (young, old) = (left(23), left(25));
+    assert_eq!(store.list(&name("packs")).await.unwrap().len(), 1);
+    assert!(young.exists() && !old.exists());
+}
+
+#[tokio::test]
+async fn no_list_passes_over_a_symbolic_link() {
+    let root = tempfile::tempdir().unwrap();
+    let store = FileStore::init(root.path()).unwrap();
+    store.create(&name("base/1"), content("whole")).await.unwrap();
+    std::os::unix::fs::symlink("/srv/elsewhere", root.path().join("base/2")).unwrap();
+    let error = store.list(&name("base")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("base/2' is a symbolic link"), "{error}");
+}
+
 #[test]
 fn a_volume_that_is_not_mounted_is_not_an_empty_store() {
     let mount_point = tempfile::tempdir().unwrap();
@@ -29,6 +56,29 @@ fn a_volume_that_is_not_mounted_is_not_an_empty_store() {
     assert!(FileStore::init(mount_point.path()).is_err(), "nor is a store made of what has something else in it");
     assert!(FileStore::init(&mount_point.path().join("missing")).is_err());
     assert_eq!(std::fs::read_dir(mount_point.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_store_is_made_of_what_an_interrupted_attempt_has_left_and_by_several_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("lost+found")).unwrap();
+    std::fs::write(root.path().join(".unfinished-x"), "a sto").unwrap();
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..8).map(|_| scope.spawn(|| FileStore::init(root.path()).map(drop))).collect();
+        makers.into_iter().for_each(|maker| maker.join().unwrap().unwrap());
+    });
+    let missing = FileStore::init(&root.path().join("missing")).err().unwrap().to_string();
+    assert!(missing.contains("hint: create it"), "{missing}");
+}
+
+#[test]
+fn what_another_version_keeps_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join(".spilo-store"), "a store of spilo, format 10, x\n").unwrap();
+    for opened in [FileStore::open(root.path()), FileStore::init(root.path())] {
+        let told = opened.err().unwrap().to_string();
+        assert!(told.contains("format 10") && told.contains("does not know"), "{told}");
+    }
 }
 
 #[tokio::test]

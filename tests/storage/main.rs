@@ -9,7 +9,6 @@ mod races;
 mod refusals;
 #[path = "../support/s3/mod.rs"]
 mod s3;
-mod serve;
 
 use bytes::Bytes;
 use spilo::storage::ObjectName;

@@ -132,9 +132,9 @@ async fn credentials_that_are_exchanged_are_used_before_the_old_ones_fail() {
     double.know_key("AKIANEXT");
     double.use_key("AKIANEXT");
     double.expire_key(KEY);
-    let before = store.requests().total();
+    let before = double.all_requests();
     store.read(&name("wal/1")).await.unwrap();
-    assert_eq!(store.requests().total() - before, 1);
+    assert_eq!(double.all_requests() - before, 1);
 }
 
 #[tokio::test]
@@ -191,10 +191,48 @@ async fn a_wrong_prefix_is_no_empty_store() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_was_exchanged_is_no_empty_store() {
+    let double = S3Double::start();
+    let object = name("wal/1");
+    for in_its_place in ["nothing", "another store"] {
+        let store = store(&double).await;
+        double.exchange();
+        if in_its_place == "another store" {
+            S3Store::init(&double.config("prod")).await.unwrap();
+        }
+        let errors = [
+            store.read(&object).await.unwrap_err(),
+            store.read_range(&object, 0, 1).await.unwrap_err(),
+            store.size(&object).await.unwrap_err(),
+            store.list(&name("wal")).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+            assert!(error.to_string().contains("'wal") && error.to_string().contains("'s3://backups/prod' is "), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn that_nothing_is_there_is_not_doubted_each_time() {
+    let double = S3Double::start();
+    let store = store(&double).await;
+    let before = double.all_requests();
+    for _ in 0..3 {
+        assert_eq!(store.read(&name("wal/1")).await.unwrap(), None);
+    }
+    assert_eq!(double.all_requests() - before, 4, "the mark is looked at once");
+}
+
+#[tokio::test]
 async fn what_is_missing_in_the_configuration_is_told() {
     let double = S3Double::start();
-    for endpoint in ["minio:9000", "https://", "ftp://minio"] {
+    for endpoint in ["minio:9000", "https://", "https://:9000", "https://minio:port", "ftp://minio"] {
         let wrong = StoreConfig { endpoint: Some(endpoint.to_owned()), ..double.config("prod") };
         assert_says(&S3Store::open(&wrong).await.err().unwrap(), &[endpoint, "no endpoint"]);
+    }
+    for endpoint in [format!("https://ann:{SECRET}@minio"), format!("https://{SECRET}@minio"), format!("minio:{SECRET}@")] {
+        let wrong = StoreConfig { endpoint: Some(endpoint), ..double.config("prod") };
+        assert_says(&S3Store::open(&wrong).await.err().unwrap(), &["a user or a password"]);
     }
 }

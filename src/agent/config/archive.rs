@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use crate::model::{ClusterName, StoreUrl, SystemId};
+use crate::model::{ClusterName, StoreConfig, StoreUrl, SystemId};
 
 /// Whose backup a new cluster begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +17,10 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Reads the section `spilo.begin_from`. `None`: there is none, or one with mistakes.
-    pub fn read(reader: &mut Reader<'_>) -> Option<Origin> {
+    /// Reads the section `spilo.begin_from` of a cluster that has its `own` archive there. `None`: there is none, or one with mistakes.
+    pub fn read(reader: &mut Reader<'_>, own: Option<&ArchiveSettings>) -> Option<Origin> {
         let archive = ArchiveSettings::read_at(reader, "spilo.begin_from")?;
-        let own = ArchiveSettings::read_at(reader, "spilo.archive");
-        if own.is_some_and(|own| (&own.store, &own.cluster) == (&archive.store, &archive.cluster)) {
+        if own.is_some_and(|own| (&own.store.url, &own.cluster) == (&archive.store.url, &archive.cluster)) {
             // Both have one system identifier: they would write one archive.
             reader
                 .mistakes
@@ -42,14 +41,8 @@ impl Origin {
 /// The archive, as the WAL service is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveSettings {
-    /// Where the store is.
-    pub store: StoreUrl,
-    /// S3 only: the server to ask, instead of AWS.
-    pub endpoint: Option<String>,
-    /// S3 only: the bucket's region.
-    pub region: Option<String>,
-    /// S3 only: a file that holds the credentials.
-    pub credentials_file: Option<PathBuf>,
+    /// The store.
+    pub store: StoreConfig,
     /// Below which name the cluster's objects are.
     pub cluster: ClusterName,
 }
@@ -68,19 +61,19 @@ impl ArchiveSettings {
             reader.mistakes.push(format!("'{section}' is no section: 'store' is needed in it"));
             return None;
         }
-        let store = reader.required(&format!("{section}.store"));
-        let store = match store.parse::<StoreUrl>() {
-            Ok(store) => Some(store),
-            Err(error) if !store.is_empty() => {
+        let url = reader.required(&format!("{section}.store"));
+        let url = match url.parse::<StoreUrl>() {
+            Ok(url) => Some(url),
+            Err(error) if !url.is_empty() => {
                 reader.mistakes.push(format!("'{section}.store': {error}"));
                 None
             }
             Err(_) => None,
         };
         let cluster = cluster(reader, section);
-        let mut of_s3 = |key: &str| of_s3(reader, store.as_ref(), &format!("{section}.{key}"));
+        let mut of_s3 = |key: &str| of_s3(reader, url.as_ref(), &format!("{section}.{key}"));
         let (endpoint, region, credentials_file) = (of_s3("endpoint"), of_s3("region"), of_s3("credentials_file").map(PathBuf::from));
-        Some(ArchiveSettings { store: store?, endpoint, region, credentials_file, cluster: cluster? })
+        Some(ArchiveSettings { store: StoreConfig { url: url?, endpoint, region, credentials_file }, cluster: cluster? })
     }
 
     /// What the WAL service of this data directory is started with.
@@ -92,13 +85,8 @@ impl ArchiveSettings {
 
     /// The options that say where the archive is.
     pub fn options(&self) -> Vec<String> {
-        let mut words = vec!["--cluster".to_owned(), self.cluster.to_string(), "--store".to_owned(), self.store.to_string()];
-        let credentials = self.credentials_file.as_ref().map(|file| file.to_string_lossy().into_owned());
-        for (option, value) in
-            [("--store-endpoint", &self.endpoint), ("--store-region", &self.region), ("--store-credentials", &credentials)]
-        {
-            words.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
-        }
+        let mut words = self.store.options();
+        words.push(format!("--cluster={}", self.cluster));
         words
     }
 }
@@ -150,7 +138,7 @@ mod tests {
     fn a_directory_is_enough() {
         assert_eq!(read(&Value::Null, "orders"), Ok(None));
         let archive = read(&json!({"store": "file:///archive"}), "orders").unwrap().unwrap();
-        assert_eq!(archive.arguments("/data").join(" "), "wal serve --data-dir /data --cluster orders --store file:///archive");
+        assert_eq!(archive.arguments("/data").join(" "), "wal serve --data-dir /data --store=file:///archive --cluster=orders");
     }
 
     #[test]
@@ -158,7 +146,7 @@ mod tests {
         let section = json!({"store": "s3://backups/prod", "endpoint": "http://minio:9000", "region": "eu", "credentials_file": "/k", "cluster": "x"});
         let words = read(&section, "no name of a cluster!").unwrap().unwrap().arguments("/data").join(" ");
         assert!(words.ends_with(
-            "--cluster x --store s3://backups/prod --store-endpoint http://minio:9000 --store-region eu --store-credentials /k"
+            "--store=s3://backups/prod --store-endpoint=http://minio:9000 --store-region=eu --store-credentials=/k --cluster=x"
         ));
     }
 
@@ -167,7 +155,8 @@ mod tests {
         let read = |from: Value| {
             let root = json!({"scope": "trial", "spilo": {"archive": {"store": "s3://backups"}, "begin_from": from}});
             let mut reader = Reader { root: &root, mistakes: Vec::new() };
-            let found = Origin::read(&mut reader);
+            let own = ArchiveSettings::read(&mut reader);
+            let found = Origin::read(&mut reader, own.as_ref());
             if reader.mistakes.is_empty() { Ok(found) } else { Err(reader.mistakes.join("\n")) }
         };
         assert_eq!(read(Value::Null), Ok(None));

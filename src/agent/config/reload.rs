@@ -1,12 +1,16 @@
 //! What a running agent takes from a configuration file that it reads again.
 
-use super::AgentConfig;
+use super::{AgentConfig, archive::Origin};
 
 impl AgentConfig {
     /// This configuration with what a running agent takes from a `newer` one.
     pub fn reloaded(&self, newer: AgentConfig) -> AgentConfig {
         let AgentConfig { proxy_address, parameters, pg_hba, pg_ident, use_pg_rewind, hooks, tags, access, idle, .. } = newer;
         AgentConfig { proxy_address, parameters, pg_hba, pg_ident, use_pg_rewind, hooks, tags, access, idle, ..self.clone() }
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.bootstrap.as_ref().and_then(|bootstrap| bootstrap.from.as_ref())
     }
 
     /// What is to be told of this configuration when it is read in a running agent: what has no effect and had none to be told of in the
@@ -30,6 +34,8 @@ impl AgentConfig {
             ),
             ("watchdog", self.watchdog != before.watchdog),
             ("spilo.archive", self.archive != before.archive),
+            ("postgresql.create_replica_methods", self.copy_methods != before.copy_methods),
+            ("spilo.begin_from", self.origin() != before.origin()),
         ];
         let later =
             later.into_iter().filter(|(_, differs)| *differs).map(|(keys, _)| format!("'{keys}' is taken when the agent is started again"));
@@ -65,6 +71,17 @@ mod tests {
         let news = newer.news(&before);
         assert!(news.len() == 3 && news[0].starts_with("'thread_pool_size' has no effect"), "{news:?}");
         assert!(news[1].contains("'etcd3' is taken when the agent is started again") && news[2].contains("authentication"), "{news:?}");
+        let archives = |store: &str, methods: &[&str], from: &str| {
+            read(|file| {
+                file["postgresql"]["create_replica_methods"] = json!(methods);
+                file["spilo"] = json!({"archive": {"store": store}, "begin_from": {"store": "s3://backups", "cluster": from}});
+            })
+        };
+        let others = archives("s3://backups", &["archive", "basebackup"], "old").news(&archives("s3://others", &["basebackup"], "older"));
+        for (named, key) in others.iter().zip(["spilo.archive", "postgresql.create_replica_methods", "spilo.begin_from"]) {
+            assert!(named.starts_with(&format!("'{key}' is taken when")), "{named}");
+        }
+        assert_eq!(others.len(), 3);
         let merged = before.reloaded(newer);
         assert_eq!((merged.parameters["work_mem"].as_str(), &merged.dcs), ("8MB", &before.dcs));
         assert_eq!(merged.news(&merged.clone()), [""; 0]);

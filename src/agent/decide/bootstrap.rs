@@ -28,6 +28,8 @@ pub fn new_cluster(view: &View) -> Decision {
         // A DCS that lost its content: whoever has data takes over, an empty member never starts afresh beside it.
         Initialize::Absent if someone_has_data(view) => Decision::wait(Reason::NoLeaderToClone),
         Initialize::Absent if let Some(reason) = standby_cluster::hindrance(view) => Decision::wait(reason),
+        // Without the claim, so that somebody else may try meanwhile.
+        Initialize::Absent if view.memory.begin_again_at.is_some_and(|at| view.now < at) => Decision::wait(Reason::BeginningLater),
         Initialize::Absent if view.may_initialize && !tags::nofailover(&view.tags) => {
             Decision::act([Action::ClaimInitialize], Reason::ClaimingInitialize)
         }

@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
 }
 
 /// Whether there is a place at which the checksum of everything before it stands. It depends on PostgreSQL's version, and chance finds none.
-pub fn is_whole(content: &[u8]) -> bool {
+fn is_whole(content: &[u8]) -> bool {
     let places = (SHORTEST..content.len().min(MEANINGFUL).saturating_sub(3)).step_by(4);
     let mut places = places.filter_map(|at| Some((at, u32::from_le_bytes(content.get(at..at + 4)?.try_into().ok()?))));
     places.any(|(at, told)| told != 0 && crc32c::crc32c(&content[..at]) == told)

@@ -1,6 +1,6 @@
 //! Why there is no backup.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use crate::{
     backup::ArchiveError,
@@ -12,23 +12,12 @@ use crate::{
 /// Why there is no backup. Whatever it is, no manifest was written.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The archive did not do what it was asked for.
+    /// The archive did not do what it was asked for, or a file of this machine.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// The server did not do what it was asked for.
     #[error(transparent)]
     Postgres(#[from] PostgresError),
-    /// A file could not be read.
-    #[error("cannot {action} '{path}'")]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// Something about the server or the request makes a backup impossible.
     #[error("{0}")]
     Refused(String),
@@ -56,9 +45,9 @@ pub enum BackupError {
 
 impl BackupError {
     /// Wraps an I/O error with what was done to which file.
-    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> BackupError {
-        let path = path.into();
-        move |source| BackupError::File { action, path, source }
+    pub fn file(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> BackupError {
+        let told = ArchiveError::file(action, path);
+        move |source| told(source).into()
     }
 }
 

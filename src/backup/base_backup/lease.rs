@@ -4,21 +4,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::error::BackupError;
 use crate::{
     backup::{Archive, ArchiveError, BackupId},
     storage::{ObjectName, ObjectStore, StoreError},
-    sys::process_table,
+    sys::{machine, process_table},
 };
 
 /// How often it is renewed.
 pub const RENEWED_EVERY: Duration = Duration::from_secs(20);
 
-/// Whoever has not renewed it for so long is not at work any more. Clocks may differ by some of it.
-pub const STALE_AFTER: Duration = Duration::from_secs(300);
+/// Whoever has not renewed it for so long, by the store's clock, is not at work any more.
+pub const STALE_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// What a lease says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,16 +29,14 @@ pub struct Lease {
     pub member: String,
     /// The machine, or the container, that it runs on.
     pub host: String,
+    /// Where the process number means something; empty where the system does not tell.
+    pub space: String,
     /// The process there.
     pub pid: i32,
     /// When that process was started, in ticks since the machine was: numbers are used again.
     pub pid_started: u64,
     /// When the work began.
     pub begun: Timestamp,
-    /// When it was last known to go on.
-    pub renewed: Timestamp,
-    /// Backups whose packs are being used: nobody may remove them now.
-    pub uses: Vec<BackupId>,
     /// The work has ended without a backup.
     pub given_up: bool,
 }
@@ -50,21 +48,19 @@ impl Lease {
         Lease {
             backup,
             member: member.to_owned(),
-            host: host(),
+            host: machine::name(),
+            space: machine::process_space(),
             pid,
-            pid_started: started(pid).unwrap_or(0),
+            pid_started: process_table::started(pid).unwrap_or(0),
             begun: now,
-            renewed: now,
-            uses: Vec::new(),
             given_up: false,
         }
     }
 
-    /// Whether somebody is, or may be, at work.
-    pub fn is_held(&self, now: Timestamp) -> bool {
-        let ended_here = self.host == host() && started(self.pid) != Some(self.pid_started);
-        let silent = now.duration_since(self.renewed).unsigned_abs() > STALE_AFTER;
-        !self.given_up && !ended_here && !silent
+    /// Whether its process was one of this machine, and is gone. A name proves nothing: two machines may have the same one.
+    fn has_ended(&self) -> bool {
+        let here = !self.space.is_empty() && self.space == machine::process_space();
+        here && process_table::started(self.pid) != Some(self.pid_started)
     }
 
     /// Writes it.
@@ -76,11 +72,22 @@ impl Lease {
         Ok(archive.store.replace(&archive.lease(&self.backup)?, Bytes::from(json)).await?)
     }
 
+    /// Says that the work has ended without a backup. Where nothing was stored there is nothing to say.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn give_up<S: ObjectStore>(mut self, archive: &Archive<S>) -> Result<(), BackupError> {
+        if archive.store.list(&archive.packs(&self.backup)?).await?.is_empty() {
+            return Ok(archive.store.remove(&archive.lease(&self.backup)?).await?);
+        }
+        self.given_up = true;
+        self.write(archive).await
+    }
+
     /// Renews it for ever. A store that does not answer for a while is no reason to end: what counts is that all packs are there at the end.
-    pub async fn keep<S: ObjectStore>(&mut self, archive: &Archive<S>) -> BackupError {
+    pub async fn keep<S: ObjectStore>(&self, archive: &Archive<S>) -> BackupError {
         loop {
             tokio::time::sleep(RENEWED_EVERY).await;
-            self.renewed = Timestamp::now();
             match self.write(archive).await {
                 Err(BackupError::Archive(ArchiveError::Store(StoreError::Unavailable { .. }))) | Ok(()) => {}
                 Err(error) => return error,
@@ -89,28 +96,37 @@ impl Lease {
     }
 }
 
+/// A lease as it lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLease {
+    /// What it says.
+    pub lease: Lease,
+    /// When it was last renewed, by the store's clock: nobody else's can be compared with another machine's.
+    pub written: Timestamp,
+}
+
+impl StoredLease {
+    /// Whether somebody is, or may be, at work. `now` is the store's time, or differs from it by no more than this.
+    pub fn is_held(&self, now: Timestamp, skew: SignedDuration) -> bool {
+        let silent = now.duration_since(self.written) > STALE_AFTER + skew;
+        !self.lease.given_up && !self.lease.has_ended() && !silent
+    }
+}
+
 /// Every lease of a cluster. One that cannot be read is passed over, with its name.
 ///
 /// # Errors
 /// When the store does not say.
-pub async fn all<S: ObjectStore>(archive: &Archive<S>) -> Result<(Vec<Lease>, Vec<ObjectName>), ArchiveError> {
+pub async fn all<S: ObjectStore>(archive: &Archive<S>) -> Result<(Vec<StoredLease>, Vec<ObjectName>), ArchiveError> {
     let (mut leases, mut unreadable) = (Vec::new(), Vec::new());
     for object in archive.store.list(&archive.leases()?).await? {
         let Some(content) = archive.store.read(&object.name).await? else { continue };
+        // Gone meanwhile: whoever was at work has ended.
+        let Some(written) = archive.store.written(&object.name).await? else { continue };
         match serde_json::from_slice(&content) {
-            Ok(lease) => leases.push(lease),
+            Ok(lease) => leases.push(StoredLease { lease, written }),
             Err(_) => unreadable.push(object.name),
         }
     }
     Ok((leases, unreadable))
-}
-
-fn host() -> String {
-    let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
-}
-
-/// When a process was started, if it is there.
-fn started(pid: i32) -> Option<u64> {
-    process_table::started(pid)
 }

@@ -1,11 +1,11 @@
 //! The packs of backups that were interrupted: whole objects, of which the next backup uses every chunk that it would have stored again.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     error::BackupError,
     known_chunks::{OtherPacks, StoredChunks},
-    lease::{self, Lease},
+    lease::{self, StoredLease},
 };
 use crate::{
     backup::{
@@ -41,10 +41,11 @@ pub async fn find<S: ObjectStore>(
     let mut found = Leftovers { chunks: StoredChunks::with_room(room), ..Leftovers::default() };
     let (leases, unreadable) = lease::all(archive).await?;
     found.complaints.extend(unreadable.iter().map(|object| format!("'{object}' cannot be read")));
-    let now = Timestamp::now();
-    let dead = |lease: &Lease| lease.backup != *own && !lease.is_held(now);
+    // Our own lease was written a moment ago: that is what the store's clock says now.
+    let now = archive.store.written(&archive.lease(own)?).await?.unwrap_or_else(Timestamp::now);
+    let dead = |found: &StoredLease| found.lease.backup != *own && !found.is_held(now, SignedDuration::ZERO);
     // The newest has most of what is still true.
-    let mut dead: Vec<BackupId> = leases.into_iter().filter(dead).map(|lease| lease.backup).collect();
+    let mut dead: Vec<BackupId> = leases.into_iter().filter(dead).map(|found| found.lease.backup).collect();
     dead.sort_unstable_by(|a, b| b.cmp(a));
     for backup in dead {
         // It was complete, and only its lease was not removed any more; or it is to go, and its packs with it.
@@ -53,6 +54,10 @@ pub async fn find<S: ObjectStore>(
         }
         let before = found.chunks.len();
         let packs = archive.store.list(&archive.packs(&backup)?).await?;
+        if packs.is_empty() {
+            // Killed before it had stored anything, or all that it had is gone: nobody else would remove it.
+            archive.store.remove(&archive.lease(&backup)?).await?;
+        }
         for pack in packs {
             if !add_pack(archive, &backup, &pack, others, &mut found).await? {
                 break;
@@ -102,11 +107,12 @@ async fn add_pack<S: ObjectStore>(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, time::SystemTime};
 
     use super::*;
     use crate::{
         backup::{
+            base_backup::Lease,
             chunk::{self, ChunkPacker},
             manifest_file,
             marks::Tomb,
@@ -159,17 +165,43 @@ mod tests {
         assert_eq!(found(&archive).await.0, [0, 1, 2, 3, 4, 5]);
         // This process works on it.
         Lease::new(id(1), "orders-1", Timestamp::now()).write(&archive).await.unwrap();
-        // A process of another machine does, or did.
-        let elsewhere = Lease { host: "elsewhere".to_owned(), ..Lease::new(id(2), "orders-2", Timestamp::now()) };
+        // A process of another machine does, or did, which has the same name as this one.
+        let elsewhere = Lease { space: "another boot".to_owned(), pid: i32::MAX, ..Lease::new(id(2), "orders-2", Timestamp::now()) };
         elsewhere.write(&archive).await.unwrap();
-        let silent = Lease { renewed: Timestamp::now() - lease::STALE_AFTER * 2, backup: id(3), ..elsewhere };
+        let silent = Lease { backup: id(3), ..elsewhere };
         silent.write(&archive).await.unwrap();
+        let object = fs::File::options().write(true).open(directory.path().join(archive.lease(&id(3)).unwrap().as_str())).unwrap();
+        object.set_modified(SystemTime::now() - lease::STALE_AFTER.unsigned_abs() * 2).unwrap();
         marks::condemn(&archive, &id(4), &Tomb { since: Timestamp::now(), why: String::new() }).await.unwrap();
         let header = crate::backup::catalog::tests::header(0, 5);
         archive.store.create(&archive.manifest(&id(5)).unwrap(), manifest_file::object(&header, []).unwrap()).await.unwrap();
         let (numbers, leftovers) = found(&archive).await;
         assert_eq!(numbers, [0, 3]);
         assert_eq!(leftovers.backups, [id(3), id(0)], "the newest first");
+    }
+
+    #[tokio::test]
+    async fn who_has_stored_nothing_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = Archive::new(FileStore::init(directory.path()).unwrap(), "orders".parse().unwrap(), SYSTEM);
+        let left = async || {
+            let objects = archive.store.list(&archive.leases().unwrap()).await.unwrap();
+            objects.iter().map(|object| object.name.last().parse().unwrap()).collect::<Vec<BackupId>>()
+        };
+        for number in [1, 2] {
+            let lease = Lease { given_up: false, ..interrupted(&archive, number).await };
+            lease.write(&archive).await.unwrap();
+            if number == 2 {
+                archive.store.remove(&archive.pack(&id(2), 0).unwrap()).await.unwrap();
+            }
+            lease.give_up(&archive).await.unwrap();
+        }
+        assert_eq!(left().await, [id(1)], "there is nothing to say of the second");
+        // Killed before it could say anything, on this machine.
+        Lease { pid: i32::MAX, ..Lease::new(id(3), "orders-1", Timestamp::now()) }.write(&archive).await.unwrap();
+        Lease::new(id(4), "orders-1", Timestamp::now()).write(&archive).await.unwrap();
+        assert_eq!(found(&archive).await.0, [1]);
+        assert_eq!(left().await, [id(1), id(4)], "who is at work may not have stored anything yet");
     }
 
     #[tokio::test]
@@ -185,11 +217,11 @@ mod tests {
         pack[end - 40] ^= 1;
         fs::write(path(1), &pack).unwrap();
         fs::write(path(2), &pack[..20]).unwrap();
-        fs::write(directory.path().join("orders/lease/20261121T204500Z-00000003"), "{").unwrap();
+        fs::write(directory.path().join(archive.lease(&id(3)).unwrap().as_str()), "{").unwrap();
         let (numbers, leftovers) = found(&archive).await;
         assert_eq!(numbers, [0]);
         let complaints = leftovers.complaints.join("\n");
-        for damaged in ["00000001/pack/00000000", "00000002/pack/00000000", "lease/20261121T204500Z-00000003"] {
+        for damaged in ["00000001/pack/00000000", "00000002/pack/00000000", "lease/7300000000000000001/20261121T204500Z-00000003"] {
             assert!(complaints.contains(damaged), "{complaints}");
         }
     }

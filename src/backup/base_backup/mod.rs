@@ -19,6 +19,7 @@ mod prepare;
 mod progress;
 mod read_limit;
 mod reader;
+mod refuse;
 mod relation_file;
 mod seal;
 mod stretch;
@@ -28,14 +29,13 @@ mod upload;
 mod wal_wait;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 
-pub use control_file::is_whole as is_whole_control_file;
 pub use error::BackupError;
 pub use lease::Lease;
 pub use progress::{Phase, Progress, Seen};
@@ -45,6 +45,7 @@ use crate::{
     backup::{
         Archive, BackupId,
         manifest::{Header, Moment},
+        marks,
     },
     model::Timeline,
     postgres::{
@@ -122,24 +123,31 @@ pub async fn create<S: ObjectStore>(
     let begun = Instant::now();
     let session = BackupMode::connect(&request.address, &request.role).await?;
     let server = session.describe().await?;
-    refuse(archive, request, &server)?;
+    refuse::refuse(archive, request, &server)?;
     let now = Timestamp::now();
     let id = BackupId::new(now, chance()?);
-    let mut lease = Lease::new(id, &request.member, now);
+    let lease = Lease::new(id, &request.member, now);
     lease.write(archive).await?;
-    let made = make(archive, request, session, &server, &mut lease, progress, tell).await;
+    // From the first look at earlier backups until the manifest is there: who is silent meanwhile is taken for dead.
+    let made = tokio::select! {
+        made = make(archive, request, session, &server, &lease, progress, tell) => made,
+        error = lease.keep(archive) => Err(error),
+    };
     match made {
         Ok(header) => {
+            // Whoever condemned what looked given up may have done so after that was last looked at.
+            if let Err(error) = upload::patiently(async || marks::remove_tomb(archive, &header.id).await).await {
+                tell(Told::Warning(format!("whether the backup is marked as one that is to go was not found out: {error}")));
+            }
             // The backup is there; a lease that stays is only in nobody's way.
             if let Err(error) = archive.store.remove(&archive.lease(&header.id)?).await {
                 tell(Told::Warning(format!("the lease was not removed: {error}")));
             }
-            Ok(Report { reused: progress.seen().reused, took: begun.elapsed(), header })
+            Ok(Report { reused: progress.seen().spared, took: begun.elapsed(), header })
         }
         Err(error) => {
-            lease.given_up = true;
             // Without that note the next one only waits a little longer before it uses what this one has stored.
-            let _ = tokio::time::timeout(Duration::from_secs(5), lease.write(archive)).await;
+            let _ = tokio::time::timeout(Duration::from_secs(5), lease.give_up(archive)).await;
             Err(error)
         }
     }
@@ -150,21 +158,15 @@ async fn make<S: ObjectStore>(
     request: &Request,
     session: BackupMode,
     server: &CopiedServer,
-    lease: &mut Lease,
+    lease: &Lease,
     progress: &Arc<Progress>,
     tell: &dyn Fn(Told),
 ) -> Result<Header, BackupError> {
     let prepared = prepare::prepare(archive, request, &lease.backup, tell).await?;
-    lease.uses.clone_from(&prepared.uses);
-    lease.write(archive).await?;
     let (id, parent) = (lease.backup.clone(), prepared.parent_id.clone());
-    let copied = tokio::select! {
-        copied = copy(archive, request, session, server, &id, prepared, progress, tell) => copied?,
-        error = lease.keep(archive) => return Err(error),
-    };
+    let copied = copy(archive, request, session, server, &id, prepared, progress, tell).await?;
     progress.enter(Phase::Finishing);
-    // Nobody removes packs while somebody is known to use them.
-    lease.renewed = Timestamp::now();
+    // Nobody removes packs while somebody is known to use them; the store may just have been away for a while.
     upload::patiently(async || lease.write(archive).await).await?;
     seal::seal(archive, request, server, id, parent, copied).await
 }
@@ -209,7 +211,11 @@ async fn copy<S: ObjectStore>(
     let stop = Moment { time: Timestamp::now(), lsn: stopped.lsn, timeline };
     let segments = stretch::segments(&start, &stop, &past, u64::from(server.wal_segment_size)).ok_or_else(|| {
         let (from, to) = (start.timeline, stop.timeline);
-        BackupError::Refused(format!("the member went from timeline {from} to {to}, which does not come of it, while its files were read"))
+        BackupError::Refused(if from == to {
+            format!("the server says that the backup begins at {} and ends at {}, which is not behind it", start.lsn, stop.lsn)
+        } else {
+            format!("the member went from timeline {from} to {to}, which does not come of it, while its files were read")
+        })
     })?;
     progress.enter(Phase::WaitingForWal);
     switch_wal(request, server, tell).await;
@@ -233,39 +239,6 @@ async fn switch_wal(request: &Request, server: &CopiedServer, tell: &dyn Fn(Told
     if let Err(error) = switched.await {
         tell(Told::Warning(format!("the primary was not told to archive its present WAL segment: {error}")));
     }
-}
-
-/// Says no where no good backup could come of it.
-fn refuse<S>(archive: &Archive<S>, request: &Request, server: &CopiedServer) -> Result<(), BackupError> {
-    let why = if server.system != archive.system {
-        format!("the server has the data of system {}, and '{}' those of {}", server.system, request.data_dir.display(), archive.system)
-    } else if !is_same_directory(&request.data_dir, &server.data_directory) {
-        // A primary and its standbys have one system identifier: the files of one with the positions of the other make no backup.
-        let (asked, theirs) = (request.data_dir.display(), &server.data_directory);
-        format!("the server at '{}' runs in '{theirs}', not in '{asked}'", request.address.host)
-    } else if request.label.chars().any(char::is_control) {
-        "a label has no line breaks in it".to_owned()
-    } else if server.version < 150_000 {
-        format!("PostgreSQL {} cannot be backed up: 15 is the oldest version that can", server.version / 10_000)
-    } else if server.wal_level == "minimal" {
-        "the server writes too little WAL for a backup: wal_level is 'minimal'".to_owned()
-    } else if server.archive_mode == "off" && !server.in_recovery {
-        "the server does not archive its WAL, without which a backup is worth nothing: archive_mode is 'off'".to_owned()
-    } else if request.memory < LEAST_MEMORY {
-        format!("a backup needs at least {} MB of memory", LEAST_MEMORY >> 20)
-    } else if server.segment_pages == 0 || server.page_size == 0 || (1 << 15) % server.page_size != 0 {
-        format!("a server with pages of {} bytes cannot be backed up", server.page_size)
-    } else {
-        return Ok(());
-    };
-    Err(BackupError::Refused(why))
-}
-
-/// Whether two paths lead to one directory.
-fn is_same_directory(one: &Path, other: &str) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    identity(one).is_some_and(|found| identity(Path::new(other)) == Some(found))
 }
 
 /// The timeline that `backup_label` names.

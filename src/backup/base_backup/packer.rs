@@ -231,7 +231,7 @@ impl Packer {
             pack.size = size;
         }
         self.stored += size;
-        self.progress.has_stored(size);
+        self.progress.has_moved(size);
         let number = self.open.0;
         self.open.0 += 1;
         // Where nobody takes it any more the end has another reason, which somebody else tells.
@@ -244,5 +244,5 @@ fn last_of(packs: &[Pack]) -> u32 {
 }
 
 fn kept(source: std::io::Error) -> BackupError {
-    BackupError::File { action: "keep the manifest's entries in", path: std::env::temp_dir(), source }
+    BackupError::file("keep the manifest's entries in", std::env::temp_dir())(source)
 }

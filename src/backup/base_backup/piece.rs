@@ -123,11 +123,11 @@ impl PieceReader {
     pub fn read(&mut self, mut piece: Piece) -> io::Result<PieceRead> {
         let mut buffer = std::mem::take(&mut self.buffer);
         self.fill(&piece, &mut buffer)?;
-        self.progress.has_read(buffer.len() as u64);
+        self.progress.has_done(buffer.len() as u64);
         let (mut crc32c, mut chunks, mut packed, mut bad_pages) = (0, Vec::new(), Vec::new(), Vec::new());
         let size = piece.chunk_size as usize;
-        for (number, content) in buffer.chunks_mut(size).enumerate() {
-            self.check_pages(&piece, number * size, content, &mut bad_pages);
+        self.check_pages(&piece, &mut buffer, &mut bad_pages);
+        for (number, content) in buffer.chunks(size).enumerate() {
             crc32c = crc32c::crc32c_append(crc32c, content);
             let before = piece.before.get(number).copied().flatten();
             chunks.push(self.chunk(content, before, &mut packed)?);
@@ -152,26 +152,30 @@ impl PieceReader {
         Ok(())
     }
 
-    /// Checks the whole pages of a chunk that begins at this byte of the piece. A page that is being written is read again.
-    fn check_pages(&self, piece: &Piece, begin: usize, content: &mut [u8], bad: &mut Vec<BadBlock>) {
+    /// Checks the whole pages of a piece. Those that are being written are read again.
+    fn check_pages(&self, piece: &Piece, content: &mut [u8], bad: &mut Vec<BadBlock>) {
         let Some((first_block, page_size)) = piece.first_block.zip(self.page_size) else { return };
         let page_size = page_size as usize;
-        let first = (piece.offset as usize + begin) / page_size;
-        for (number, page) in content.chunks_exact_mut(page_size).enumerate() {
-            let in_piece = begin / page_size + number;
-            let block = first_block.wrapping_add(in_piece as u32);
-            if page_checksum::judge(page, block, self.start) == Verdict::Good {
-                continue;
-            }
-            std::thread::sleep(PAUSE);
-            let offset = piece.offset + (begin + number * page_size) as u64;
+        let first = piece.offset as usize / page_size;
+        let block = |number: usize| first_block.wrapping_add(number as u32);
+        let pages = content.chunks_exact(page_size).enumerate();
+        let is_good = |(number, page): &(usize, &[u8])| page_checksum::judge(page, block(*number), self.start) == Verdict::Good;
+        let doubtful: Vec<usize> = pages.filter(|page| !is_good(page)).map(|(number, _)| number).collect();
+        if doubtful.is_empty() {
+            return;
+        }
+        // Once for all of them: a broken disk may have nothing else.
+        std::thread::sleep(PAUSE);
+        for number in doubtful {
+            let page = &mut content[number * page_size..(number + 1) * page_size];
+            let offset = piece.offset + (number * page_size) as u64;
             // A page that cannot be read again is one that was cut off meanwhile.
             let mut again = vec![0; page_size];
             if matches!(read_up_to(&piece.file, &mut again, offset), Ok(length) if length == page_size) {
                 page.copy_from_slice(&again);
             }
             let page_number = (first + number) as u32;
-            match page_checksum::judge(page, block, self.start) {
+            match page_checksum::judge(page, block(number), self.start) {
                 Verdict::Good => {}
                 Verdict::WrittenSince(written) => bad.push(BadBlock { page: page_number, written: Some(written) }),
                 Verdict::Bad => bad.push(BadBlock { page: page_number, written: None }),
@@ -190,7 +194,7 @@ impl PieceReader {
         let digest = chunk::digest(content);
         let known = before.filter(|(known, _)| *known == digest).map(|(_, stored)| stored);
         if let Some(stored) = known.or_else(|| self.stored.find(&digest)) {
-            self.progress.has_reused(u64::from(length));
+            self.progress.has_spared(u64::from(length));
             return Ok(ChunkRead { digest, length, fate: Fate::Known(stored) });
         }
         let stored = self.packer.pack(content)?;

@@ -1,7 +1,5 @@
 //! What there is already that a new backup can use.
 
-use std::collections::BTreeSet;
-
 use super::{
     Request, Told,
     error::BackupError,
@@ -11,7 +9,7 @@ use super::{
     upload,
 };
 use crate::{
-    backup::{Archive, ArchiveError, BackupId, marks, spooled_manifest::SpooledManifest},
+    backup::{Archive, ArchiveError, BackupId, marks, spooled_manifest::SpooledManifest, verdict::read_verdicts},
     storage::{ObjectStore, StoreError},
 };
 
@@ -28,8 +26,6 @@ pub struct Prepared {
     pub parent_id: Option<BackupId>,
     /// Chunks of interrupted backups.
     pub leftovers: StoredChunks,
-    /// Every backup whose packs may be used.
-    pub uses: Vec<BackupId>,
 }
 
 /// Looks for what a new backup can use.
@@ -43,10 +39,10 @@ pub async fn prepare<S: ObjectStore>(
     tell: &dyn Fn(Told),
 ) -> Result<Prepared, BackupError> {
     let mut others = OtherPacks::default();
-    let (mut parent, mut parent_id, mut uses) = (None, None, BTreeSet::new());
+    let (mut parent, mut parent_id) = (None, None);
     if !request.full {
-        for candidate in newest(archive).await? {
-            match usable(archive, &candidate, &mut others, &mut uses).await {
+        for candidate in newest(archive, tell).await? {
+            match usable(archive, &candidate, &mut others).await {
                 Ok(files) => {
                     (parent, parent_id) = (Some(files), Some(candidate));
                     break;
@@ -62,12 +58,11 @@ pub async fn prepare<S: ObjectStore>(
         let names: Vec<&str> = found.backups.iter().map(BackupId::as_str).collect();
         tell(Told::Note(format!("{} chunks of interrupted backups may be used: {}", found.chunks.len(), names.join(", "))));
     }
-    uses.extend(found.backups);
-    Ok(Prepared { others, parent, parent_id, leftovers: found.chunks, uses: uses.into_iter().collect() })
+    Ok(Prepared { others, parent, parent_id, leftovers: found.chunks })
 }
 
-/// The newest complete backups that nobody wants to remove.
-async fn newest<S: ObjectStore>(archive: &Archive<S>) -> Result<Vec<BackupId>, BackupError> {
+/// The newest complete backups that nobody wants to remove, and of which nothing is known to be damaged: that would be in the new one too.
+async fn newest<S: ObjectStore>(archive: &Archive<S>, tell: &dyn Fn(Told)) -> Result<Vec<BackupId>, BackupError> {
     let folder = archive.backups()?;
     let objects = archive.store.list(&folder).await?;
     let id = |name: &str| name.strip_prefix(folder.as_str())?.strip_prefix('/')?.strip_suffix("/manifest")?.parse().ok();
@@ -75,9 +70,14 @@ async fn newest<S: ObjectStore>(archive: &Archive<S>) -> Result<Vec<BackupId>, B
     complete.sort_unstable_by(|a, b| b.cmp(a));
     let mut found = Vec::new();
     for id in complete {
-        if !marks::is_condemned(archive, &id).await? {
-            found.push(id);
+        if marks::is_condemned(archive, &id).await? {
+            continue;
         }
+        if is_known_to_be_broken(archive, &id).await? {
+            tell(Told::Warning(format!("nothing of backup '{id}' is used: it was found damaged")));
+            continue;
+        }
+        found.push(id);
         if found.len() == ATTEMPTS {
             break;
         }
@@ -85,13 +85,16 @@ async fn newest<S: ObjectStore>(archive: &Archive<S>) -> Result<Vec<BackupId>, B
     Ok(found)
 }
 
+async fn is_known_to_be_broken<S: ObjectStore>(archive: &Archive<S>, backup: &BackupId) -> Result<bool, BackupError> {
+    match read_verdicts(archive, backup).await {
+        // What nobody can read says nothing.
+        Err(ArchiveError::Damaged { .. }) => Ok(false),
+        read => Ok(read?.broken()),
+    }
+}
+
 /// The files of a backup that is whole, as far as a listing says.
-async fn usable<S: ObjectStore>(
-    archive: &Archive<S>,
-    backup: &BackupId,
-    others: &mut OtherPacks,
-    uses: &mut BTreeSet<BackupId>,
-) -> Result<ParentFiles, BackupError> {
+async fn usable<S: ObjectStore>(archive: &Archive<S>, backup: &BackupId, others: &mut OtherPacks) -> Result<ParentFiles, BackupError> {
     let object = archive.manifest(backup)?;
     let gone = || BackupError::PackGone(object.clone());
     let mut manifest = SpooledManifest::read(archive, backup).await?.ok_or_else(gone)?;
@@ -100,12 +103,48 @@ async fn usable<S: ObjectStore>(
         let why = format!("it is the manifest of backup '{}' of system {}", header.id, header.system);
         return Err(ArchiveError::Damaged { object, why }.into());
     }
-    let entries = manifest.entries().map_err(|why| ArchiveError::Damaged { object: object.clone(), why })?;
+    let entries = manifest.entries()?;
     if let Some(missing) = upload::missing_pack(archive, &header.packs).await? {
         return Err(BackupError::PackGone(missing));
     }
-    let files = ParentFiles::new(object.clone(), &header, entries, others).ok_or_else(gone)?;
-    uses.insert(backup.clone());
-    uses.extend(header.packs.into_iter().map(|pack| pack.backup));
-    Ok(files)
+    ParentFiles::new(object.clone(), &header, entries, others).ok_or_else(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        backup::{
+            manifest::Header,
+            manifest_file,
+            marks::Tomb,
+            problem::{Findings, Problem},
+            verdict::{Depth, Verdict, record},
+        },
+        model::SystemId,
+        storage::FileStore,
+    };
+
+    #[tokio::test]
+    async fn nothing_is_compared_with_what_is_damaged_or_is_to_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let system = SystemId(7_300_000_000_000_000_001);
+        let archive = Archive::new(FileStore::init(directory.path()).unwrap(), "orders".parse().unwrap(), system);
+        let id = |chance| BackupId::new(Timestamp::from_second(1_795_293_900).unwrap(), chance);
+        for chance in 1..=6 {
+            let header = Header { id: id(chance), ..crate::backup::catalog::tests::header(0, chance) };
+            archive.store.create(&archive.manifest(&header.id).unwrap(), manifest_file::object(&header, []).unwrap()).await.unwrap();
+        }
+        marks::condemn(&archive, &id(6), &Tomb { since: Timestamp::now(), why: String::new() }).await.unwrap();
+        let damage = Findings::from(Problem::new(&archive.pack(&id(5), 0).unwrap(), "it is missing"));
+        record(&archive, &id(5), Verdict::new(Depth::Presence, &damage, Timestamp::now(), 1.0)).await.unwrap();
+        let told = RefCell::new(Vec::new());
+        let found = newest(&archive, &|said| told.borrow_mut().push(said)).await.unwrap();
+        assert_eq!(found, [id(4), id(3), id(2)]);
+        assert_eq!(told.into_inner(), [Told::Warning(format!("nothing of backup '{}' is used: it was found damaged", id(5)))]);
+    }
 }

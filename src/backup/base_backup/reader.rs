@@ -168,6 +168,7 @@ impl Walk {
             Some(parent) => parent.file(path)?,
             None => None,
         };
+        let before = before.filter(|before| chunk::may_stay(before.chunk_size, self.total, length));
         let chunk_size = before.as_ref().map_or_else(|| chunk::size_for(self.total, length), |before| before.chunk_size);
         let pieces = length.div_ceil(PIECE);
         self.open.add(pieces);
@@ -226,7 +227,7 @@ impl Walk {
 
     fn say(&self, next: Next) -> Result<(), BackupError> {
         if matches!(next, Next::File { .. }) {
-            self.progress.has_a_file();
+            self.progress.has_files(1);
         }
         self.next.send(next).map_err(|_| BackupError::Interrupted)
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Copied, Request, error::BackupError, tablespaces, upload};
 use crate::{
-    backup::{Archive, ArchiveError, BackupId, manifest::Header, manifest_file},
+    backup::{Archive, ArchiveError, BackupId, manifest::Header, manifest_file, marks},
     postgres::backup_mode::CopiedServer,
     storage::{Claim, ObjectStore},
     sys::memory::MappedFile,
@@ -28,6 +28,8 @@ pub async fn seal<S: ObjectStore>(
     copied: Copied,
 ) -> Result<Header, BackupError> {
     let Copied { packed, start, stop, label, tablespace_map } = copied;
+    // Somebody may have taken us for dead. From here on our packs stay, unless they are gone already.
+    upload::patiently(async || marks::remove_tomb(archive, &id).await).await?;
     if let Some(missing) = upload::missing_pack(archive, &packed.packs).await? {
         return Err(BackupError::PackGone(missing));
     }

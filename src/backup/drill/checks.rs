@@ -65,7 +65,7 @@ async fn count(server: &ThrowAway, request: &Request, databases: &[String], repo
                 }
                 Err(why) => report.problems.push(format!("the tables of database '{database}' cannot be listed: {why}")),
             },
-            Err(why) => report.problems.push(format!("database '{database}' cannot be connected to: {why}")),
+            Err(error) => report.problems.push(format!("database '{database}' cannot be connected to: {}", told(&error))),
         }
     }
     report.notes.push(format!("{rows} rows in {tables} tables of {} databases were read", databases.len()));

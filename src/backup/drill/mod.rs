@@ -16,7 +16,7 @@ use std::{
 
 pub use scratch::{Scratch, remove_left};
 
-use self::server::ThrowAway;
+use self::server::{NotRecovered, ThrowAway};
 use super::{
     archive::{Archive, ArchiveError},
     backup_id::BackupId,
@@ -77,7 +77,7 @@ pub struct Report {
 /// Why nothing was found out. That is no verdict on the backup.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
-    /// The store, or what it has.
+    /// The store, what it has, or a file on this machine.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// The restore could not be tried here.
@@ -86,6 +86,9 @@ pub enum DrillError {
     /// There is no backup to try.
     #[error(transparent)]
     NoBackup(NoWay),
+    /// The archive did not say what WAL it has.
+    #[error("recovery did not get to its end, because the archive did not answer: {0}")]
+    NoWal(String),
     /// This machine cannot do it.
     #[error("no test restore here: {why}")]
     Unfit {
@@ -94,28 +97,22 @@ pub enum DrillError {
         /// What to do.
         hint: String,
     },
-    /// A file on this machine.
-    #[error("cannot {action} '{path}'")]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 impl DrillError {
     fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DrillError {
-        let path = path.to_owned();
-        move |source| DrillError::File { action, path, source }
+        let told = ArchiveError::file(action, path);
+        move |source| told(source).into()
     }
 
     fn unfit(why: impl Into<String>, hint: impl Into<String>) -> DrillError {
         DrillError::Unfit { why: why.into(), hint: hint.into() }
     }
+}
+
+/// With its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", in_full(cause)))
 }
 
 /// Tries it. When this returns, nothing of it is left.
@@ -125,29 +122,45 @@ impl DrillError {
 pub async fn drill<S: ObjectStore>(archive: &Archive<S>, request: &Request, tell: &dyn Fn(&str)) -> Result<Report, DrillError> {
     let begun = Instant::now();
     let scratch = Scratch::make(&request.scratch)?;
-    let target = if request.to_end { RecoveryTarget::End } else { RecoveryTarget::Immediate };
-    let wish = Wish { target: target.clone(), timeline: TargetTimeline::Latest, backup: request.backup.clone() };
-    let way = find(archive, &wish).await?;
+    server::check_socket(&scratch)?;
+    let way = find(archive, request).await?;
     let mut report =
         Report { backup: way.backup.clone(), problems: Vec::new(), notes: way.doubts.clone(), recovery: None, restored_in: None };
     server::check_version(&request.bin_dir, way.backup.server_version).await?;
     has_room(&scratch, &way.backup)?;
     tell(&format!("restoring backup {}", way.backup.id));
-    match restore_into(archive, &scratch, &way, target, request).await {
+    match restore_into(archive, &scratch, &way, request).await {
         Ok(()) => report.restored_in = Some(begun.elapsed()),
-        Err(RestoreError::Damaged { object, why }) => report.problems.push(format!("'{object}' is damaged: {why}")),
+        Err(RestoreError::Archive(ArchiveError::Damaged { object, why })) => report.problems.push(format!("'{object}' is damaged: {why}")),
         Err(error) => return Err(DrillError::Restore(error)),
     }
     if report.problems.is_empty() {
         try_server(&scratch, request, begun, &mut report, tell).await?;
     }
-    scratch.remove()?;
+    // What was found out counts, whatever is left of how.
+    if let Err(error) = scratch.remove() {
+        report.notes.push(in_full(&error));
+    }
     Ok(report)
 }
 
+/// How far recovery goes.
+fn target(request: &Request) -> RecoveryTarget {
+    if request.to_end { RecoveryTarget::End } else { RecoveryTarget::Immediate }
+}
+
 /// The way to the target. That there is none because WAL is missing is told by the look at the backup, which names what is missing.
-async fn find<S: ObjectStore>(archive: &Archive<S>, wish: &Wish) -> Result<Way, DrillError> {
-    restore::find_way(archive, wish).await.map_err(|error| match error {
+async fn find<S: ObjectStore>(archive: &Archive<S>, request: &Request) -> Result<Way, DrillError> {
+    let on = |timeline| Wish { target: target(request), timeline, backup: request.backup.clone() };
+    let found = match request.to_end {
+        true => restore::find_way(archive, &on(TargetTimeline::Latest)).await,
+        // To be consistent it needs no later timeline, to which it may not lead; unless its own was left in its last segment.
+        false => match restore::find_way(archive, &on(TargetTimeline::Current)).await {
+            Err(RestoreError::NoWay(_)) => restore::find_way(archive, &on(TargetTimeline::Latest)).await,
+            found => found,
+        },
+    };
+    found.map_err(|error| match error {
         RestoreError::NoWay(error @ (NoWay::NoBackup(_) | NoWay::UnknownBackup { .. })) => DrillError::NoBackup(error),
         error => DrillError::Restore(error),
     })
@@ -163,15 +176,9 @@ fn has_room(scratch: &Scratch, backup: &Header) -> Result<(), DrillError> {
     Err(DrillError::unfit(why, "name another directory with --scratch"))
 }
 
-async fn restore_into<S: ObjectStore>(
-    archive: &Archive<S>,
-    scratch: &Scratch,
-    way: &Way,
-    target: RecoveryTarget,
-    request: &Request,
-) -> Result<(), RestoreError> {
+async fn restore_into<S: ObjectStore>(archive: &Archive<S>, scratch: &Scratch, way: &Way, request: &Request) -> Result<(), RestoreError> {
     let start = Start::Recovers(Recovery {
-        target,
+        target: target(request),
         exclusive: false,
         timeline: way.timeline,
         action: TargetAction::Promote,
@@ -197,15 +204,20 @@ async fn try_server(
     tell: &dyn Fn(&str),
 ) -> Result<(), DrillError> {
     tell("recovering");
-    let mut server = ThrowAway::start(scratch, request).await?;
-    match server.recovered(request).await {
+    let mut server = ThrowAway::start(scratch, request, report.backup.server_version).await?;
+    let ended = match server.recovered(request).await {
         Ok(session) => {
             report.recovery = Some(begun.elapsed());
             tell("looking at what is in it");
             checks::look(&session, &server, request, report).await;
+            Ok(())
         }
-        Err(why) => report.problems.push(format!("PostgreSQL does not recover it: {why}")),
-    }
+        Err(NotRecovered::Fails(why)) => {
+            report.problems.push(format!("PostgreSQL does not recover it: {why}"));
+            Ok(())
+        }
+        Err(NotRecovered::NoVerdict(error)) => Err(error),
+    };
     server.stop().await;
-    Ok(())
+    ended
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -64,6 +64,8 @@ const ALWAYS: &[(&str, &str)] = &[
     ("dynamic_shared_memory_type", "mmap"),
     ("logging_collector", "off"),
     ("log_destination", "stderr"),
+    // What it logs is read.
+    ("lc_messages", "C"),
     ("syslog_ident", "spilo-drill"),
     ("external_pid_file", ""),
     ("recovery_init_sync_method", "syncfs"),
@@ -74,7 +76,17 @@ const ALWAYS: &[(&str, &str)] = &[
 pub struct ThrowAway {
     child: Child,
     host: String,
-    log: std::path::PathBuf,
+    log: PathBuf,
+    pid_file: PathBuf,
+}
+
+/// Why there is no session with a recovered server.
+#[derive(Debug)]
+pub enum NotRecovered {
+    /// It does not recover what was restored, and says why.
+    Fails(String),
+    /// That has nothing to do with the backup.
+    NoVerdict(DrillError),
 }
 
 /// A session with it.
@@ -104,9 +116,18 @@ pub async fn check_version(bin_dir: &Path, server_version: u32) -> Result<(), Dr
     Err(DrillError::unfit(why, "name the directory of the right version with --bin-dir"))
 }
 
+/// Whether its socket's path fits into what the system allows: asked before anything is restored.
+pub fn check_socket(scratch: &Scratch) -> Result<(), DrillError> {
+    let host = scratch.socket_dir();
+    if host.as_os_str().len() <= LONGEST_SOCKET_DIR {
+        return Ok(());
+    }
+    Err(DrillError::unfit(format!("the path of the socket would be too long: '{}'", host.display()), "name a shorter --scratch"))
+}
+
 impl ThrowAway {
     /// Starts it. It ends with this process, whatever that ends by.
-    pub async fn start(scratch: &Scratch, request: &Request) -> Result<ThrowAway, DrillError> {
+    pub async fn start(scratch: &Scratch, request: &Request, server_version: u32) -> Result<ThrowAway, DrillError> {
         let installation =
             Installation { data_dir: scratch.data_dir(), bin_dir: request.bin_dir.clone(), passfile: scratch.root().join("passfile") };
         let recorded = limits::recorded(&installation).await;
@@ -119,9 +140,6 @@ impl ThrowAway {
             files::replace(path, text.as_bytes(), 0o600).map_err(DrillError::file("write", path))?;
         }
         let host = scratch.socket_dir().to_string_lossy().into_owned();
-        if host.len() > LONGEST_SOCKET_DIR {
-            return Err(DrillError::unfit(format!("the path of the socket would be too long: '{host}'"), "name a shorter --scratch"));
-        }
         let path = |name: &str| scratch.root().join(name).to_string_lossy().into_owned();
         let mut command = Command::new(installation.program("postgres"));
         command.arg("-D").arg(&installation.data_dir);
@@ -133,6 +151,10 @@ impl ThrowAway {
         set("ident_file", &path("pg_ident.conf"));
         set("unix_socket_directories", &host);
         ALWAYS.iter().for_each(|(name, value)| set(name, value));
+        if server_version >= 170_000 {
+            // A trigger on logging in would be one that a check does.
+            set("event_triggers", "off");
+        }
         recorded.iter().for_each(|(name, value)| set(name, &value.to_string()));
         let output = File::create(&log).map_err(DrillError::file("write", &log))?;
         let errors = output.try_clone().map_err(DrillError::file("write", &log))?;
@@ -143,7 +165,7 @@ impl ThrowAway {
         }
         let child =
             command.spawn().map_err(|error| DrillError::unfit(format!("PostgreSQL cannot be started: {error}"), "is --bin-dir right?"))?;
-        Ok(ThrowAway { child, host, log })
+        Ok(ThrowAway { child, host, log, pid_file: installation.data_dir.join("postmaster.pid") })
     }
 
     /// The directory of its socket.
@@ -155,12 +177,17 @@ impl ThrowAway {
     ///
     /// # Errors
     /// Why that will not be: the last that it has logged.
-    pub async fn recovered(&mut self, request: &Request) -> Result<Session, String> {
+    pub async fn recovered(&mut self, request: &Request) -> Result<Session, NotRecovered> {
         let begun = Instant::now();
         let mut last = String::new();
         while begun.elapsed() < request.patience {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!("it ended ({status}): {}", self.said()));
+                let why = format!("it ended ({status}): {}", self.said());
+                return Err(if lacks_an_answer(&self.logged()) {
+                    NotRecovered::NoVerdict(DrillError::NoWal(why))
+                } else {
+                    NotRecovered::Fails(why)
+                });
             }
             match self.connect(&request.user, &request.database).await {
                 Ok(session) => match session.client.query_one("select pg_is_in_recovery()", &[]).await {
@@ -168,18 +195,25 @@ impl ThrowAway {
                     Ok(_) => {}
                     Err(error) => last = told(&error),
                 },
-                Err(error) => last = error,
+                // Before it is ready, WAL may still bring what is asked for.
+                Err(error) if is_refusal(&error) && self.is_ready() => return Err(NotRecovered::NoVerdict(refused(&error))),
+                Err(error) => last = told(&error),
             }
             tokio::time::sleep(LOOK).await;
         }
-        Err(format!("it has not recovered within {} s: {last}; {}", request.patience.as_secs(), self.said()))
+        Err(NotRecovered::Fails(format!("it has not recovered within {} s: {last}; {}", request.patience.as_secs(), self.said())))
+    }
+
+    /// Whether it says that it has ended recovery: the eighth line of its pid file.
+    fn is_ready(&self) -> bool {
+        fs::read_to_string(&self.pid_file).is_ok_and(|text| text.lines().nth(7).is_some_and(|state| state.trim() == "ready"))
     }
 
     /// A session with one of its databases.
-    pub async fn connect(&self, user: &str, database: &str) -> Result<Session, String> {
+    pub async fn connect(&self, user: &str, database: &str) -> Result<Session, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host(&self.host).port(PORT).user(user).dbname(database).connect_timeout(Duration::from_secs(10));
-        let (client, connection) = config.connect(NoTls).await.map_err(|error| told(&error))?;
+        let (client, connection) = config.connect(NoTls).await?;
         let driver = tokio::spawn(async move {
             // How a session ends is seen by who asks in it.
             let _ = connection.await;
@@ -197,16 +231,51 @@ impl ThrowAway {
         }
     }
 
+    fn logged(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
     /// The last lines of its log that say what is wrong, or else its last lines.
     fn said(&self) -> String {
-        let text = fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let text = self.logged();
         let serious: Vec<&str> =
             text.lines().filter(|line| ["FATAL:", "PANIC:", "ERROR:"].iter().any(|word| line.contains(word))).collect();
         if serious.is_empty() { last_lines(&text, 3) } else { last_lines(&serious.join("\n"), 3) }
     }
 }
 
+/// Whether recovery has ended because nobody could say what the archive has: the command that asks it was ended, or could not be run, or got no
+/// answer. That what the archive has is damaged is an answer.
+fn lacks_an_answer(log: &str) -> bool {
+    log.contains("FATAL:  could not restore file \"") && !log.contains("is damaged: ")
+}
+
 /// With what the server said of it.
 pub fn told(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
+}
+
+/// Whether there is no such role or database, or the role may not connect: asking again changes nothing.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| ["28", "3D"].iter().any(|class| code.code().starts_with(class)))
+}
+
+fn refused(error: &tokio_postgres::Error) -> DrillError {
+    DrillError::unfit(told(error), "name a superuser of the backed up cluster with --user, and one of its databases with --database")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_does_not_answer_is_told_from_one_that_has_something_damaged() {
+        let ended = "LOG:  starting archive recovery\nFATAL:  could not restore file \"000000010000000000000002\" from archive: \
+                     child process exited with exit code 126\nLOG:  startup process (PID 7) exited with exit code 1\n";
+        assert!(lacks_an_answer(ended));
+        assert!(!lacks_an_answer(&format!(
+            "error: 'orders/wal/7/00000001/2.zst' is damaged: its content is not what was archived\n{ended}"
+        )));
+        assert!(!lacks_an_answer("FATAL:  recovery ended before configured recovery target was reached\n"));
+    }
 }

@@ -6,7 +6,8 @@ use crate::{
         catalog::Catalog,
         manifest::Header,
         postgres_manifest::WalRange,
-        wal_graph::{Gap, NoSuchTimeline, Stretch, TimelinePath, WalGraph},
+        timeline_path::{Stretch, TimelinePath},
+        wal_graph::{Gap, NoSuchTimeline, WalGraph},
     },
     model::{Lsn, RecoveryTarget, TargetTimeline, Timeline},
 };

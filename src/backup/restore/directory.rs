@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -97,7 +97,11 @@ fn read_mark(root: &Path, system: SystemId) -> Result<Mark, RestoreError> {
 /// A server that runs would be destroyed, and would destroy what is restored.
 fn refuse_running(root: &Path) -> Result<(), RestoreError> {
     let pid_file = root.join("postmaster.pid");
-    let Ok(text) = fs::read_to_string(&pid_file) else { return Ok(()) };
+    let text = match fs::read(&pid_file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(RestoreError::file("read", &pid_file))?,
+    };
+    let text = String::from_utf8_lossy(&text);
     let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
     let command = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
     match (pid, command) {
@@ -138,7 +142,7 @@ fn is_ours(layout: &Layout, space: &Space, found: &Found) -> bool {
 /// # Errors
 /// When somebody does.
 pub fn claim(root: &Path, mode: u32) -> Result<File, RestoreError> {
-    make_dir(root, mode)?;
+    make_place(root, mode)?;
     let directory = File::open(root).map_err(RestoreError::file("read", root))?;
     match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(directory),
@@ -159,18 +163,33 @@ pub fn begin(layout: &Layout, backup: &Header) -> Result<(), RestoreError> {
     files::sync_parent(root).map_err(RestoreError::file("sync", root))?;
     let tablespaces = layout.spaces().iter().map(|space| (space.oid, space.location.clone())).collect();
     let mark = Mark { system: backup.system, backup: backup.id.clone(), tablespaces };
-    let text = serde_json::to_vec(&mark).map_err(|error| RestoreError::Thread(error.to_string()))?;
     let path = root.join(restore_mark::FILE);
-    files::replace(&path, &text, 0o600).map_err(RestoreError::file("write", &path))?;
+    let written = serde_json::to_vec(&mark).map_err(io::Error::from).and_then(|text| files::replace(&path, &text, 0o600));
+    written.map_err(RestoreError::file("write", &path))?;
     let control = root.join(CONTROL_FILE);
     files::remove_file(&control).map_err(RestoreError::file("remove", &control))?;
     if let Some(folder) = control.parent().filter(|folder| folder.is_dir()) {
         files::sync_parent(&control).map_err(RestoreError::file("sync", folder))?;
     }
-    layout.spaces().iter().try_for_each(|space| make_dir(&space.location, backup.data_dir_mode))
+    layout.spaces().iter().try_for_each(|space| make_place(&space.location, backup.data_dir_mode))
 }
 
-/// Makes the directory, or gives the one that is there these permissions.
+/// Makes a directory that somebody has named, or gives the one that is there these permissions: where a link leads to it, that one, because
+/// whoever put the link there wants the files behind it.
+fn make_place(path: &Path, mode: u32) -> Result<(), RestoreError> {
+    let make = || {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => DirBuilder::new().recursive(true).mode(0o700).create(path)?,
+            Err(error) => return Err(error),
+        }
+        fs::set_permissions(path, Permissions::from_mode(mode & 0o777))
+    };
+    make().map_err(RestoreError::file("make the directory", path))
+}
+
+/// Makes the directory of an entry, or gives the one that is there these permissions. A link in its place goes: nothing is written through it.
 ///
 /// # Errors
 /// When that is not possible.
@@ -213,7 +232,7 @@ pub fn make_link(layout: &Layout, space: &Space) -> Result<(), RestoreError> {
 }
 
 /// There is nothing, or nothing but what every file system has.
-fn is_empty(path: &Path) -> std::io::Result<bool> {
+fn is_empty(path: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
         entries => entries?,
@@ -226,7 +245,7 @@ fn is_empty(path: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Whether an entry of the uppermost directory is none of ours.
+/// Whether an entry is none of ours: any directory may be a volume's uppermost one.
 pub fn is_the_file_systems(name: &[u8]) -> bool {
     name == LOST_AND_FOUND.as_bytes()
 }
@@ -287,10 +306,33 @@ mod tests {
     }
 
     #[test]
+    fn places_that_are_links_lead_to_where_the_files_go() {
+        let place = tempfile::tempdir().unwrap();
+        let [root, behind_root, space, behind_space] = ["data", "volume", "space", "fast"].map(|name| place.path().join(name));
+        for (link, behind) in [(&root, &behind_root), (&space, &behind_space)] {
+            fs::create_dir(behind).unwrap();
+            std::os::unix::fs::symlink(behind, link).unwrap();
+        }
+        let backup = Header { tablespaces: vec![Tablespace { oid: 16_384, location: space.display().to_string() }], ..header(0, 1) };
+        let layout = Layout::new(&root, &backup, &[]).unwrap();
+        let _claimed = claim(&root, 0o750).unwrap();
+        begin(&layout, &backup).unwrap();
+        assert!(root.is_symlink() && space.is_symlink());
+        assert!(restore_mark::is_unfinished(&behind_root));
+        assert_eq!(fs::metadata(&behind_root).unwrap().permissions().mode() & 0o777, 0o750);
+        let file = place.path().join("file");
+        fs::write(&file, "precious").unwrap();
+        assert!(make_place(&file, 0o700).is_err() && file.is_file());
+    }
+
+    #[test]
     fn the_files_of_a_server_that_runs_are_left_alone() {
         let data = with_control_file(SYSTEM);
         fs::write(data.path().join("postmaster.pid"), "99999999\n").unwrap();
         assert_eq!(inspect(data.path(), SYSTEM, true).unwrap(), Found::Data, "it ended without tidying up");
+        fs::remove_file(data.path().join("postmaster.pid")).unwrap();
+        fs::create_dir(data.path().join("postmaster.pid")).unwrap();
+        assert!(inspect(data.path(), SYSTEM, true).is_err(), "it cannot be read, and says nothing");
     }
 
     #[test]

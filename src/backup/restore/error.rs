@@ -1,9 +1,8 @@
 //! Why a backup was not restored.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
+
+use tokio::task::JoinError;
 
 use super::choose::NoWay;
 use crate::{
@@ -15,23 +14,12 @@ use crate::{
 /// Why a backup was not restored. Whatever it was, the directory cannot be started, and the same request again goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The store, or what it has.
+    /// The store, what it has, or a file on this machine.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// There is no way from any backup to the target.
     #[error(transparent)]
     NoWay(#[from] NoWay),
-    /// A file on this machine.
-    #[error("cannot {action} '{path}'")]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// The place is not one to restore to. Nothing was changed.
     #[error("nothing was restored: {why}")]
     Refused {
@@ -40,24 +28,23 @@ pub enum RestoreError {
         /// What to do.
         hint: String,
     },
-    /// What the store has is not what was backed up.
-    #[error("'{object}' is damaged: {why}")]
-    Damaged {
-        /// The object.
-        object: ObjectName,
-        /// What is wrong with it, and which file cannot be restored.
-        why: String,
-    },
-    /// A thread came to an end that it should not.
-    #[error("a thread ended abnormally: {0}")]
-    Thread(String),
 }
 
 impl RestoreError {
     /// What a file could not be used for.
     pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
-        let path = path.to_owned();
-        move |source| RestoreError::File { action, path, source }
+        let told = ArchiveError::file(action, path);
+        move |source| told(source).into()
+    }
+
+    /// What the store has is not what was backed up: what is wrong with it, and which file cannot be restored.
+    pub(super) fn damaged(object: &ObjectName, why: impl Into<String>) -> RestoreError {
+        ArchiveError::Damaged { object: object.clone(), why: why.into() }.into()
+    }
+
+    /// A thread of ours came to an end that it should not.
+    pub(super) fn thread(error: &JoinError) -> RestoreError {
+        ArchiveError::Thread(error.to_string()).into()
     }
 
     /// The place is not one to restore to.

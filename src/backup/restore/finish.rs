@@ -19,12 +19,9 @@ use crate::{
         manifest::{Entry, EntryKind, Header},
         postgres_manifest::{PostgresManifest, WalRange},
     },
-    postgres::restore_mark,
+    postgres::{auto_conf, restore_mark},
     sys::files,
 };
-
-/// What `ALTER SYSTEM` writes.
-const AUTO_CONF: &str = "postgresql.auto.conf";
 
 /// What tells PostgreSQL from where to recover.
 const LABEL: &str = "backup_label";
@@ -55,7 +52,7 @@ impl Start {
 
 /// Names of the files that are written here, besides those of the backup.
 pub fn written(layout: &Layout, start: &Start) -> Vec<&'static str> {
-    let mut names = vec![restore_mark::FILE, AUTO_CONF, LABEL, MANIFEST, start.signal()];
+    let mut names = vec![restore_mark::FILE, auto_conf::FILE, LABEL, MANIFEST, start.signal()];
     if !layout.spaces().is_empty() {
         names.push(MAP);
     }
@@ -68,28 +65,28 @@ pub fn written(layout: &Layout, start: &Start) -> Vec<&'static str> {
 /// When something cannot be read or written.
 pub fn describe(layout: &Layout, backup: &Header, start: &Start) -> Result<(), RestoreError> {
     let mode = 0o600 | (backup.data_dir_mode & 0o040);
-    let write = |name: &str, content: &str| {
+    let write = |name: &str, content: &[u8]| {
         let path = layout.root().join(name);
-        files::replace(&path, content.as_bytes(), mode).map_err(RestoreError::file("write", &path))
+        files::replace(&path, content, mode).map_err(RestoreError::file("write", &path))
     };
-    let path = layout.root().join(AUTO_CONF);
-    let found = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+    let path = layout.root().join(auto_conf::FILE);
+    let found = match fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         read => read.map_err(RestoreError::file("read", &path))?,
     };
     write(
-        AUTO_CONF,
+        auto_conf::FILE,
         &match start {
             Start::Recovers(recovery) => settings::recovering(&found, backup, recovery),
             Start::Follows => settings::following(&found),
         },
     )?;
     // Without it PostgreSQL would recover from the wrong checkpoint, and be silently corrupt.
-    write(LABEL, &backup.label)?;
+    write(LABEL, backup.label.as_bytes())?;
     if !layout.spaces().is_empty() {
-        write(MAP, &layout.map())?;
+        write(MAP, layout.map().as_bytes())?;
     }
-    write(start.signal(), "")
+    write(start.signal(), b"")
 }
 
 /// Writes PostgreSQL's own list of all files.

@@ -87,14 +87,27 @@ impl Layout {
         self.spaces.iter().find(|space| rest.is_none() && space.oid == oid)
     }
 
+    /// What the manifest calls that directory.
+    pub fn version_path(&self, space: &Space) -> Vec<u8> {
+        format!("{LINKS}/{}/{}", space.oid, self.version).into()
+    }
+
+    /// The tablespace in whose directory this path lies.
+    pub fn space(&self, path: &[u8]) -> Option<&Space> {
+        self.inside(path).map(|(space, _)| space)
+    }
+
     /// Where an entry of the manifest goes.
     pub fn path(&self, path: &[u8]) -> PathBuf {
-        if let Some((oid, Some(rest))) = below_links(path)
-            && let Some(space) = self.spaces.iter().find(|space| space.oid == oid)
-        {
-            return space.location.join(OsStr::from_bytes(rest));
+        match self.inside(path) {
+            Some((space, rest)) => space.location.join(OsStr::from_bytes(rest)),
+            None => self.root.join(OsStr::from_bytes(path)),
         }
-        self.root.join(OsStr::from_bytes(path))
+    }
+
+    fn inside<'a>(&self, path: &'a [u8]) -> Option<(&Space, &'a [u8])> {
+        let (oid, rest) = below_links(path)?;
+        Some((self.spaces.iter().find(|space| space.oid == oid)?, rest?))
     }
 
     /// The content of `tablespace_map`; PostgreSQL makes the links anew from it when it starts.
@@ -150,7 +163,11 @@ mod tests {
         assert_eq!(layout.linked(b"pg_tblspc/16384").unwrap().oid, 16_384);
         assert!(layout.linked(b"pg_tblspc/16384/x").is_none() && layout.linked(b"pg_tblspc/16386").is_none());
         assert_eq!(layout.map(), "16384 /mnt/new\n16385 /srv/a\\\\b\n");
-        assert_eq!(layout.version_dir(&layout.spaces()[0]), Path::new("/mnt/new/PG_15_202209061"));
+        let fast = &layout.spaces()[0];
+        assert_eq!(layout.version_dir(fast), Path::new("/mnt/new/PG_15_202209061"));
+        assert_eq!(layout.path(&layout.version_path(fast)), layout.version_dir(fast));
+        assert_eq!(layout.space(b"pg_tblspc/16384/PG_15_202209061/5/6"), Some(fast));
+        assert!(layout.space(b"pg_tblspc/16386/PG_15_202209061/5/6").is_none() && layout.space(b"base/1/2").is_none());
     }
 
     #[test]

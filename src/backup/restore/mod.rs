@@ -2,7 +2,8 @@
 //!
 //! Everything that can be known is asked before anything is written: whether there is a way to the target, whether WAL is whole along it,
 //! whether the directory may be written to and the files fit. Then the directory gets a mark and loses its control file, and until the very
-//! end PostgreSQL cannot be started in it; the same request again goes on where it was interrupted, because what is right stays.
+//! end PostgreSQL cannot be started in it; the same request again goes on where it was interrupted, because what is right stays. What does not
+//! belong there goes before anything is written, which may need its room.
 
 mod choose;
 mod control;
@@ -10,6 +11,7 @@ mod directory;
 mod error;
 mod finish;
 mod layout;
+mod outline;
 mod place_file;
 mod progress;
 mod ranges;
@@ -22,10 +24,13 @@ mod transfer;
 mod window;
 
 use std::{
+    fs::File,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use tokio::task::spawn_blocking;
 
 pub use choose::{NoWay, Way, Wish, choose};
 pub use error::RestoreError;
@@ -38,20 +43,20 @@ pub use transfer::Limits;
 use self::{
     directory::{CONTROL_FILE, Found},
     layout::Layout,
-    sweep::Belonging,
+    outline::{Outline, is_left_out},
     window::{Target, Window},
 };
 use super::{
-    Archive, ArchiveError,
-    archived_wal::ArchivedWal,
+    Archive,
+    archived_wal::read_settled,
     catalog::Catalog,
     manifest::{Entry, EntryKind, Header},
+    manifest_file::Entries,
     marks::is_condemned,
     spooled_manifest::SpooledManifest,
 };
 use crate::{
-    model::{Lsn, Timeline},
-    postgres::clone::AGENTS_OWN,
+    model::{Lsn, ObjectName, Timeline},
     storage::ObjectStore,
 };
 
@@ -92,7 +97,7 @@ pub struct Report {
 pub async fn find_way<S: ObjectStore>(archive: &Archive<S>, wish: &Wish) -> Result<Way, RestoreError> {
     let catalog = Catalog::read(archive).await?;
     let segment_size = catalog.backups.last().map(|header| header.segment_size);
-    let wal = ArchivedWal::read(archive, segment_size).await?;
+    let wal = read_settled(archive, segment_size).await?;
     let mut way = choose(&catalog, &wal.graph, wish)?;
     if is_condemned(archive, &way.backup.id).await? {
         way.doubts.push(format!("backup '{}' is to be removed from the store soon: keep it with 'spilo backup pin'", way.backup.id));
@@ -117,25 +122,23 @@ pub async fn restore<S: ObjectStore>(
         .map_err(|why| RestoreError::refused(why, "name each with --tablespace OID=DIRECTORY"))?;
     let found = directory::inspect(&request.directory, archive.system(), request.delta)?;
     directory::inspect_spaces(&layout, &found)?;
-    room::check(&layout, &way.backup, &found)?;
     let mut manifest = whole_manifest(archive, &way.backup).await?;
+    let object = archive.manifest(&way.backup.id)?;
+    let work = Work { archive, way, object, layout: Arc::new(layout), limits: request.limits, progress };
+    let outline = work.outline(work.entries(&mut manifest)?, start).await?;
+    room::check(&work.layout, &way.backup.id, &outline, &found)?;
     progress.expect(way.backup.size);
-    progress.enter(Phase::Writing);
-    let _claimed = directory::claim(&request.directory, way.backup.data_dir_mode)?;
+    let claimed = directory::claim(&request.directory, way.backup.data_dir_mode)?;
     if directory::inspect(&request.directory, archive.system(), request.delta)? != found {
         let why = format!("'{}' changed while the manifest was read", request.directory.display());
         return Err(RestoreError::refused(why, "who else works there?"));
     }
-    directory::begin(&layout, &way.backup)?;
-    if found != Found::Nothing {
-        sweep::drop_wal(&layout)?;
-    }
-    let work = Work { archive, way, layout: &layout, limits: request.limits, progress };
-    let entries = manifest.entries().map_err(|why| work.damaged(why))?;
-    let written = work.write(entries).await?;
+    directory::begin(&work.layout, &way.backup)?;
+    let removed = if found == Found::Nothing { 0 } else { work.sweep(outline).await? };
+    progress.enter(Phase::Writing);
+    let control = work.write(work.entries(&mut manifest)?).await?;
     progress.enter(Phase::Finishing);
-    let entries = manifest.entries().map_err(|why| work.damaged(why))?;
-    let removed = work.finish(written, entries, start)?;
+    work.finish(control, work.entries(&mut manifest)?, start, claimed).await?;
     let (backup, seen) = (way.backup.clone(), progress.seen());
     Ok(Report { backup, timeline: way.timeline, wal_end: way.end, seen, removed, took: begun.elapsed() })
 }
@@ -143,15 +146,11 @@ pub async fn restore<S: ObjectStore>(
 /// The manifest, checked, and that which the way was found by.
 async fn whole_manifest<S: ObjectStore>(archive: &Archive<S>, backup: &Header) -> Result<SpooledManifest, RestoreError> {
     let object = archive.manifest(&backup.id)?;
-    let mut read = SpooledManifest::read(archive, &backup.id).await;
-    if matches!(read, Err(ArchiveError::Damaged { .. })) {
-        // The network may have changed it on its way.
-        read = SpooledManifest::read(archive, &backup.id).await;
-    }
+    let read = SpooledManifest::read(archive, &backup.id).await;
     match read? {
         Some(manifest) if manifest.header() == backup => Ok(manifest),
-        Some(_) => Err(RestoreError::Damaged { object, why: "its header is another one than a moment ago".to_owned() }),
-        None => Err(RestoreError::Damaged { object, why: "it was there a moment ago and is gone".to_owned() }),
+        Some(_) => Err(RestoreError::damaged(&object, "its header is another one than a moment ago")),
+        None => Err(RestoreError::damaged(&object, "it was there a moment ago and is gone")),
     }
 }
 
@@ -159,38 +158,51 @@ async fn whole_manifest<S: ObjectStore>(archive: &Archive<S>, backup: &Header) -
 struct Work<'a, S> {
     archive: &'a Archive<S>,
     way: &'a Way,
-    layout: &'a Layout,
+    /// The manifest.
+    object: ObjectName,
+    layout: Arc<Layout>,
     limits: Limits,
     progress: &'a Arc<Progress>,
 }
 
-/// What is known when everything but the control file is in its place.
-#[derive(Default)]
-struct Written {
-    belonging: Belonging,
-    /// The control file's content and permissions.
-    control: Option<(Vec<u8>, u32)>,
-}
+/// A control file's content and permissions.
+type Control = (Vec<u8>, u32);
 
 impl<S: ObjectStore> Work<'_, S> {
+    /// What is restored of the manifest, from the first entry on.
+    fn entries(&self, manifest: &mut SpooledManifest) -> Result<RestoredEntries, RestoreError> {
+        Ok(RestoredEntries { object: self.object.clone(), entries: manifest.entries()? })
+    }
+
+    async fn outline(&self, entries: RestoredEntries, start: &Start) -> Result<Outline, RestoreError> {
+        let (layout, written) = (self.layout.clone(), finish::written(&self.layout, start));
+        on_a_thread(move || Outline::of(&layout, entries, &written)).await
+    }
+
+    /// Removes what does not belong there, before anything needs its room. Returns how much that was.
+    async fn sweep(&self, outline: Outline) -> Result<u64, RestoreError> {
+        self.progress.enter(Phase::Sweeping);
+        let layout = self.layout.clone();
+        on_a_thread(move || {
+            sweep::drop_wal(&layout)?;
+            sweep::sweep(&layout, &outline.belonging)
+        })
+        .await
+    }
+
     /// Restores every file but the control file, which is fetched.
-    async fn write(&self, entries: impl Iterator<Item = Result<Entry, String>>) -> Result<Written, RestoreError> {
-        let (mut written, mut window) = (Written::default(), Window::default());
+    async fn write(&self, entries: RestoredEntries) -> Result<Control, RestoreError> {
+        let (mut control, mut window) = (None, Window::default());
         for entry in entries {
-            let entry = entry.map_err(|why| self.damaged(why))?;
-            // The agent of another cluster's node has kept something there that would say the wrong thing here.
-            if entry.path == AGENTS_OWN.as_bytes() {
-                continue;
-            }
-            written.belonging.add(&entry.path);
+            let entry = entry?;
             let (path, is_control) = (self.layout.path(&entry.path), entry.path == CONTROL_FILE.as_bytes());
             let mode = entry.mode;
             if matches!(entry.kind, EntryKind::Directory) {
                 self.directory(&entry)?;
             } else if let Some(file) = Target::new(entry, path) {
                 if is_control {
-                    written.control = Some((control::fetch(self.archive, &self.way.backup, &file).await?, mode));
-                    self.progress.has(file.size);
+                    control = Some((control::fetch(self.archive, &self.way.backup, &file).await?, mode));
+                    self.progress.has_done(file.size);
                     continue;
                 }
                 window.add(file);
@@ -200,12 +212,12 @@ impl<S: ObjectStore> Work<'_, S> {
             }
         }
         self.transfer(window).await?;
-        Ok(written)
+        control.ok_or_else(|| self.damaged("it has no control file"))
     }
 
     fn directory(&self, entry: &Entry) -> Result<(), RestoreError> {
         match self.layout.linked(&entry.path) {
-            Some(space) => directory::make_link(self.layout, space),
+            Some(space) => directory::make_link(&self.layout, space),
             None => directory::make_dir(&self.layout.path(&entry.path), entry.mode),
         }
     }
@@ -214,32 +226,41 @@ impl<S: ObjectStore> Work<'_, S> {
         transfer::transfer(self.archive, &self.way.backup, window, self.limits, self.progress).await
     }
 
-    /// Makes the directory one that can be started. Returns how much did not belong there.
-    fn finish(
-        &self,
-        mut written: Written,
-        entries: impl Iterator<Item = Result<Entry, String>>,
-        start: &Start,
-    ) -> Result<u64, RestoreError> {
-        let (control, mode) = written.control.take().ok_or_else(|| self.damaged("it has no control file".to_owned()))?;
-        for name in finish::written(self.layout, start) {
-            written.belonging.add(name.as_bytes());
-        }
-        let removed = sweep::sweep(self.layout, &written.belonging)?;
-        finish::describe(self.layout, &self.way.backup, start)?;
-        let files = entries.filter(|entry| entry.as_ref().map_or(true, |entry| entry.path != AGENTS_OWN.as_bytes()));
-        let files = files.map(|entry| entry.map_err(|why| self.damaged(why)));
-        finish::list(self.layout, &self.way.backup, files, &self.way.needed)?;
-        finish::sync(self.layout)?;
-        finish::complete(self.layout.root(), &control, mode)?;
-        Ok(removed)
+    /// Makes the directory one that can be started. Nobody else claims it before the last of that is done, whoever still waits for it.
+    async fn finish(&self, control: Control, entries: RestoredEntries, start: &Start, claimed: File) -> Result<(), RestoreError> {
+        let (layout, backup, needed, start) = (self.layout.clone(), self.way.backup.clone(), self.way.needed.clone(), start.clone());
+        on_a_thread(move || {
+            let _claimed = claimed;
+            finish::describe(&layout, &backup, &start)?;
+            finish::list(&layout, &backup, entries, &needed)?;
+            finish::sync(&layout)?;
+            finish::complete(layout.root(), &control.0, control.1)
+        })
+        .await
     }
 
     /// The manifest says something that cannot be.
-    fn damaged(&self, why: String) -> RestoreError {
-        match self.archive.manifest(&self.way.backup.id) {
-            Ok(object) => RestoreError::Damaged { object, why },
-            Err(error) => error.into(),
-        }
+    fn damaged(&self, why: impl Into<String>) -> RestoreError {
+        RestoreError::damaged(&self.object, why)
     }
+}
+
+/// The entries of a manifest but those that are left out.
+struct RestoredEntries {
+    object: ObjectName,
+    entries: Entries<File>,
+}
+
+impl Iterator for RestoredEntries {
+    type Item = Result<Entry, RestoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entries.find(|entry| !entry.as_ref().is_ok_and(is_left_out))?;
+        Some(entry.map_err(|why| RestoreError::damaged(&self.object, why)))
+    }
+}
+
+/// What takes long and is no waiting: progress is shown meanwhile, and Ctrl-C heard.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, RestoreError> + Send + 'static) -> Result<T, RestoreError> {
+    spawn_blocking(work).await.map_err(|error| RestoreError::thread(&error))?
 }

@@ -1,24 +1,9 @@
 //! What does not belong to the backup leaves the directory: files that were dropped, WAL of another time, notes of a server that ran there.
 
-use std::{collections::HashSet, fs, io, os::unix::ffi::OsStrExt, path::Path};
+use std::{fs, io, os::unix::ffi::OsStrExt, path::Path};
 
-use super::{directory::is_the_file_systems, error::RestoreError, layout::Layout};
-use crate::{backup::chunk, sys::files};
-
-/// Everything that belongs there, by digests of paths: those of a million files are no burden.
-#[derive(Default)]
-pub struct Belonging(HashSet<chunk::Digest>);
-
-impl Belonging {
-    /// That path belongs there.
-    pub fn add(&mut self, path: &[u8]) {
-        self.0.insert(chunk::digest(path));
-    }
-
-    fn has(&self, path: &[u8]) -> bool {
-        self.0.contains(&chunk::digest(path))
-    }
-}
+use super::{directory::is_the_file_systems, error::RestoreError, layout::Layout, outline::Belonging};
+use crate::sys::files;
 
 /// Removes all WAL at once: it may take more room than there is, and none of it counts.
 ///
@@ -42,16 +27,24 @@ pub fn drop_wal(layout: &Layout) -> Result<(), RestoreError> {
 /// # Errors
 /// When something cannot be read or removed.
 pub fn sweep(layout: &Layout, belonging: &Belonging) -> Result<u64, RestoreError> {
-    directory(layout, belonging, layout.root(), &mut Vec::new())
+    let mut removed = directory(belonging, layout.root(), &mut Vec::new())?;
+    for space in layout.spaces() {
+        // Whether the link to it is there already or not. In its location there may be the directories of other servers.
+        let version = layout.version_dir(space);
+        if version.is_dir() {
+            removed += directory(belonging, &version, &mut layout.version_path(space))?;
+        }
+    }
+    Ok(removed)
 }
 
-fn directory(layout: &Layout, belonging: &Belonging, here: &Path, path: &mut Vec<u8>) -> Result<u64, RestoreError> {
+fn directory(belonging: &Belonging, here: &Path, path: &mut Vec<u8>) -> Result<u64, RestoreError> {
     let mut removed = 0;
     let length = path.len();
     for entry in fs::read_dir(here).map_err(RestoreError::file("read", here))? {
         let entry = entry.map_err(RestoreError::file("read", here))?;
         let (name, real) = (entry.file_name(), entry.path());
-        if length == 0 && is_the_file_systems(name.as_bytes()) {
+        if is_the_file_systems(name.as_bytes()) {
             continue;
         }
         if length > 0 {
@@ -59,24 +52,20 @@ fn directory(layout: &Layout, belonging: &Belonging, here: &Path, path: &mut Vec
         }
         path.extend_from_slice(name.as_bytes());
         let kind = entry.file_type().map_err(RestoreError::file("read", &real))?;
-        let linked = layout.linked(path);
         if !belonging.has(path) {
             remove(&real, kind).map_err(RestoreError::file("remove", &real))?;
             removed += 1;
-        } else if let Some(space) = linked {
-            // In a tablespace's directory there may be those of other servers.
-            let version = layout.version_dir(space);
-            path.push(b'/');
-            path.extend_from_slice(version.file_name().unwrap_or_default().as_bytes());
-            if version.is_dir() {
-                removed += directory(layout, belonging, &version, path)?;
-            }
-        } else if kind.is_dir() || kind.is_symlink() && real.is_dir() {
-            removed += directory(layout, belonging, &real, path)?;
+        } else if kind.is_dir() || is_volume_for_wal(path, &real, kind) {
+            removed += directory(belonging, &real, path)?;
         }
         path.truncate(length);
     }
     Ok(removed)
+}
+
+/// The only link that stays one, besides those to tablespaces: what others lead to is somebody else's.
+fn is_volume_for_wal(path: &[u8], real: &Path, kind: fs::FileType) -> bool {
+    path == b"pg_wal" && kind.is_symlink() && real.is_dir()
 }
 
 /// Never what a link leads to.
@@ -101,7 +90,15 @@ mod tests {
         let backup = Header { tablespaces: vec![Tablespace { oid: 5, location: space.display().to_string() }], ..header(0, 1) };
         let layout = Layout::new(&root, &backup, &[]).unwrap();
         let version = layout.version_dir(&layout.spaces()[0]);
-        for dir in [&root.join("base/1"), &root.join("log"), &root.join("pg_tblspc"), &root.join("lost+found"), &version, &outside] {
+        for dir in [
+            &root.join("base/1"),
+            &root.join("log"),
+            &root.join("pg_tblspc"),
+            &root.join("lost+found"),
+            &version.join("lost+found"),
+            &version,
+            &outside,
+        ] {
             fs::create_dir_all(dir).unwrap();
         }
         let files = [
@@ -115,17 +112,19 @@ mod tests {
             outside.join("precious"),
         ];
         files.iter().for_each(|file| fs::write(file, "").unwrap());
-        symlink(&space, root.join("pg_tblspc/5")).unwrap();
         symlink(&outside, root.join("pg_tblspc/6")).unwrap();
+        // Its place is that of a directory, which is made when files are written.
+        symlink(&outside, root.join("base/3")).unwrap();
         let mut belonging = Belonging::default();
         let version_path = format!("pg_tblspc/5/{}", version.file_name().unwrap().to_str().unwrap());
-        for path in ["base", "base/1", "base/1/10", "pg_tblspc", "pg_tblspc/5", &version_path, &format!("{version_path}/20")] {
+        for path in ["base", "base/1", "base/1/10", "base/3", "pg_tblspc", "pg_tblspc/5", &version_path, &format!("{version_path}/20")] {
             belonging.add(path.as_bytes());
         }
         assert_eq!(sweep(&layout, &belonging).unwrap(), 5);
         let left: Vec<bool> = files.iter().map(|file| file.exists()).collect();
         assert_eq!(left, [true, false, false, false, true, false, true, true]);
-        assert!(root.join("lost+found").exists() && !root.join("pg_tblspc/6").is_symlink() && !root.join("log").exists());
+        assert!(root.join("lost+found").exists() && version.join("lost+found").exists(), "any directory may be a volume's uppermost");
+        assert!(!root.join("pg_tblspc/6").is_symlink() && !root.join("log").exists());
         assert_eq!(sweep(&layout, &belonging).unwrap(), 0);
     }
 

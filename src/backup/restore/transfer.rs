@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 /// So often a part is read again whose chunks are not what was stored, before the store is believed to have nothing else.
-const READ_AGAIN: u32 = 2;
+pub const READ_AGAIN: u32 = 2;
 
 /// What a restore may use.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +78,7 @@ pub async fn transfer<S: ObjectStore>(
     for file in &work.window.files {
         if !file.is_whole() {
             let why = format!("its chunks do not make the file '{}' that was backed up", file.shown());
-            return Err(RestoreError::Damaged { object: archive.manifest(&header.id)?, why });
+            return Err(RestoreError::damaged(&archive.manifest(&header.id)?, why));
         }
     }
     progress.has_files(work.window.files.len() as u64);
@@ -95,7 +95,7 @@ impl<S: ObjectStore> Work<'_, S> {
         });
         let mut needs = Vec::new();
         for found in futures_util::future::join_all(threads).await {
-            needs.extend(found.map_err(|error| RestoreError::Thread(error.to_string()))??);
+            needs.extend(found.map_err(|error| RestoreError::thread(&error))??);
         }
         Ok(needs)
     }
@@ -108,21 +108,26 @@ impl<S: ObjectStore> Work<'_, S> {
     }
 
     async fn fetch_part(&self, needs: Arc<Vec<Need>>, part: Part, threads: &Semaphore) -> Result<(), RestoreError> {
-        let pack = self.header.packs.get(part.pack as usize).ok_or_else(|| RestoreError::Thread("a pack has no number".to_owned()))?;
+        let Some(pack) = self.header.packs.get(part.pack as usize) else {
+            return Err(RestoreError::damaged(&self.archive.manifest(&self.header.id)?, "it names a pack that it does not have"));
+        };
         let object = self.archive.pack(&pack.backup, pack.number)?;
         let mut attempts = 0;
         loop {
             let content = read_patiently(self.archive.store(), &object, part.offset, part.length).await?;
-            self.progress.has_fetched(content.len() as u64);
-            let _thread = threads.acquire().await.map_err(|error| RestoreError::Thread(error.to_string()))?;
-            let (window, needs, part, progress) = (self.window.clone(), needs.clone(), part.clone(), self.progress.clone());
-            let wrote = spawn_blocking(move || write_chunks(&window, &needs[part.needs.clone()], part.offset, &content, &progress));
-            match wrote.await.map_err(|error| RestoreError::Thread(error.to_string()))? {
-                Ok(()) => return Ok(()),
+            self.progress.has_moved(content.len() as u64);
+            let _thread = threads.acquire().await.expect("nobody closes it");
+            let (window, needs, part) = (self.window.clone(), needs.clone(), part.clone());
+            let wrote = spawn_blocking(move || write_chunks(&window, &needs[part.needs.clone()], part.offset, &content));
+            match wrote.await.map_err(|error| RestoreError::thread(&error))? {
+                Ok(bytes) => {
+                    self.progress.has_done(bytes);
+                    return Ok(());
+                }
                 Err(Unfit::File(error)) => return Err(error),
                 // The network may have changed it on its way.
                 Err(Unfit::Chunk(_)) if attempts < READ_AGAIN => attempts += 1,
-                Err(Unfit::Chunk(why)) => return Err(RestoreError::Damaged { object, why }),
+                Err(Unfit::Chunk(why)) => return Err(RestoreError::damaged(&object, why)),
             }
         }
     }
@@ -134,11 +139,11 @@ fn prepare_files(window: &Window, next: &AtomicUsize, progress: &Progress) -> Re
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         let Some(file) = window.files.get(number) else { return Ok(needs) };
-        let number = u32::try_from(number).map_err(|_| RestoreError::Thread("a window has too many files".to_owned()))?;
+        let number = u32::try_from(number).expect("a window has far fewer files");
         let (found, right) = place_file::prepare(number, file).map_err(RestoreError::file("restore", &file.path))?;
         let missing: u64 = found.iter().map(|need| file.length(need.chunk as usize) as u64).sum();
-        progress.has(file.size - missing);
-        progress.has_kept(right);
+        progress.has_done(file.size - missing);
+        progress.has_spared(right);
         needs.extend(found);
     }
 }
@@ -151,8 +156,12 @@ enum Unfit {
     Chunk(String),
 }
 
-fn write_chunks(window: &Window, needs: &[Need], offset: u64, content: &Bytes, progress: &Progress) -> Result<(), Unfit> {
-    let mut reader = ChunkReader::new().map_err(|error| Unfit::File(RestoreError::Thread(error.to_string())))?;
+/// Writes them all, or as many as are right; returns how many bytes they have.
+fn write_chunks(window: &Window, needs: &[Need], offset: u64, content: &Bytes) -> Result<u64, Unfit> {
+    let mut bytes = 0;
+    let Some(first) = needs.first() else { return Ok(bytes) };
+    let no_memory = RestoreError::file("get memory to decompress", &window.files[first.file as usize].path);
+    let mut reader = ChunkReader::new().map_err(no_memory).map_err(Unfit::File)?;
     let mut files = OpenFiles::default();
     for need in needs {
         let (file, at) = (&window.files[need.file as usize], need.chunk as usize);
@@ -164,9 +173,9 @@ fn write_chunks(window: &Window, needs: &[Need], offset: u64, content: &Bytes, p
         let written = files.get(need.file, || place_file::open(&file.path)).and_then(|open| open.write_all_at(raw, file.begin(at)));
         written.map_err(RestoreError::file("write", &file.path)).map_err(Unfit::File)?;
         file.has(at, raw);
-        progress.has(raw.len() as u64);
+        bytes += raw.len() as u64;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Reads that part of the object, however long the store takes to be available, within reason.
@@ -176,7 +185,7 @@ fn write_chunks(window: &Window, needs: &[Need], offset: u64, content: &Bytes, p
 pub async fn read_patiently<S: ObjectStore>(store: &S, object: &ObjectName, offset: u64, length: u64) -> Result<Bytes, RestoreError> {
     let (begun, mut pause) = (Instant::now(), PAUSES.0);
     loop {
-        let damaged = |why: String| RestoreError::Damaged { object: object.clone(), why };
+        let damaged = |why: String| RestoreError::damaged(object, why);
         match store.read_range(object, offset, length).await {
             Ok(Some(content)) if content.len() as u64 == length => return Ok(content),
             Ok(Some(content)) => return Err(damaged(format!("it ends at byte {}", offset + content.len() as u64))),

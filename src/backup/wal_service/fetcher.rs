@@ -3,7 +3,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -14,28 +13,26 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{health, health::Health, vault::Vault};
+use super::{
+    health::Health,
+    vault::Vault,
+    window::{AHEAD_BYTES, Job, Outcome, Window},
+};
 use crate::{
     backup::{
-        archive::ArchiveError,
+        archive::{Archive, ArchiveError},
         wal_fetch::fetch_with,
         wal_silence::{ends_nothing, is_never_there},
         wal_wire::Answer,
     },
-    model::{WalFile, WalSegment},
-    storage::StoreError,
-    sys::files,
+    model::{SystemId, WalFile, WalSegment},
+    postgres::control_data,
+    storage::{Store, StoreError},
+    sys::{causes, files},
 };
-
-/// At most so many segments are fetched ahead, and so many bytes of them; one in any case.
-const AHEAD: u32 = 16;
-const AHEAD_BYTES: u64 = 256 << 20;
 
 /// So much has to stay free on the volume.
 const LEFT_FREE: u64 = 1 << 30;
-
-/// After so many segments in a row it is a recovery, and not somebody who looks for something.
-const IN_A_ROW: u32 = 2;
 
 /// That the store has no such segment is believed for so long, by a standby, which asks again.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -67,35 +64,6 @@ pub struct Fetcher {
     window: RefCell<Window>,
 }
 
-/// How a segment fared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    /// It is in our folder, and has this many bytes.
-    Here(u64),
-    /// The store says that there is none.
-    Absent,
-    /// Nobody knows; it may pass.
-    Unknown(String),
-    /// What the archive has cannot be used.
-    Unfit(String),
-}
-
-type Job = watch::Receiver<Option<Outcome>>;
-
-#[derive(Default)]
-struct Window {
-    jobs: HashMap<WalSegment, Job>,
-    /// What waits in our folder, since when, and how large it is.
-    here: HashMap<WalSegment, (Instant, u64)>,
-    absent: HashMap<WalSegment, Instant>,
-    /// The history that was asked for last and is not there.
-    without_history: Option<(WalFile, Instant)>,
-    last: Option<WalSegment>,
-    /// How many segments were asked for one after the other.
-    row: u32,
-    failed: Option<Instant>,
-}
-
 impl Fetcher {
     /// One that has fetched nothing yet. What an earlier one has left is removed.
     pub fn new(vault: Rc<Vault>, health: Rc<Health>) -> Rc<Fetcher> {
@@ -113,6 +81,7 @@ impl Fetcher {
             // PostgreSQL asks for nothing else, and no archive has it.
             Err(error) => return Answer::Again(error.to_string()),
         };
+        self.recognise();
         let data = destination.parent().and_then(Path::parent).unwrap_or(&self.vault.data_dir);
         let standby = data.join("standby.signal").exists();
         let until = Instant::now() + self.patience(ends_nothing(data, Some(file)));
@@ -122,6 +91,16 @@ impl Fetcher {
         match file {
             WalFile::Segment(segment) => self.segment(segment, destination, standby, until).await,
             _ => self.other(file, destination, standby, until).await,
+        }
+    }
+
+    /// The data directory may have been replaced by another system's.
+    fn recognise(&self) {
+        let system = control_data::system_id(&self.vault.data_dir).ok();
+        if self.window.borrow_mut().is_of(system)
+            && let Err(error) = files::remove_dir(&self.folder)
+        {
+            tracing::warn!("'{}' cannot be removed: {error}", self.folder.display());
         }
     }
 
@@ -135,38 +114,50 @@ impl Fetcher {
     }
 
     /// A history, or what else is small. Where timelines are looked at, what was not there a moment ago may be there now.
-    async fn other(&self, file: WalFile, destination: &Path, standby: bool, until: Instant) -> Answer {
+    pub(super) async fn other(self: &Rc<Self>, file: WalFile, destination: &Path, standby: bool, until: Instant) -> Answer {
         self.window.borrow_mut().absent.clear();
         let believed = |window: &Window| window.without_history.is_some_and(|(of, at)| of == file && at.elapsed() < BELIEVED_OF_HISTORY);
         if standby && believed(&self.window.borrow()) {
             return Answer::Absent;
         }
         loop {
-            let destination = destination.to_owned();
-            let write = move |content: &[u8]| {
-                let written = files::replace(&destination, content, 0o600);
-                written.map_err(|source| ArchiveError::File { action: "write", path: destination.display().to_string(), source })
-            };
-            let asked = async { fetch_with(&self.vault.archive().await?, file, write).await };
-            let error = match tokio::time::timeout_at(until.into(), asked).await {
-                Ok(Ok(Some(()))) => {
-                    self.succeeded();
-                    return Answer::Done;
+            let why = match outcome(self.small_job(file), until).await {
+                Outcome::Here(content) => {
+                    return match put(&content, destination) {
+                        Ok(()) => Answer::Done,
+                        Err(error) => self.gave_up(file, format!("it cannot be put to '{}': {error}", destination.display())),
+                    };
                 }
-                Ok(Ok(None)) => {
-                    self.window.borrow_mut().without_history = Some((file, Instant::now()));
-                    self.answered();
-                    return Answer::Absent;
-                }
-                Ok(Err(error)) if !passes(&error) => return self.gave_up(file, health::told(&error)),
-                Ok(Err(error)) => health::told(&error),
-                Err(_) => "the store did not answer in time".to_owned(),
+                Outcome::Absent => return Answer::Absent,
+                Outcome::Unfit(why) => return self.gave_up(file, why),
+                Outcome::Unknown(why) => why,
             };
             if Instant::now() + PAUSE >= until {
-                return self.gave_up(file, error);
+                return self.gave_up(file, why);
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// The job that reads what is small. It goes on when nobody waits for it any more: a store that is slow, and is asked by somebody who
+    /// cannot wait for long, would otherwise never be heard to answer.
+    fn small_job(self: &Rc<Self>, file: WalFile) -> Job<Rc<[u8]>> {
+        let mut window = self.window.borrow_mut();
+        if let Some(job) = window.small.get(&file) {
+            return job.clone();
+        }
+        let (tell, job) = watch::channel(None);
+        window.small.insert(file, job.clone());
+        let (fetcher, turn, system) = (self.clone(), window.turn, window.system);
+        tokio::task::spawn_local(async move {
+            let read = async { fetch_with(&fetcher.archive_of(system).await?, file, |content| Ok(content.to_vec())).await };
+            let outcome = Outcome::of(read.await.map(|content| content.map(Rc::from)));
+            if fetcher.window.borrow_mut().read(file, turn, &outcome) {
+                fetcher.note(&outcome);
+            }
+            tell.send_replace(Some(outcome));
+        });
+        job
     }
 
     async fn segment(self: &Rc<Self>, segment: WalSegment, destination: &Path, standby: bool, until: Instant) -> Answer {
@@ -184,15 +175,11 @@ impl Fetcher {
             if standby && believed {
                 return Answer::Absent;
             }
-            let mut job = self.job(segment);
-            let waited = tokio::time::timeout_at(until.into(), job.wait_for(Option::is_some)).await;
-            let why = match waited.map(|outcome| outcome.ok().and_then(|outcome| outcome.clone())) {
-                Ok(Some(Outcome::Here(_))) => continue,
-                Ok(Some(Outcome::Absent)) => return Answer::Absent,
-                Ok(Some(Outcome::Unfit(why))) => return self.gave_up(file, why),
-                Ok(Some(Outcome::Unknown(why))) => why,
-                Ok(None) => "the WAL service lost track of it".to_owned(),
-                Err(_) => "the store did not answer in time".to_owned(),
+            let why = match outcome(self.job(segment), until).await {
+                Outcome::Here(_) => continue,
+                Outcome::Absent => return Answer::Absent,
+                Outcome::Unfit(why) => return self.gave_up(file, why),
+                Outcome::Unknown(why) => why,
             };
             if Instant::now() + PAUSE >= until {
                 return self.gave_up(file, why);
@@ -202,51 +189,62 @@ impl Fetcher {
     }
 
     /// The job that fetches the segment, begun if need be.
-    fn job(self: &Rc<Self>, segment: WalSegment) -> Job {
-        if let Some(job) = self.window.borrow().jobs.get(&segment) {
+    fn job(self: &Rc<Self>, segment: WalSegment) -> Job<u64> {
+        let mut window = self.window.borrow_mut();
+        if let Some(job) = window.jobs.get(&segment) {
             return job.clone();
         }
         let (tell, job) = watch::channel(None);
-        self.window.borrow_mut().jobs.insert(segment, job.clone());
-        let fetcher = self.clone();
+        window.jobs.insert(segment, job.clone());
+        let (fetcher, turn, system) = (self.clone(), window.turn, window.system);
         tokio::task::spawn_local(async move {
-            let outcome = fetcher.bring(segment).await;
-            let mut window = fetcher.window.borrow_mut();
-            window.jobs.remove(&segment);
-            match &outcome {
-                Outcome::Here(size) => drop(window.here.insert(segment, (Instant::now(), *size))),
-                Outcome::Absent => drop(window.absent.insert(segment, Instant::now())),
-                Outcome::Unknown(_) => window.failed = Some(Instant::now()),
-                Outcome::Unfit(_) => {}
-            }
-            drop(window);
-            match &outcome {
-                Outcome::Here(_) => fetcher.succeeded(),
-                Outcome::Absent => fetcher.answered(),
-                _ => {}
+            let path = fetcher.path_in(turn, segment);
+            let outcome = fetcher.bring(segment, system, path.clone()).await;
+            if fetcher.window.borrow_mut().brought(segment, turn, &outcome) {
+                fetcher.note(&outcome);
+            } else {
+                let _ = files::remove_file(&path);
             }
             tell.send_replace(Some(outcome));
         });
         job
     }
 
-    async fn bring(&self, segment: WalSegment) -> Outcome {
-        let path = self.path_of(segment);
+    async fn bring(&self, segment: WalSegment, system: Option<SystemId>, path: PathBuf) -> Outcome<u64> {
         let write = move |content: &[u8]| {
             let written = write(&path, content).map(|()| content.len() as u64);
             written.map_err(|source| ArchiveError::File { action: "write", path: path.display().to_string(), source })
         };
-        let brought = async { fetch_with(&self.vault.archive().await?, WalFile::Segment(segment), write).await };
-        match brought.await {
-            Ok(Some(size)) => Outcome::Here(size),
-            Ok(None) => Outcome::Absent,
-            Err(error) if passes(&error) => Outcome::Unknown(health::told(&error)),
-            Err(error) => Outcome::Unfit(health::told(&error)),
+        let brought = async { fetch_with(&self.archive_of(system).await?, WalFile::Segment(segment), write).await };
+        Outcome::of(brought.await)
+    }
+
+    /// The archive, while the data directory is this system's.
+    async fn archive_of(&self, system: Option<SystemId>) -> Result<Archive<Store>, ArchiveError> {
+        let archive = self.vault.archive().await?;
+        if system == Some(archive.system()) {
+            return Ok(archive);
+        }
+        let source = io::Error::other("it is another system's by now");
+        Err(ArchiveError::File { action: "go on with", path: self.vault.data_dir.display().to_string(), source })
+    }
+
+    /// Notes how the store fares.
+    fn note<T>(&self, outcome: &Outcome<T>) {
+        match outcome {
+            Outcome::Here(_) => self.succeeded(),
+            Outcome::Absent => self.answered(),
+            Outcome::Unknown(_) => self.window.borrow_mut().failed = Some(Instant::now()),
+            Outcome::Unfit(_) => {}
         }
     }
 
     fn path_of(&self, segment: WalSegment) -> PathBuf {
-        self.folder.join(segment.to_string())
+        self.path_in(self.window.borrow().turn, segment)
+    }
+
+    fn path_in(&self, turn: u64, segment: WalSegment) -> PathBuf {
+        self.folder.join(turn.to_string()).join(segment.to_string())
     }
 
     /// Puts a segment that is here into its place; returns its size. `None`: it is not here.
@@ -265,7 +263,9 @@ impl Fetcher {
         let wanted = self.window.borrow_mut().wanted(segment, size);
         let unwanted: Vec<WalSegment> = self.window.borrow().here.keys().filter(|here| !wanted.contains(here)).copied().collect();
         unwanted.into_iter().for_each(|segment| self.drop_it(segment));
-        if wanted.is_empty() || !files::free_space(&self.vault.data_dir).is_ok_and(|free| free > LEFT_FREE + 2 * AHEAD_BYTES) {
+        // The data directory itself may be a volume of its own.
+        let place = self.folder.parent().unwrap_or(&self.folder);
+        if wanted.is_empty() || !files::free_space(place).is_ok_and(|free| free > LEFT_FREE + 2 * AHEAD_BYTES) {
             return;
         }
         for segment in wanted {
@@ -311,24 +311,24 @@ impl Fetcher {
     }
 }
 
-impl Window {
-    /// The segments to fetch ahead, behind the one that was handed over.
-    fn wanted(&mut self, segment: WalSegment, size: u64) -> Vec<WalSegment> {
-        let Some(ordinal) = segment.ordinal(size) else { return Vec::new() };
-        let before = self.last.replace(segment).and_then(|last| last.ordinal(size));
-        // Timelines follow each other in a recovery; what counts is that positions do.
-        self.row = match before {
-            Some(before) if ordinal == before + 1 => self.row.saturating_add(1),
-            Some(before) if ordinal == before => self.row,
-            Some(_) => 0,
-            None => 1,
-        };
-        if self.row < IN_A_ROW {
-            return Vec::new();
+impl<T> Outcome<T> {
+    fn of(fetched: Result<Option<T>, ArchiveError>) -> Outcome<T> {
+        match fetched {
+            Ok(Some(content)) => Outcome::Here(content),
+            Ok(None) => Outcome::Absent,
+            Err(error) if passes(&error) => Outcome::Unknown(causes::in_one_line(&error)),
+            Err(error) => Outcome::Unfit(causes::in_one_line(&error)),
         }
-        // Slowly first: most of what is fetched ahead of somebody who stops soon is fetched for nothing.
-        let most = u64::from(AHEAD.min(1 << self.row.min(8))).min(AHEAD_BYTES / size).max(1);
-        (1..=most).map(|further| WalSegment::nth(segment.timeline, ordinal + further, size)).collect()
+    }
+}
+
+/// What comes of the job, as far as that is known by then.
+async fn outcome<T: Clone>(mut job: Job<T>, until: Instant) -> Outcome<T> {
+    let waited = tokio::time::timeout_at(until.into(), job.wait_for(Option::is_some)).await;
+    match waited.map(|outcome| outcome.ok().and_then(|outcome| outcome.clone())) {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Outcome::Unknown("the WAL service lost track of it".to_owned()),
+        Err(_) => Outcome::Unknown("the store did not answer in time".to_owned()),
     }
 }
 
@@ -346,7 +346,23 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(content)
+    write_file(path, content)
+}
+
+fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let written = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(content);
+    if written.is_err() {
+        // On a disk that is full, half of it would take what somebody else needs.
+        let _ = files::remove_file(path);
+    }
+    written
+}
+
+/// Puts what is small into its place. PostgreSQL makes it durable where it keeps it.
+fn put(content: &[u8], destination: &Path) -> io::Result<()> {
+    let near = files::beside(destination, ".new");
+    write_file(&near, content)?;
+    fs::rename(&near, destination)
 }
 
 /// Puts a complete file into its place, which may lie in another file system.
@@ -365,37 +381,13 @@ fn place(path: &Path, destination: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timeline;
-
-    const SIZE: u64 = 16 << 20;
-
-    fn segment(timeline: u32, ordinal: u64) -> WalSegment {
-        WalSegment::nth(Timeline(timeline), ordinal, SIZE)
-    }
 
     #[test]
-    fn who_reads_on_is_served_ahead_and_who_walks_backwards_is_not() {
-        let mut window = Window::default();
-        let ahead = |window: &mut Window, ordinal| window.wanted(segment(1, ordinal), SIZE).len();
-        assert_eq!((ahead(&mut window, 254), ahead(&mut window, 255), ahead(&mut window, 256)), (0, 4, 8));
-        assert_eq!(window.wanted(segment(1, 257), SIZE)[..2], [segment(1, 258), segment(1, 259)]);
-        assert_eq!((ahead(&mut window, 256), ahead(&mut window, 255), ahead(&mut window, 254)), (0, 0, 0));
-        assert_eq!((ahead(&mut window, 255), ahead(&mut window, 256)), (0, 4));
-    }
-
-    #[test]
-    fn a_new_timeline_that_goes_on_where_the_last_one_ended_is_read_on_too() {
-        let mut window = Window::default();
-        window.wanted(segment(1, 7), SIZE);
-        window.wanted(segment(1, 8), SIZE);
-        assert_eq!(window.wanted(segment(2, 8), SIZE)[0], segment(2, 9));
-        assert_eq!(window.wanted(segment(2, 9), SIZE)[0], segment(2, 10));
-    }
-
-    #[test]
-    fn one_large_segment_is_fetched_ahead_and_not_sixteen() {
-        let mut window = Window::default();
-        let large = |ordinal| WalSegment::nth(Timeline(1), ordinal, 1 << 30);
-        assert_eq!((1..=6).map(|ordinal| window.wanted(large(ordinal), 1 << 30).len()).max(), Some(1));
+    fn half_a_file_is_not_left_on_a_disk_that_is_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("000000010000000000000001");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        assert_eq!(write_file(&path, b"WAL").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(path.symlink_metadata().is_err());
     }
 }

@@ -9,14 +9,12 @@ use std::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{
-    archive_status::{self, Backlog},
-    vault::Vault,
-};
+use super::vault::Vault;
 use crate::{
     backup::{archive::ArchiveError, wal_push::Pushed},
     model::WalFile,
-    sys::files,
+    postgres::archive_status::{self, Backlog},
+    sys::{causes, files},
 };
 
 /// Over this time the growth of the backlog is measured.
@@ -78,7 +76,7 @@ impl Health {
 
     /// A file could not be archived.
     pub fn failed(&self, file: WalFile, error: &ArchiveError) {
-        let why = told(error);
+        let why = causes::in_one_line(error);
         let mut known = self.0.borrow_mut();
         match error {
             ArchiveError::Conflict { aside, .. } => drop(known.conflicts.insert(file, aside.to_string())),
@@ -182,7 +180,7 @@ fn waiting(backlog: &Backlog) -> Value {
         "files": backlog.waiting.len(),
         "bytes": backlog.bytes,
         "oldest": backlog.waiting.first().map(WalFile::to_string),
-        "oldest_age_seconds": backlog.oldest.map(|age| age.as_secs()),
+        "oldest_age_seconds": backlog.since.map(|since| since.elapsed().unwrap_or_default().as_secs()),
     })
 }
 
@@ -193,15 +191,4 @@ fn named(files: &BTreeMap<WalFile, String>) -> Vec<Value> {
 async fn backlog(vault: &Vault) -> Option<Backlog> {
     let data_dir = vault.data_dir.clone();
     tokio::task::spawn_blocking(move || archive_status::backlog(&data_dir)).await.ok()?.ok()
-}
-
-/// An error with what it came from.
-pub fn told(error: &ArchiveError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        text.push_str(&format!(": {source}"));
-        cause = source.source();
-    }
-    text
 }

@@ -11,16 +11,18 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{health, pusher::Pusher, vault::Vault};
+use super::{pusher::Pusher, vault::Vault};
 use crate::{
     backup::{
         archive::{Archive, ArchiveError},
-        wal_graph::TimelinePath,
+        timeline_path::{Stretch, TimelinePath},
+        wal_graph::WalGraph,
         wal_push::on_a_thread,
     },
     model::{Lsn, SystemId, Timeline, WalFile, WalSegment},
     postgres::{control_data, timelines},
-    storage::{ObjectStore, Store},
+    storage::{ObjectName, ObjectStore, Store},
+    sys::causes,
 };
 
 /// Segments that are archived at a time.
@@ -101,12 +103,13 @@ impl LeftBehind {
         let data_dir = self.vault.data_dir.clone();
         let past = timelines::lineage(&data_dir, timeline).ok_or_else(|| format!("there is no history of timeline {timeline}"))?;
         let path = TimelinePath::new(&past, timeline);
-        let told = |error: ArchiveError| health::told(&error);
+        let told = |error: ArchiveError| causes::in_one_line(&error);
         let archive = self.vault.archive().await.map_err(told)?;
-        let held = on_a_thread(move || held(&data_dir, &path)).await.map_err(told)?;
+        let way = path.clone();
+        let held = on_a_thread(move || held(&data_dir, &way)).await.map_err(told)?;
         let mut there = There { archive, folders: BTreeMap::new() };
         let mut absent = Vec::new();
-        for (segment, _) in &held {
+        for segment in &held.segments {
             if !there.has(*segment).await.map_err(told)? {
                 absent.push(*segment);
             }
@@ -121,8 +124,8 @@ impl LeftBehind {
                 self.state.borrow_mut().pushed += 1;
             }
         }
-        let missing = match held.first() {
-            Some((first, size)) => there.gap_before(*first, *size).await.map_err(told)?,
+        let missing = match held.segment_size {
+            Some(size) => there.missing(&path, size, &held).await.map_err(told)?,
             None => Vec::new(),
         };
         if let Some(first) = missing.first() {
@@ -159,30 +162,58 @@ fn primary(data_dir: &Path, heard: Option<(SystemId, Timeline)>) -> Option<(Syst
     glimpse.in_production.then(|| (glimpse.system, heard.map_or(glimpse.timeline, |heard| heard.max(glimpse.timeline))))
 }
 
-/// The whole segments in `pg_wal` that are part of the path and that PostgreSQL does not want archived, in their order, with their size.
-fn held(data_dir: &Path, path: &TimelinePath) -> Result<Vec<(WalSegment, u64)>, ArchiveError> {
+/// What `pg_wal` has of the path.
+#[derive(Debug, Default)]
+struct Held {
+    /// How large its segments are; `None`: it has none at all.
+    segment_size: Option<u64>,
+    /// The whole ones that PostgreSQL does not want archived, in their order.
+    segments: Vec<WalSegment>,
+    /// Those that it will ask for.
+    waiting: Vec<WalSegment>,
+}
+
+impl Held {
+    /// Where WAL may be missing: before the first of these positions, and between the two. Behind the second there is what this server has,
+    /// and what PostgreSQL keeps until it is archived.
+    fn doubtful(&self, path: &TimelinePath, size: u64) -> (Lsn, Lsn) {
+        let first = self.segments.first().map(|first| Lsn(first.begin(size)));
+        // The segment in which a timeline begins has the end of the one before. The first timeline of all has none before it.
+        let own = path.stretches().last().filter(|own| own.begin > Lsn(0)).map(|own| Lsn(own.begin.0 / size * size));
+        let (some, other) = (first.or(own).unwrap_or(Lsn(0)), own.or(first).unwrap_or(Lsn(0)));
+        (some.min(other), some.max(other))
+    }
+}
+
+fn held(data_dir: &Path, path: &TimelinePath) -> Result<Held, ArchiveError> {
     let folder = data_dir.join("pg_wal");
-    let list = || -> io::Result<Vec<(WalSegment, u64)>> {
-        let mut found = Vec::new();
+    let list = || -> io::Result<Held> {
+        let mut held = Held::default();
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let Some(Ok(WalFile::Segment(segment))) = entry.file_name().to_str().map(str::parse) else { continue };
             // PostgreSQL may have removed it by now.
             let Ok(size) = entry.metadata().map(|found| found.len()) else { continue };
+            if !(1 << 20..=1 << 30).contains(&size) || !size.is_power_of_two() {
+                continue;
+            }
+            held.segment_size = Some(size);
             let note = |kind: &str| folder.join(format!("archive_status/{segment}.{kind}")).exists();
-            if belongs(path, segment, size) && !note("ready") && (segment.timeline != path.timeline() || note("done")) {
-                found.push((segment, size));
+            if note("ready") {
+                held.waiting.push(segment);
+            } else if belongs(path, segment, size) && (segment.timeline != path.timeline() || note("done")) {
+                held.segments.push(segment);
             }
         }
-        found.sort_by_key(|(segment, size)| (segment.begin(*size), segment.timeline));
-        Ok(found)
+        held.segments.sort_by_key(|segment| (segment.log, segment.number, segment.timeline));
+        Ok(held)
     };
     list().map_err(|source| ArchiveError::File { action: "read", path: folder.display().to_string(), source })
 }
 
 /// True when all of the segment lies on the path, on its own timeline. Files that are kept for later use have names beyond it.
 fn belongs(path: &TimelinePath, segment: WalSegment, size: u64) -> bool {
-    if !size.is_power_of_two() || segment.ordinal(size).is_none() {
+    if segment.ordinal(size).is_none() {
         return false;
     }
     let end = Lsn(segment.begin(size) + size);
@@ -206,30 +237,54 @@ impl There {
     async fn folder(&mut self, segment: WalSegment) -> Result<&BTreeSet<WalSegment>, ArchiveError> {
         let key = (segment.timeline, segment.log);
         if !self.folders.contains_key(&key) {
-            let objects = self.archive.store().list(&self.archive.folder(segment)?).await?;
-            let names = objects.iter().filter_map(|object| object.name.last().strip_suffix(".zst")?.parse().ok());
-            let segments = names.filter_map(|file| if let WalFile::Segment(segment) = file { Some(segment) } else { None });
-            self.folders.insert(key, segments.collect());
+            let segments = self.segments(&self.archive.folder(segment)?).await?;
+            self.folders.insert(key, segments.into_iter().collect());
         }
         Ok(&self.folders[&key])
     }
 
-    /// What is missing between the last segment that the archive has before this one, on its timeline, and this one. Nothing, where it has
+    async fn segments(&self, folder: &ObjectName) -> Result<Vec<WalSegment>, ArchiveError> {
+        let objects = self.archive.store().list(folder).await?;
+        let names = objects.iter().filter_map(|object| object.name.last().strip_suffix(".zst")?.parse().ok());
+        Ok(names.filter_map(|file| if let WalFile::Segment(segment) = file { Some(segment) } else { None }).collect())
+    }
+
+    /// What is missing of the path behind the last segment that the archive has of it, whichever timeline that is of. Nothing, where it has
     /// none at all: then archiving began here.
-    async fn gap_before(&mut self, first: WalSegment, size: u64) -> Result<Vec<String>, ArchiveError> {
-        let Some(ordinal) = first.ordinal(size) else { return Ok(Vec::new()) };
-        let per_log = (1 << 32) / size;
-        let mut last = None;
-        for log in [ordinal / per_log, (ordinal / per_log).saturating_sub(1)] {
-            let of_log = WalSegment::nth(first.timeline, log * per_log, size);
-            last = self.folder(of_log).await?.range(..first).next_back().copied().filter(|found| found.timeline == first.timeline);
-            if last.is_some() {
-                break;
+    async fn missing(&self, path: &TimelinePath, size: u64, held: &Held) -> Result<Vec<String>, ArchiveError> {
+        let (begin, until) = held.doubtful(path, size);
+        for before in [begin, until] {
+            let mut known: Vec<WalSegment> = held.segments.iter().chain(&held.waiting).copied().collect();
+            let mut last = None;
+            for stretch in path.stretches().iter().rev().filter(|stretch| stretch.begin < until) {
+                let archived = self.segments(&self.archive.timeline(stretch.timeline)?).await?;
+                last = last_end(stretch, &archived, size, before);
+                known.extend(archived);
+                if last.is_some() {
+                    break;
+                }
+            }
+            if let Some(from) = last {
+                return Ok(names(path, size, known, (from, until)));
             }
         }
-        let Some(last) = last.and_then(|last| last.ordinal(size)) else { return Ok(Vec::new()) };
-        Ok((last + 1..ordinal).map(|missing| WalSegment::nth(first.timeline, missing, size).to_string()).collect())
+        Ok(Vec::new())
     }
+}
+
+/// Where the last of these segments ends that the stretch has before this position.
+fn last_end(stretch: &Stretch, segments: &[WalSegment], size: u64, before: Lsn) -> Option<Lsn> {
+    let limit = stretch.end.map_or(before, |fork| fork.min(before));
+    let end = |segment: &WalSegment| Lsn(segment.begin(size).saturating_add(size));
+    let on_it = |segment: &&WalSegment| segment.begin(size) < limit.0 && end(segment) > stretch.begin;
+    segments.iter().filter(on_it).max().map(|last| end(last).min(limit))
+}
+
+/// The segments between two positions of the path that are not among the `known` ones.
+fn names(path: &TimelinePath, size: u64, known: Vec<WalSegment>, (from, until): (Lsn, Lsn)) -> Vec<String> {
+    let Ok(segment_size) = u32::try_from(size) else { return Vec::new() };
+    let graph = WalGraph::new(segment_size, known.into_iter().map(WalFile::Segment), []);
+    graph.missing(path, from, until).iter().flat_map(|gap| gap.segments(size)).map(|segment| segment.to_string()).collect()
 }
 
 #[cfg(test)]
@@ -267,7 +322,21 @@ mod tests {
                 fs::write(dir.path().join(format!("pg_wal/archive_status/{name}.{note}")), "").unwrap();
             }
         }
-        let found: Vec<WalSegment> = held(dir.path(), &path()).unwrap().into_iter().map(|(segment, _)| segment).collect();
-        assert_eq!(found, [segment(1, 3), segment(1, 4), segment(2, 7), segment(3, 8)]);
+        let found = held(dir.path(), &path()).unwrap();
+        assert_eq!(found.segments, [segment(1, 3), segment(1, 4), segment(2, 7), segment(3, 8)]);
+        assert_eq!((found.waiting.len(), found.segment_size), (2, Some(SIZE)));
+    }
+
+    #[test]
+    fn wal_may_be_missing_before_what_is_held_and_before_the_timeline_itself() {
+        let doubtful = |segments: &[WalSegment], path: &TimelinePath| {
+            let held = Held { segments: segments.to_vec(), ..Held::default() };
+            let (begin, until) = held.doubtful(path, SIZE);
+            (begin.0 / SIZE, until.0 / SIZE)
+        };
+        assert_eq!(doubtful(&[], &path()), (8, 8));
+        assert_eq!((doubtful(&[segment(1, 3)], &path()), doubtful(&[segment(3, 20)], &path())), ((3, 8), (8, 20)));
+        let first = TimelinePath::new(&[], Timeline(1));
+        assert_eq!((doubtful(&[], &first), doubtful(&[segment(1, 3)], &first)), ((0, 0), (3, 3)));
     }
 }

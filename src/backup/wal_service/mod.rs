@@ -1,7 +1,6 @@
 //! The resident WAL service of a node: what PostgreSQL's archive and restore commands ask. It is a process of its own, so that neither a
 //! busy compressor nor a fault of a store ever delays the agent. All that it knows is in memory: one that is killed loses nothing but time.
 
-mod archive_status;
 mod fetcher;
 mod health;
 mod lane;
@@ -11,6 +10,7 @@ mod pusher;
 #[cfg(test)]
 mod tests;
 mod vault;
+mod window;
 
 use std::{path::PathBuf, rc::Rc, time::Duration};
 
@@ -164,13 +164,23 @@ impl Service {
             Ok(Ok(1..)) => {}
             _ => return,
         }
-        let answer = match line.strip_suffix(b"\n").and_then(Request::parse) {
+        let mut reader = reader.into_inner();
+        let answer = tokio::select! {
+            biased;
+            // Who asked is gone. PostgreSQL may have asked for another file at the same place since, which must not be overwritten.
+            _ = reader.read_u8() => return,
+            answer = self.do_it(line.strip_suffix(b"\n").and_then(Request::parse)) => answer,
+        };
+        // Who asked may be gone; then it asks again.
+        let _ = writer.write_all(answer.line().as_bytes()).await;
+    }
+
+    async fn do_it(&self, request: Option<Request>) -> Answer {
+        match request {
             Some(Request::Push(name, path)) => self.push(&name, path).await,
             Some(Request::Fetch(name, path)) => self.fetcher.fetch(&name, &path).await,
             Some(Request::Status) => Answer::Status(self.health.told(&self.vault, self.left_behind.told()).await),
             None => Answer::Again("the WAL service does not understand the question: is it of another version?".to_owned()),
-        };
-        // Who asked may be gone; then it asks again.
-        let _ = writer.write_all(answer.line().as_bytes()).await;
+        }
     }
 }

@@ -4,8 +4,6 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet, VecDeque},
-    fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant},
@@ -14,19 +12,20 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    archive_status,
     health::Health,
-    lane::{LANES, Lanes, level},
+    lane::{LANES, Lanes},
     vault::Vault,
 };
 use crate::{
     backup::{
         archive::ArchiveError,
-        wal_push::{Parcel, Pushed, on_a_thread},
+        wal_push::{Identity, Parcel, Pushed, on_a_thread},
         wal_wire::Answer,
     },
     model::WalFile,
+    postgres::archive_status,
     storage::StoreError,
+    sys::causes,
 };
 
 /// PostgreSQL is told to ask again after this long: its archiver must not hang for ever, and goes on with the same file. A server that is being
@@ -56,15 +55,6 @@ pub struct Pusher {
     lanes: Rc<Lanes>,
     pub(super) patience: Duration,
     state: RefCell<State>,
-}
-
-/// What a file is, so that another one of the same name is not taken for it: data directories are rewound and replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
 }
 
 /// How a file fared: nothing yet, archived, or why not.
@@ -187,7 +177,7 @@ impl Pusher {
             self.health.failed(file, &error);
             let passes = matches!(error, ArchiveError::Store(StoreError::Unavailable { .. }));
             if !passes || Identity::of(path).ok() != Some(identity) {
-                return Err(error.to_string());
+                return Err(causes::in_one_line(&error));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -198,9 +188,10 @@ impl Pusher {
         let archive = self.vault.archive().await?;
         if parcel.as_ref().is_none_or(|parcel| parcel.system() != archive.system) {
             let _processor = self.lanes.processor().await;
-            let (path, system, level) = (path.to_owned(), archive.system, level(self.state.borrow().queue.len()));
+            let (path, system, level) = (path.to_owned(), archive.system, self.lanes.level(self.state.borrow().queue.len()));
             *parcel = Some(on_a_thread(move || Parcel::of(&path, file, system, level)).await?);
         }
+        let _upload = self.lanes.upload();
         parcel.as_ref().expect("just packed").store(&archive).await
     }
 
@@ -290,13 +281,5 @@ impl Pusher {
     /// Sees how the backlog grows.
     pub fn look(self: Rc<Self>) {
         tokio::task::spawn_local(async move { self.health.look(&self.vault).await });
-    }
-}
-
-impl Identity {
-    fn of(path: &Path) -> io::Result<Identity> {
-        let found = fs::metadata(path)?;
-        let modified = (found.mtime(), found.mtime_nsec());
-        Ok(Identity { device: found.dev(), inode: found.ino(), size: found.len(), modified })
     }
 }

@@ -8,11 +8,18 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::task::LocalSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    task::LocalSet,
+};
 
-use super::{fetcher::Fetcher, health::Health, lane::Lanes, left_behind::LeftBehind, pusher::Pusher, vault::Vault};
+use super::{Service, fetcher::Fetcher, health::Health, lane::Lanes, left_behind::LeftBehind, pusher::Pusher, vault::Vault};
 use crate::{
-    backup::{Archive, wal_object, wal_wire::Answer},
+    backup::{
+        Archive, wal_object,
+        wal_wire::{Answer, Request},
+    },
     model::{StoreUrl, SystemId, Timeline, WalFile, WalSegment},
     postgres::wal_segment::Segment,
     storage::{FileStore, ObjectStore, Store, StoreConfig},
@@ -50,8 +57,12 @@ impl Node {
 
     /// The control file: in this state, on this timeline.
     fn control(&self, state: u32, timeline: u32) {
+        self.control_of(SYSTEM, state, timeline);
+    }
+
+    fn control_of(&self, system: SystemId, state: u32, timeline: u32) {
         let mut bytes = vec![0; 8192];
-        bytes[..8].copy_from_slice(&SYSTEM.0.to_ne_bytes());
+        bytes[..8].copy_from_slice(&system.0.to_ne_bytes());
         bytes[8..12].copy_from_slice(&1300u32.to_ne_bytes());
         bytes[16..20].copy_from_slice(&state.to_ne_bytes());
         bytes[48..52].copy_from_slice(&timeline.to_ne_bytes());
@@ -294,6 +305,36 @@ async fn who_walks_backwards_gets_every_segment_and_nothing_else_is_fetched() {
 }
 
 #[tokio::test]
+async fn what_was_fetched_ahead_of_one_system_is_not_handed_to_another() {
+    let story = async {
+        let world = world();
+        let other = SystemId(7_300_000_000_000_000_002);
+        let nodes = [(Node::new(&world, "a"), SYSTEM), (Node::new(&world, "b"), other)];
+        for (node, system) in &nodes {
+            node.control_of(*system, 6, 1);
+            for number in 1..=8 {
+                let file = node.put_segment(&Segment { system: *system, ..full(number, 1 << 20) }, "ready");
+                assert_eq!(node.push(file).await, Answer::Done);
+            }
+        }
+        let standby = Node::new(&world, "c");
+        let fetcher = Fetcher::new(standby.vault.clone(), standby.health.clone());
+        let place = standby.data.join("pg_wal/RECOVERYXLOG");
+        for number in 1..=2 {
+            assert_eq!(fetcher.fetch(&nth(1, number).to_string(), &place).await, Answer::Done);
+        }
+        // The next ones are here, or on their way.
+        soon("they are here", async || standby.state().await["fetched"].as_u64() >= Some(4)).await;
+        standby.control_of(other, 6, 1);
+        for number in 3..=8 {
+            assert_eq!(fetcher.fetch(&nth(1, u64::from(number)).to_string(), &place).await, Answer::Done);
+            assert!(fs::read(&place).unwrap() == Segment { system: other, ..full(number, 1 << 20) }.build(), "{number}");
+        }
+    };
+    LocalSet::new().run_until(story).await;
+}
+
+#[tokio::test]
 async fn a_store_that_does_not_answer_is_no_answer() {
     let story = async {
         let world = world();
@@ -312,6 +353,83 @@ async fn a_store_that_does_not_answer_is_no_answer() {
         assert_ne!(fetcher.fetch(&nth(1, 5).to_string(), &node.data.join("pg_wal/RECOVERYXLOG")).await, Answer::Absent);
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert!(node.state().await["fetch_error"]["error"].as_str().unwrap().contains("there is no store"));
+    };
+    LocalSet::new().run_until(story).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_slower_than_a_standby_can_wait_is_heard_to_answer() {
+    let story = async {
+        let world = world();
+        let (node, standby) = (Node::new(&world, "a"), Node::new(&world, "b"));
+        let history = WalFile::History(Timeline(2));
+        node.put(history, b"1\t0/500000\tx\n", "ready");
+        assert_eq!(node.push(history).await, Answer::Done);
+        // Whoever reads from a pipe waits until somebody writes into it.
+        let archive = archive(&world);
+        let object = world.path().join("store").join(archive.object(history).unwrap().as_str());
+        let content = fs::read(&object).unwrap();
+        fs::remove_file(&object).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &object, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+        let fetcher = Fetcher::new(standby.vault.clone(), standby.health.clone());
+        let place = standby.data.join("pg_wal/RECOVERYHISTORY");
+        // With the first question it finds out whose data directory it is.
+        assert_eq!(fetcher.fetch("00000001.history", &place).await, Answer::Absent);
+        let soon_enough = std::time::Instant::now() + Duration::from_millis(50);
+        assert!(matches!(fetcher.other(history, &place, true, soon_enough).await, Answer::Again(_)));
+        assert!(standby.state().await["fetch_error"].is_object());
+        tokio::task::spawn_blocking({
+            let (object, content) = (object.clone(), content.clone());
+            move || fs::write(object, content).unwrap()
+        })
+        .await
+        .unwrap();
+        soon("it is heard", async || standby.state().await["fetch_error"].is_null()).await;
+        assert!(!place.exists(), "nobody waits for it any more");
+        fs::remove_file(&object).unwrap();
+        fs::write(&object, content).unwrap();
+        assert_eq!(fetcher.fetch(&history.to_string(), &place).await, Answer::Done);
+        assert_eq!(fs::read(&place).unwrap(), b"1\t0/500000\tx\n");
+    };
+    LocalSet::new().run_until(story).await;
+}
+
+#[tokio::test]
+async fn what_a_client_that_is_gone_has_asked_for_is_put_nowhere() {
+    let story = async {
+        let world = world();
+        let (node, other) = (Node::new(&world, "a"), Node::new(&world, "b"));
+        let file = node.put_segment(&full(1, 1 << 20), "ready");
+        assert_eq!(node.push(file).await, Answer::Done);
+        let service = Rc::new(Service {
+            fetcher: Fetcher::new(other.vault.clone(), other.health.clone()),
+            left_behind: LeftBehind::new(other.vault.clone(), other.pusher.clone()),
+            vault: other.vault.clone(),
+            health: other.health.clone(),
+            pusher: other.pusher.clone(),
+        });
+        let place = other.data.join("pg_wal/RECOVERYXLOG");
+        let question = Request::Fetch(file.to_string(), place.clone()).line().unwrap();
+        let ask = async || {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let answering = tokio::task::spawn_local(service.clone().answer(server));
+            client.write_all(&question).await.unwrap();
+            (client, answering)
+        };
+        // Somebody who is not a standby is waited for, for a minute.
+        fs::rename(world.path().join("store"), world.path().join("away")).unwrap();
+        let (client, answering) = ask().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!answering.is_finished());
+        drop(client);
+        fs::rename(world.path().join("away"), world.path().join("store")).unwrap();
+        answering.await.unwrap();
+        assert!(!place.exists());
+        let (mut client, answering) = ask().await;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answering.await.unwrap();
+        assert!(answer == Answer::Done.line() && place.exists(), "{answer}");
     };
     LocalSet::new().run_until(story).await;
 }
@@ -364,6 +482,28 @@ async fn what_neither_the_archive_nor_the_new_primary_has_is_told() {
         soon("all is archived", async || left_behind.told()["state"] == "done").await;
         assert_eq!(left_behind.told()["missing"], serde_json::json!([nth(1, 3).to_string(), nth(1, 4).to_string()]));
         assert!(matches!(new.vault.archive().await.unwrap().store(), Store::File(_)));
+    };
+    LocalSet::new().run_until(story).await;
+}
+
+#[tokio::test]
+async fn what_the_new_primary_has_removed_of_the_old_timeline_is_told() {
+    let story = async {
+        let world = world();
+        let (old, new) = (Node::new(&world, "old"), Node::new(&world, "new"));
+        for number in 1..=3 {
+            let file = old.put_segment(&full(number, 1 << 20), "ready");
+            assert_eq!(old.push(file).await, Answer::Done);
+        }
+        // It forked off in segment 6, and has written so much since that it has nothing of timeline 1 any more.
+        for number in 6..=9 {
+            new.put_segment(&Segment { timeline: 2, ..full(number, 1 << 20) }, "ready");
+        }
+        new.put(WalFile::History(Timeline(2)), b"1\t0/640000\tx\n", "ready");
+        let left_behind = LeftBehind::new(new.vault.clone(), new.pusher.clone());
+        left_behind.heard(WalFile::History(Timeline(2)));
+        soon("it has looked", async || left_behind.told()["state"] == "done").await;
+        assert_eq!(left_behind.told()["missing"], serde_json::json!([nth(1, 4).to_string(), nth(1, 5).to_string()]));
     };
     LocalSet::new().run_until(story).await;
 }

@@ -3,6 +3,7 @@
 use crate::{
     agent::{config::Overrides, guard},
     cli::{CommandError, Context, ErrorKind, Exit},
+    sys::files,
 };
 
 /// Run the high-availability agent of one node
@@ -43,5 +44,9 @@ impl Args {
 
 /// Runs the guard, which starts the agent and PostgreSQL.
 pub fn run(_context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    // On a new volume it is not there. Without it there are no backups, and everything else is as it should be.
+    if let Err(error) = files::ensure_dir(&std::env::temp_dir()) {
+        tracing::warn!("the directory of temporary files cannot be made: {error}");
+    }
     guard::run(args.worker()).map(Exit).map_err(|error| CommandError::new(ErrorKind::Failed, error))
 }

@@ -14,7 +14,6 @@ pub enum Command {
     Show(backup_list::ShowArgs),
     #[command(hide = true)]
     Take(backup_take::Args),
-    #[command(hide = true)]
     Restore(backup_restore::Args),
     Verify(backup_verify::Args),
     Drill(backup_drill::Args),
@@ -37,8 +36,8 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
         Command::Verify(args) => backup_verify::run(context, args),
         Command::Drill(args) => backup_drill::run(context, args),
         Command::Expire(args) => backup_expire::run(context, args),
-        Command::Pin(args) => backup_expire::pin(args, true),
-        Command::Unpin(args) => backup_expire::pin(args, false),
+        Command::Pin(args) => backup_expire::pin(context, args, true),
+        Command::Unpin(args) => backup_expire::pin(context, args, false),
         Command::Keep(args) => backup_keep::run(context, args),
     }
 }

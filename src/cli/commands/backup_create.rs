@@ -3,12 +3,12 @@
 use crate::{
     cli::{
         CommandError, Context, ErrorKind, Exit,
-        inside::{Inside, exit},
-        interrupt::{Interrupt, interrupted, run_async},
+        inside::Inside,
+        interrupt::{Interrupt, run_async},
         status::{ContainerState, NodeRole, NodeStatus},
     },
     model::{ClusterName, MemberName},
-    provisioner::{Object, ObjectKind, Platform as _},
+    provisioner::{Object, ObjectKind},
 };
 
 const EXAMPLES: &str = "\
@@ -20,12 +20,6 @@ Examples:
 /// A replica that is further behind than this is not backed up: the backup would be that much older than it says.
 const CLOSE: u64 = 16 << 20;
 
-/// Runs a command and leaves its process id behind, so that it can be told to end: nobody tells it when this process ends.
-const LEAVE_PID: &str = r#"echo $$ >"$0" && exec "$@""#;
-
-/// Tells it.
-const INTERRUPT: &str = r#"kill -INT "$(cat "$0")" && rm -f "$0""#;
-
 /// Back up a cluster into its archive
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -33,7 +27,7 @@ pub struct Args {
     /// The cluster
     name: ClusterName,
 
-    /// Use nothing of earlier backups
+    /// Use nothing of earlier backups; what an interrupted one has left is used all the same
     #[arg(long)]
     full: bool,
 
@@ -67,18 +61,7 @@ async fn create(context: &Context, interrupt: Interrupt, args: &Args) -> Result<
     };
     context.ui.say(format_args!("backing up '{}'", source.name));
     let container = container(&inside, &source.name)?;
-    let pid_file = format!("/run/spilo/backup-{}.pid", std::process::id());
-    let take = take(context, args, &inside, source);
-    let command: Vec<String> = ["sh", "-c", LEAVE_PID, &pid_file].iter().map(|&word| word.to_owned()).chain(take).collect();
-    let mut running = std::pin::pin!(inside.platform.exec_attached(&container.name, &command));
-    tokio::select! {
-        code = &mut running => return Ok(exit(code?)),
-        () = interrupt.requested() => {}
-    }
-    let tell = ["sh", "-c", INTERRUPT, &pid_file].map(str::to_owned);
-    inside.platform.exec(&container.name, &tell, None).await?;
-    running.await?;
-    Err(interrupted())
+    inside.run_attached(container, &take(context, args, &inside, source), &interrupt).await
 }
 
 /// The command inside the node.

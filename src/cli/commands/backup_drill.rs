@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     backup::{
-        BackupId,
+        ArchiveError, BackupId,
         drill::{self, DrillError, Report, Request},
         restore::Limits,
         verdict::{Verdict, record},
@@ -15,11 +15,13 @@ use crate::{
     cli::{
         CommandError, Context, ErrorKind, Exit,
         cluster_store::ClusterStoreArgs,
-        interrupt::{interrupted, run_async},
+        inside::Inside,
+        interrupt::{Interrupt, interrupted, run_async},
         output::Shown,
         ui::in_words,
+        which_archive::{WhichBackup, Whose},
     },
-    model::SystemId,
+    model::ClusterName,
     sys::priority,
 };
 
@@ -32,33 +34,31 @@ const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of data in memory at the same time.
 const MEMORY: u64 = 64 << 20;
 
+/// Where the keeper of a node has its own.
+const SCRATCH: &str = "/var/lib/spilo/data.drill";
+
 const EXAMPLES: &str = "\
 Examples:
+  spilo backup drill orders                        the newest, on a replica where one runs
+  spilo backup drill orders --to-end --database shop --check 'select count(*) > 0 from orders'
   spilo backup drill --store file:///archive --cluster orders --bin-dir /usr/lib/postgresql/17/bin
-  spilo backup drill --store file:///archive --cluster orders --to-end --database shop --check 'select count(*) > 0 from orders'
 
 Exit code: 0 it can be restored, 21 it cannot, 1 it could not be tried, 4 no such backup, 6 not on this machine.";
 
 /// Restore a backup into a throw-away directory, start PostgreSQL there, and look at everything in it
 ///
 /// The server listens on a socket in that directory only, archives nothing, loads no libraries, and is removed in the end. The running server is
-/// not disturbed. The verdict, with the time that recovery took, is kept in the store. Run it as the user that runs PostgreSQL.
+/// not disturbed. The verdict, with the time that recovery took, is kept in the store. With --store, run it as the user that runs PostgreSQL.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Where the backups are.
+    /// Which.
     #[command(flatten)]
-    archive: ClusterStoreArgs,
-    /// Which database cluster of this name, by its system identifier
-    #[arg(long, value_name = "NUMBER")]
-    system: Option<SystemId>,
-    /// The backup; without it, the newest
-    #[arg(value_name = "ID")]
-    id: Option<BackupId>,
-    /// Directory of PostgreSQL's programs, of the version that was backed up
-    #[arg(long, value_name = "DIR", default_value = "")]
-    bin_dir: PathBuf,
-    /// Directory in which the throw-away one is made [default: that of temporary files]
+    which: WhichBackup,
+    /// Directory of PostgreSQL's programs, of the version that was backed up [default: the node's; with --store: where programs are found]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Directory in which the throw-away one is made [default: beside the node's data; with --store: that of temporary files]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// Recover to the end of the archive, instead of only until the data are consistent
@@ -111,40 +111,65 @@ impl Shown for Drilled {
 
 /// Tries it.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    let place = match args.which.archive.whose()? {
+        Whose::InStore(place) => place,
+        Whose::OfCluster(cluster) => return run_async(|interrupt| inside(context, args, cluster, interrupt)),
+    };
     if rustix::process::geteuid().is_root() {
         let refused = CommandError::new(ErrorKind::Refused, "PostgreSQL does not run as root");
         return Err(refused.hint("run this as the user that runs PostgreSQL"));
     }
     // Before any thread is there: all of them, and PostgreSQL, take it over.
     priority::run_last();
-    let drilled = run_async(|interrupt| async move {
+    let (drilled, kept) = run_async(|interrupt| async move {
         tokio::select! {
-            drilled = try_it(context, args) => drilled,
+            drilled = try_it(context, args, &place) => drilled,
             () = interrupt.requested() => Err(interrupted()),
         }
     })?;
     context.show(&drilled)?;
+    kept.map_err(|error| CommandError::new(ErrorKind::Failed, error).hint("what was found is true, but the store did not take it"))?;
     Ok(if drilled.ok { Exit::OK } else { BROKEN })
 }
 
-async fn try_it(context: &Context, args: &Args) -> Result<Drilled, CommandError> {
-    let store = args.archive.open().await?;
-    let system = args.archive.system(&store, args.system).await?;
-    let archive = args.archive.archive(store, system)?;
+/// Has a node of the cluster try it.
+async fn inside(context: &Context, args: &Args, cluster: ClusterName, interrupt: Interrupt) -> Result<Exit, CommandError> {
+    let inside = Inside::of(&cluster).await?;
+    let command = inside.look_into(context, &["backup", "drill"], options(args, inside.seen.stored.spec.postgres.get()));
+    inside.run_attached(inside.node_at_leisure()?, &command, &interrupt).await
+}
+
+/// What is asked for, as a node with PostgreSQL of that version is told.
+fn options(args: &Args, version: u8) -> Vec<String> {
+    let path = |said: &Option<PathBuf>, default: String| said.as_ref().map_or(default, |path| path.to_string_lossy().into_owned());
+    let mut more = args.which.option();
+    more.extend([
+        format!("--bin-dir={}", path(&args.bin_dir, format!("/usr/lib/postgresql/{version}/bin"))),
+        format!("--scratch={}", path(&args.scratch, SCRATCH.to_owned())),
+        format!("--user={}", args.user),
+        format!("--database={}", args.database),
+    ]);
+    more.extend(args.check.iter().map(|query| format!("--check={query}")));
+    more.extend(args.to_end.then(|| "--to-end".to_owned()));
+    more.extend(args.no_count.then(|| "--no-count".to_owned()));
+    more
+}
+
+/// What came of it, and whether the store has the verdict.
+async fn try_it(context: &Context, args: &Args, place: &ClusterStoreArgs) -> Result<(Drilled, Result<(), ArchiveError>), CommandError> {
+    let archive = place.opened(args.which.archive.system).await?;
     let begun = std::time::Instant::now();
     let step = context.ui.step("test restore");
     let tell = |line: &str| step.note(line);
-    let report = drill::drill(&archive, &request(args)?, &tell).await.map_err(told)?;
+    let report = drill::drill(&archive, &request(args, place)?, &tell).await.map_err(told)?;
     let (at, seconds) = (Timestamp::now(), begun.elapsed().as_secs_f64());
-    record(&archive, &report.backup.id, verdict(&report, at, seconds))
-        .await
-        .map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
+    let kept = record(&archive, &report.backup.id, verdict(&report, at, seconds)).await;
     if report.problems.is_empty() {
         step.done()
     } else {
         step.failed()
     }
-    Ok(Drilled {
+    let drilled = Drilled {
         id: report.backup.id.clone(),
         ok: report.problems.is_empty(),
         at,
@@ -153,7 +178,8 @@ async fn try_it(context: &Context, args: &Args) -> Result<Drilled, CommandError>
         recovery_seconds: report.recovery.map(|took| took.as_secs_f64()),
         problems: report.problems,
         notes: report.notes,
-    })
+    };
+    Ok((drilled, kept))
 }
 
 fn verdict(report: &Report, at: Timestamp, seconds: f64) -> Verdict {
@@ -161,12 +187,12 @@ fn verdict(report: &Report, at: Timestamp, seconds: f64) -> Verdict {
     Verdict::of_restore(&report.problems, &report.notes, recovery, at, seconds)
 }
 
-fn request(args: &Args) -> Result<Request, CommandError> {
+fn request(args: &Args, place: &ClusterStoreArgs) -> Result<Request, CommandError> {
     Ok(Request {
-        backup: args.id.clone(),
+        backup: args.which.id().cloned(),
         scratch: args.scratch.clone().unwrap_or_else(std::env::temp_dir),
-        bin_dir: args.bin_dir.clone(),
-        restore_command: restore_command(&args.archive)?,
+        bin_dir: args.bin_dir.clone().unwrap_or_default(),
+        restore_command: place.restore_command()?,
         to_end: args.to_end,
         user: args.user.clone(),
         database: args.database.clone(),
@@ -175,19 +201,6 @@ fn request(args: &Args) -> Result<Request, CommandError> {
         patience: PATIENCE,
         limits: Limits { threads: 1, memory: MEMORY },
     })
-}
-
-/// This program, without the node's service: whose cache is not to be filled with what only a test needs.
-fn restore_command(archive: &ClusterStoreArgs) -> Result<String, CommandError> {
-    let failed = |why: String| CommandError::new(ErrorKind::Failed, why);
-    let program = std::env::current_exe().map_err(|error| failed(format!("this program's file is not known: {error}")))?;
-    let program = program.to_string_lossy().into_owned();
-    // The file may have been replaced under us; then another version lies in its place.
-    let program = program.strip_suffix(" (deleted)").unwrap_or(&program).to_owned();
-    let words = [program, "wal".to_owned(), "fetch".to_owned()].into_iter().chain(archive.words());
-    let quoted: Result<Vec<String>, _> = words.map(|word| shlex::try_quote(&word).map(|word| word.replace('%', "%%"))).collect();
-    let quoted = quoted.map_err(|error| failed(format!("no command can be made of the options: {error}")))?;
-    Ok(format!("{} \"%f\" \"%p\"", quoted.join(" ")))
 }
 
 fn told(error: DrillError) -> CommandError {

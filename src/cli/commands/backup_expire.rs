@@ -7,28 +7,34 @@ use serde::Serialize;
 
 use crate::{
     backup::{
-        Archive, BackupId,
+        BackupId,
         catalog::Catalog,
         expire::{ExpireError, carry_out, look},
-        expire_plan::{self, Plan, Refusal, Wish},
+        expire_plan::{self, Doubt, Plan, Refusal, Wish},
         marks,
         retention::Policy,
     },
     cli::{
         CommandError, Context, ErrorKind, Exit,
+        bytes::bytes_in_words,
         cluster_store::ClusterStoreArgs,
         context::parse_duration,
-        interrupt::run_async,
+        inside::Inside,
+        interrupt::{Interrupt, run_async},
         output::{Shown, table},
+        which_archive::{WhichArchive, WhichBackup, Whose},
     },
-    model::SystemId,
-    storage::Store,
+    model::ClusterName,
 };
+
+/// With less than this a restore that has just begun may find that its backup is gone.
+const LEAST_GRACE: Duration = Duration::from_secs(3600);
 
 const EXAMPLES: &str = "\
 Examples:
-  spilo backup expire --store file:///archive --cluster orders                       what would go
-  spilo backup expire --store file:///archive --cluster orders --keep 3 --window 14d --apply
+  spilo backup expire orders                                   what would go
+  spilo backup expire orders --keep 3 --window 14d --apply
+  spilo backup expire --store file:///archive --cluster orders
 
 A backup goes in two steps: it is marked, and a later run, after the grace, removes it with the packs and the WAL that no other backup needs.
 
@@ -40,12 +46,9 @@ Exit code: 0 done or nothing to do, 6 refused (the reason is told), 1 the store 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Where they are.
+    /// Whose.
     #[command(flatten)]
-    archive: ClusterStoreArgs,
-    /// Which database cluster of this name, by its system identifier
-    #[arg(long, value_name = "NUMBER")]
-    system: Option<SystemId>,
+    archive: WhichArchive,
     /// So many of the newest backups stay
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     keep: u16,
@@ -58,7 +61,7 @@ pub struct Args {
     /// Do it
     #[arg(long)]
     apply: bool,
-    /// Also when more than half of the backups would go
+    /// Also when more than half of the backups would go, all that lead to the newest timeline, or after a grace of less than an hour
     #[arg(long)]
     force: bool,
 }
@@ -66,15 +69,9 @@ pub struct Args {
 /// Keep a backup, whatever retention says
 #[derive(Debug, clap::Args)]
 pub struct PinArgs {
-    /// Where it is.
+    /// Which.
     #[command(flatten)]
-    archive: ClusterStoreArgs,
-    /// Which database cluster of this name, by its system identifier
-    #[arg(long, value_name = "NUMBER")]
-    system: Option<SystemId>,
-    /// The backup
-    #[arg(value_name = "ID")]
-    id: BackupId,
+    which: WhichBackup,
 }
 
 /// The plan, as data.
@@ -108,27 +105,63 @@ impl Shown for Expiry {
     fn text(&self, _: bool) -> String {
         let rows = self.backups.iter().map(|line| [line.id.to_string(), line.what.to_owned(), line.why.clone()]);
         let done = if self.applied { "removed" } else { "would remove" };
-        let amount = indicatif::HumanBytes(self.bytes);
-        table(["BACKUP", "WHAT", "WHY"], rows) + &format!("{done} {} packs and {} WAL files, {amount}\n", self.packs, self.wal)
+        let amount = bytes_in_words(self.bytes);
+        let mut text =
+            table(["BACKUP", "WHAT", "WHY"], rows) + &format!("{done} {} packs and {} WAL files, {amount}\n", self.packs, self.wal);
+        self.refusals.iter().for_each(|refusal| text += &format!("refused: {refusal}\n"));
+        text
     }
 }
 
 /// Shows the plan, and carries it out when that is asked for.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    let (plan, outcome) = run_async(|_| expire(args))?;
+    if args.apply && !args.force && args.grace < LEAST_GRACE {
+        let told = "a backup that is to go could not be restored from for even an hour";
+        return Err(
+            CommandError::new(ErrorKind::Refused, told).hint("take a longer --grace, or --force when nothing is backed up or restored")
+        );
+    }
+    let place = match args.archive.whose()? {
+        Whose::InStore(place) => place,
+        Whose::OfCluster(cluster) => return run_async(|interrupt| inside(context, args, cluster, interrupt)),
+    };
+    let (plan, outcome) = run_async(|_| expire(args, &place))?;
     let applied = args.apply && outcome.is_ok();
     context.show(&shown(&plan, applied))?;
     outcome.map(|()| Exit::OK).map_err(|error| match &error {
         ExpireError::Refused(refusals) => {
-            let hints: Vec<String> = refusals.iter().map(Refusal::hint).collect();
+            let hints: Vec<String> = refusals.iter().map(|refusal| hint(args, refusal)).collect();
             hints.into_iter().fold(CommandError::new(ErrorKind::Refused, error), CommandError::hint)
         }
         ExpireError::Archive(_) => failed(error).hint("what was done so far is sound: run it again"),
     })
 }
 
-async fn expire(args: &Args) -> Result<(Plan, Result<(), ExpireError>), CommandError> {
-    let archive = opened(&args.archive, args.system).await?;
+fn hint(args: &Args, refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::NewestUnproven(id, Doubt::Unverified) => args.archive.command("backup verify", Some(id), "--deep"),
+        Refusal::NewestUnproven(id, Doubt::BadPages(_)) => {
+            let show = args.archive.command("backup show", Some(id), "");
+            format!("which pages? {show}; when they are repaired, take another backup")
+        }
+        other => other.hint(),
+    }
+}
+
+/// Has a node of the cluster do it.
+async fn inside(context: &Context, args: &Args, cluster: ClusterName, interrupt: Interrupt) -> Result<Exit, CommandError> {
+    let inside = Inside::of(&cluster).await?;
+    let seconds = |time: Duration| format!("{}s", time.as_secs_f64());
+    let mut more =
+        vec![format!("--keep={}", args.keep), format!("--window={}", seconds(args.window)), format!("--grace={}", seconds(args.grace))];
+    more.extend(args.apply.then(|| "--apply".to_owned()));
+    more.extend(args.force.then(|| "--force".to_owned()));
+    let command = inside.look_into(context, &["backup", "expire"], more);
+    inside.run_attached(inside.node()?, &command, &interrupt).await
+}
+
+async fn expire(args: &Args, place: &ClusterStoreArgs) -> Result<(Plan, Result<(), ExpireError>), CommandError> {
+    let archive = place.opened(args.archive.system).await?;
     let now = Timestamp::now();
     let seen = look(&archive, now).await.map_err(failed)?;
     let length = |time: Duration| SignedDuration::try_from(time).map_err(|error| CommandError::new(ErrorKind::Usage, error));
@@ -152,25 +185,43 @@ fn shown(plan: &Plan, applied: bool) -> Expiry {
 }
 
 /// Pins the backup, or leaves it to retention again.
-pub fn pin(args: &PinArgs, pinned: bool) -> Result<Exit, CommandError> {
+pub fn pin(context: &Context, args: &PinArgs, pinned: bool) -> Result<Exit, CommandError> {
+    let which = &args.which;
+    let Some(id) = which.id() else {
+        return Err(CommandError::new(ErrorKind::Usage, "which backup?").hint(which.archive.command("backup list", None, "")));
+    };
     run_async(async |_| {
-        let archive = opened(&args.archive, args.system).await?;
+        let place = match which.archive.whose()? {
+            Whose::InStore(place) => place,
+            Whose::OfCluster(cluster) => {
+                let inside = Inside::of(&cluster).await?;
+                let verb = if pinned { "pin" } else { "unpin" };
+                return inside.run(&inside.look_into(context, &["backup", verb], which.option())).await;
+            }
+        };
+        let archive = place.opened(which.archive.system).await?;
         let catalog = Catalog::read(&archive).await.map_err(failed)?;
-        if catalog.find(&args.id).is_none() && pinned {
-            let none = format!("there is no backup '{}' of '{}'", args.id, args.archive.cluster);
-            return Err(CommandError::new(ErrorKind::NotFound, none).hint("spilo backup list"));
+        if catalog.find(id).is_none() && pinned {
+            let none = format!("there is no backup '{id}' of '{}'", place.cluster);
+            return Err(CommandError::new(ErrorKind::NotFound, none).hint(which.archive.command("backup list", None, "")));
         }
-        let done = if pinned { marks::pin(&archive, &args.id).await } else { marks::unpin(&archive, &args.id).await };
+        let done = if pinned { marks::pin(&archive, id).await } else { marks::unpin(&archive, id).await };
         done.map(|()| Exit::OK).map_err(failed)
     })
 }
 
-async fn opened(args: &ClusterStoreArgs, system: Option<SystemId>) -> Result<Archive<Store>, CommandError> {
-    let store = args.open().await?;
-    let system = args.system(&store, system).await?;
-    args.archive(store, system)
-}
-
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CommandError {
     CommandError::new(ErrorKind::Failed, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_forbids_it_is_told_before_anybody_tries() {
+        let refusals = vec![Refusal::TooMany(3, 4)];
+        let text = shown(&Plan { refusals, ..Plan::default() }, false).text(false);
+        assert!(text.ends_with("refused: 3 of 4 backups would go at once\n"), "{text}");
+    }
 }

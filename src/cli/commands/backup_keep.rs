@@ -36,9 +36,9 @@ pub struct Args {
     /// Read the role's password from standard input
     #[arg(long)]
     password_stdin: bool,
-    /// Directory of PostgreSQL's programs
-    #[arg(long, value_name = "DIR", default_value = "")]
-    bin_dir: PathBuf,
+    /// Directory of PostgreSQL's programs, where they are not on the path
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
     /// Where test restores may write; without it there are none
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -60,7 +60,7 @@ pub fn run(_: &Context, args: &Args) -> Result<Exit, CommandError> {
 
 fn config(args: &Args) -> Result<KeeperConfig, CommandError> {
     let commands = Commands {
-        archive: args.archive.words(),
+        archive: args.archive.options(),
         host: args.host.clone(),
         port: args.port,
         user: args.user.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::status::{age_in_words, bytes_in_words};
+use super::status::age_in_words;
 use crate::{
     backup::{
         BackupId,
@@ -15,12 +15,13 @@ use crate::{
     },
     cli::{
         CommandError, Context, ErrorKind, Exit,
+        bytes::bytes_in_words,
         cluster_store::ClusterStoreArgs,
         inside::Inside,
         interrupt::run_async,
         output::{Shown, table},
         ui::in_words,
-        which_archive::{WhichArchive, Whose},
+        which_archive::{WhichArchive, WhichBackup, Whose},
     },
     model::{ClusterName, SystemId, Timeline},
 };
@@ -36,17 +37,9 @@ pub struct ListArgs {
 /// Show what there is to know of a backup
 #[derive(Debug, Clone, clap::Args)]
 pub struct ShowArgs {
-    /// Whose.
+    /// Which.
     #[command(flatten)]
-    pub archive: WhichArchive,
-
-    /// The backup [default: the newest]
-    #[arg(value_name = "BACKUP", conflicts_with = "store")]
-    pub id: Option<BackupId>,
-
-    /// With --store: the backup
-    #[arg(long, value_name = "BACKUP", requires = "store")]
-    pub backup: Option<BackupId>,
+    pub which: WhichBackup,
 }
 
 /// The backups of one database cluster.
@@ -87,7 +80,7 @@ struct Backup {
     age: String,
 }
 
-/// A manifest that cannot be read.
+/// A manifest, or a mark, that cannot be read.
 #[derive(Debug, Serialize)]
 struct Unreadable {
     object: String,
@@ -208,64 +201,52 @@ impl Shown for OneBackup {
 /// Lists them.
 pub fn list(context: &Context, args: &ListArgs) -> Result<Exit, CommandError> {
     run_async(|_| async {
-        match args.archive.whose() {
-            Some(Whose::InStore(place)) => {
-                let (system, catalog, marks) = read(&place, args.archive.system).await?;
-                let unreadable =
-                    catalog.unreadable.iter().map(|found| Unreadable { object: found.object.to_string(), why: found.why.clone() });
-                let backups = catalog.backups.iter().map(|header| Backup::of(header, &marks)).collect();
-                if catalog.backups.is_empty() {
-                    context.ui.say(format_args!("'{}' has no backup yet", place.cluster));
-                }
-                context.show(&BackupList {
-                    cluster: place.cluster.clone(),
-                    system: system.to_string(),
-                    backups,
-                    unreadable: unreadable.collect(),
-                })?;
-                Ok(Exit::OK)
-            }
-            Some(Whose::OfCluster(cluster)) => inside(context, &cluster, "list", None).await,
-            None => Err(nobody()),
+        let place = match args.archive.whose()? {
+            Whose::OfCluster(cluster) => return inside(context, &cluster, "list", Vec::new()).await,
+            Whose::InStore(place) => place,
+        };
+        let (system, catalog, marks) = read(&args.archive, &place).await?;
+        let unreadable = catalog.unreadable.iter().chain(&marks.unreadable);
+        let unreadable = unreadable.map(|found| Unreadable { object: found.object.to_string(), why: found.why.clone() });
+        let backups = catalog.backups.iter().map(|header| Backup::of(header, &marks)).collect();
+        if catalog.backups.is_empty() {
+            context.ui.say(format_args!("'{}' has no backup yet", place.cluster));
         }
+        let cluster = place.cluster.clone();
+        context.show(&BackupList { cluster, system: system.to_string(), backups, unreadable: unreadable.collect() })?;
+        Ok(Exit::OK)
     })
 }
 
 /// Shows one.
 pub fn show(context: &Context, args: &ShowArgs) -> Result<Exit, CommandError> {
     run_async(|_| async {
-        match args.archive.whose() {
-            Some(Whose::InStore(place)) => {
-                let (_, catalog, marks) = read(&place, args.archive.system).await?;
-                context.show(&one(&catalog, &marks, args.backup.as_ref())?)?;
+        match args.which.archive.whose()? {
+            Whose::InStore(place) => {
+                let (_, catalog, marks) = read(&args.which.archive, &place).await?;
+                context.show(&one(&catalog, &marks, &args.which)?)?;
                 Ok(Exit::OK)
             }
-            Some(Whose::OfCluster(cluster)) => inside(context, &cluster, "show", args.id.as_ref()).await,
-            None => Err(nobody()),
+            Whose::OfCluster(cluster) => inside(context, &cluster, "show", args.which.option()).await,
         }
     })
 }
 
 /// Has a node of the cluster run it.
-async fn inside(context: &Context, cluster: &ClusterName, verb: &str, id: Option<&BackupId>) -> Result<Exit, CommandError> {
+async fn inside(context: &Context, cluster: &ClusterName, verb: &str, more: Vec<String>) -> Result<Exit, CommandError> {
     let inside = Inside::of(cluster).await?;
-    let mut command = inside.command(context, &["backup", verb]);
-    command.extend(inside.system_option());
-    command.extend(id.map(|id| format!("--backup={id}")));
-    inside.run(&command).await
+    inside.run(&inside.look_into(context, &["backup", verb], more)).await
 }
 
-async fn read(place: &ClusterStoreArgs, said: Option<SystemId>) -> Result<(SystemId, Catalog, Marks), CommandError> {
+async fn read(which: &WhichArchive, place: &ClusterStoreArgs) -> Result<(SystemId, Catalog, Marks), CommandError> {
     let failed = |error| CommandError::new(ErrorKind::Failed, error);
-    let store = place.open().await?;
-    let system = place.system(&store, said).await?;
-    let archive = place.archive(store, system)?;
-    Ok((system, Catalog::read(&archive).await.map_err(failed)?, Marks::read(&archive).await.map_err(failed)?))
+    let archive = place.opened(which.system).await?;
+    Ok((archive.system(), Catalog::read(&archive).await.map_err(failed)?, Marks::read(&archive).await.map_err(failed)?))
 }
 
-fn one(catalog: &Catalog, marks: &Marks, id: Option<&BackupId>) -> Result<OneBackup, CommandError> {
-    let none = |what: String| CommandError::new(ErrorKind::NotFound, what).hint("which are there? spilo backup list");
-    let header = match id {
+fn one(catalog: &Catalog, marks: &Marks, which: &WhichBackup) -> Result<OneBackup, CommandError> {
+    let none = |what: String| CommandError::new(ErrorKind::NotFound, what).hint(which.archive.command("backup list", None, ""));
+    let header = match which.id() {
         Some(id) => catalog.find(id).ok_or_else(|| none(format!("there is no backup '{id}'")))?,
         None => catalog.backups.last().ok_or_else(|| none("there is no backup yet".to_owned()))?,
     };
@@ -278,8 +259,4 @@ fn one(catalog: &Catalog, marks: &Marks, id: Option<&BackupId>) -> Result<OneBac
         packs: header.packs.len(),
         bad_pages: header.bad_pages.clone(),
     })
-}
-
-fn nobody() -> CommandError {
-    CommandError::new(ErrorKind::Usage, "whose backups? name a cluster, or a store")
 }

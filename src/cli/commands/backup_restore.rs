@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use crate::{
     backup::{
-        BackupId,
+        ArchiveError, BackupId,
         restore::{
             self, Limits, NoWay, Phase, Progress, Recovery, Report, Request, RestoreError, Seen, Space, Start, TargetAction, Way, Wish,
         },
     },
     cli::{
         CommandError, Context, ErrorKind, Exit,
+        bytes::parse_bytes,
         cluster_store::ClusterStoreArgs,
         interrupt::{interrupted, run_async},
         output::Shown,
@@ -75,7 +76,7 @@ pub struct Args {
     #[arg(long, value_name = "OID=DIR", value_parser = parse_space)]
     tablespace: Vec<Space>,
     /// As a standby whose recovery an agent configures
-    #[arg(long, conflicts_with_all = ["at", "lsn", "xid", "name", "immediate", "exclusive", "action"])]
+    #[arg(long, conflicts_with_all = ["at", "lsn", "xid", "name", "immediate", "exclusive", "action", "keep_archiving"])]
     standby: bool,
     /// The restored server archives as the backed up one did: only where that cannot be its parent's place
     #[arg(long)]
@@ -109,8 +110,8 @@ pub struct TargetArgs {
     /// Recover no further than until the backup is consistent
     #[arg(long, group = "target")]
     immediate: bool,
-    /// Stop just before the target instead of just after it
-    #[arg(long)]
+    /// With --at, --lsn or --xid: stop just before the target instead of just after it
+    #[arg(long, requires = "target", conflicts_with_all = ["name", "immediate"])]
     exclusive: bool,
     /// The timeline on which recovery ends: 'latest', 'current' (the backup's), or a number
     #[arg(long, value_name = "TIMELINE", default_value = "latest")]
@@ -191,9 +192,7 @@ async fn restore(context: &Context, args: &Args) -> Result<Restored, CommandErro
         return Err(CommandError::new(ErrorKind::Usage, format!("a restore needs at least {} MB of memory", LEAST_MEMORY >> 20)));
     }
     let directory = std::path::absolute(&args.directory).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
-    let store = args.archive.open().await?;
-    let system = args.archive.system(&store, args.system).await?;
-    let archive = args.archive.archive(store, system)?;
+    let archive = args.archive.opened(args.system).await?;
     let wish = Wish { target: args.target.target(), timeline: args.target.timeline, backup: args.backup.clone() };
     let step = context.ui.step("looking for the way to the target");
     let way = restore::find_way(&archive, &wish).await?;
@@ -230,6 +229,7 @@ async fn show(ui: &Ui, step: &UiStep, progress: &Progress) -> Infallible {
 fn told(seen: &Seen, elapsed: Duration) -> String {
     match seen.phase {
         Phase::Preparing => "reading the manifest".to_owned(),
+        Phase::Sweeping => "removing what does not belong there".to_owned(),
         Phase::Finishing => "waiting for the disk".to_owned(),
         Phase::Writing => {
             let rate = seen.done as f64 / elapsed.as_secs_f64().max(0.001);
@@ -251,8 +251,8 @@ fn summary(directory: PathBuf, wish: &Wish, report: &Report) -> Restored {
         timeline: report.timeline.0,
         wal_end: report.wal_end.to_string(),
         bytes: report.backup.size,
-        kept: report.seen.kept,
-        fetched: report.seen.fetched,
+        kept: report.seen.spared,
+        fetched: report.seen.moved,
         files: report.seen.files,
         removed: report.removed,
         seconds: report.took.as_secs_f64(),
@@ -263,13 +263,12 @@ fn start(args: &Args, wish: &Wish, way: &Way) -> Result<Start, CommandError> {
     if args.standby {
         return Ok(Start::Follows);
     }
-    let program = std::env::current_exe().map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
     Ok(Start::Recovers(Recovery {
         target: wish.target.clone(),
         exclusive: args.target.exclusive,
         timeline: way.timeline,
         action: args.target.action,
-        restore_command: args.archive.restore_command(&program)?,
+        restore_command: args.archive.restore_command()?,
         keep_archiving: args.keep_archiving,
     }))
 }
@@ -322,18 +321,6 @@ fn parse_action(text: &str) -> Result<TargetAction, String> {
         .ok_or_else(|| format!("'{text}' is not 'promote', 'pause' or 'shutdown'"))
 }
 
-/// `256M`, `1G`, or a number of bytes.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is not a number of bytes (expected something like 256M)");
-    let (number, factor) = match text.to_ascii_uppercase().trim_end_matches('B').to_owned() {
-        text if text.ends_with('G') => (text[..text.len() - 1].to_owned(), 1 << 30),
-        text if text.ends_with('M') => (text[..text.len() - 1].to_owned(), 1 << 20),
-        text if text.ends_with('K') => (text[..text.len() - 1].to_owned(), 1 << 10),
-        text => (text, 1),
-    };
-    number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
-}
-
 impl From<RestoreError> for CommandError {
     fn from(error: RestoreError) -> CommandError {
         let (kind, hint) = match &error {
@@ -345,8 +332,9 @@ impl From<RestoreError> for CommandError {
                 (ErrorKind::Refused, "which timelines there are says 'spilo wal check'; choose one with --timeline".to_owned())
             }
             RestoreError::NoWay(_) => (ErrorKind::Refused, "what there is says 'spilo wal check'; nothing was written".to_owned()),
-            RestoreError::Damaged { .. } => {
-                (ErrorKind::Failed, "the directory cannot be started; choose another backup with --backup ID".to_owned())
+            RestoreError::Archive(ArchiveError::Damaged { .. }) => {
+                let hint = "choose another backup with --backup ID; what was begun cannot be started before a restore has come to its end";
+                (ErrorKind::Failed, hint.to_owned())
             }
             _ => (ErrorKind::Failed, "run the same command again to continue: what is right stays".to_owned()),
         };
@@ -359,11 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_tablespaces_are_read_as_people_write_them() {
-        assert_eq!(["256M", "1g", "64KB", "12"].map(|text| parse_bytes(text).unwrap()), [256 << 20, 1 << 30, 64 << 10, 12]);
-        for text in ["", "M", "-1", "99999999999G"] {
-            assert!(parse_bytes(text).unwrap_err().contains(text));
-        }
+    fn tablespaces_are_read_as_people_write_them() {
         assert_eq!(parse_space("16384=/srv/x").unwrap(), Space { oid: 16_384, location: "/srv/x".into() });
         assert!(parse_space("16384").is_err() && parse_space("x=/srv").is_err() && parse_space("1=srv").is_err());
     }

@@ -12,14 +12,16 @@ use crate::{
     },
     cli::{
         CommandError, Context, ErrorKind, Exit,
+        bytes::{bytes_in_words, parse_bytes},
         interrupt::{interrupted, run_async},
         output::Shown,
         store_arguments::StoreArgs,
-        ui::{Ui, bytes_in_words, in_words},
+        ui::{Ui, in_words},
     },
     model::{ClusterName, Secret},
     postgres::{Address, Credentials, control_data},
     storage::{ObjectName, Store},
+    sys::machine,
 };
 
 /// How often progress is looked at.
@@ -70,7 +72,7 @@ pub struct Args {
     /// File with its password and nothing else
     #[arg(long, value_name = "FILE", requires = "primary_user")]
     pub primary_password_file: Option<PathBuf>,
-    /// Use nothing of earlier backups
+    /// Use nothing of earlier backups; what an interrupted one has left is used all the same
     #[arg(long)]
     pub full: bool,
     /// Read at most so much in a second, such as 100M
@@ -157,10 +159,9 @@ fn request(context: &Context, args: &Args) -> Result<Request, CommandError> {
         None => None,
     };
     let half = std::thread::available_parallelism().map_or(1, |all| (all.get() / 2).clamp(1, 4));
-    let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     Ok(Request {
         cluster: args.cluster.to_string(),
-        member: args.member.clone().unwrap_or_else(machine),
+        member: args.member.clone().unwrap_or_else(machine::name),
         data_dir: args.data_dir.clone(),
         address: Address { host: args.host.clone(), port: args.port },
         role: Credentials { username: args.user.clone(), password: password(&args.password_file)? },
@@ -186,7 +187,7 @@ async fn show(ui: &Ui, progress: &Progress, cluster: &str) {
             Phase::WaitingForWal => "waiting for the last WAL in the archive",
             Phase::Finishing => "writing the manifest",
         };
-        bar.at(what, seen.read, seen.total);
+        bar.at(what, seen.done, seen.total);
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -240,33 +241,4 @@ fn told(error: BackupError) -> CommandError {
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CommandError {
     CommandError::new(ErrorKind::Failed, error)
-}
-
-/// Reads `1000`, `64k`, `100M`, `2G`: powers of 1024.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
-        "" | "B" => 0,
-        "k" | "K" | "kB" => 10,
-        "M" | "MB" => 20,
-        "G" | "GB" => 30,
-        other => return Err(format!("'{other}' is not a unit: use k, M or G")),
-    };
-    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)).filter(|bytes| *bytes > 0);
-    number.ok_or_else(|| "expected a number of bytes such as 100M".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_read_with_and_without_a_unit() {
-        for (text, bytes) in [("1000", 1000), ("64k", 65_536), ("100M", 100 << 20), ("2GB", 2 << 30)] {
-            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "0", "-1", "5x", "M", "99999999999999999999", "99999999999G"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
-        }
-    }
 }

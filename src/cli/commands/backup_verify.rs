@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     backup::{
-        Archive, BackupId,
+        Archive, ArchiveError, BackupId,
         archived_wal::ArchivedWal,
         catalog::Catalog,
         manifest::Header,
@@ -18,10 +18,12 @@ use crate::{
     cli::{
         CommandError, Context, ErrorKind, Exit,
         cluster_store::ClusterStoreArgs,
-        interrupt::run_async,
+        inside::Inside,
+        interrupt::{Interrupt, run_async},
         output::{Shown, table},
+        which_archive::{WhichBackup, Whose},
     },
-    model::SystemId,
+    model::ClusterName,
     storage::Store,
 };
 
@@ -30,8 +32,9 @@ const DAMAGED: Exit = Exit(21);
 
 const EXAMPLES: &str = "\
 Examples:
-  spilo backup verify --store file:///archive --cluster orders              the newest: is everything there?
-  spilo backup verify --all --deep --store s3://backups/pg --cluster orders     read every byte of every backup
+  spilo backup verify orders                       the newest: is everything there?
+  spilo backup verify orders --all --deep          read every byte of every backup
+  spilo backup verify --store s3://backups/pg --cluster orders --backup 20261121T204500Z-1a2b3c4d
 
 Exit code: 0 all of it is whole, 21 something is damaged or missing, 1 the store could not be asked, 4 no such backup.";
 
@@ -41,17 +44,11 @@ Exit code: 0 all of it is whole, 21 something is damaged or missing, 1 the store
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Where they are.
+    /// Which.
     #[command(flatten)]
-    archive: ClusterStoreArgs,
-    /// Which database cluster of this name, by its system identifier
-    #[arg(long, value_name = "NUMBER")]
-    system: Option<SystemId>,
-    /// The backup; without it, the newest
-    #[arg(value_name = "ID", conflicts_with = "all")]
-    id: Option<BackupId>,
+    which: WhichBackup,
     /// All backups
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["id", "backup"])]
     all: bool,
     /// Read every byte and compare it with its digest, instead of only looking whether everything is there
     #[arg(long)]
@@ -106,50 +103,77 @@ impl Shown for Verified {
 
 /// Looks at the backups.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    let found = run_async(|_| look(context, args))?;
+    let place = match args.which.archive.whose()? {
+        Whose::InStore(place) => place,
+        Whose::OfCluster(cluster) => return run_async(|interrupt| inside(context, args, cluster, interrupt)),
+    };
+    let (found, failure) = run_async(|_| look(context, args, &place))?;
+    // Whatever went wrong besides: what was found is told.
     context.show(&found)?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
     Ok(if found.0.iter().all(|line| line.ok) { Exit::OK } else { DAMAGED })
 }
 
-async fn look(context: &Context, args: &Args) -> Result<Verified, CommandError> {
-    let store = args.archive.open().await?;
-    let system = args.archive.system(&store, args.system).await?;
-    let archive = args.archive.archive(store, system)?;
+/// Has a node of the cluster look.
+async fn inside(context: &Context, args: &Args, cluster: ClusterName, interrupt: Interrupt) -> Result<Exit, CommandError> {
+    let inside = Inside::of(&cluster).await?;
+    let mut more = args.which.option();
+    more.push(format!("--lanes={}", args.lanes));
+    more.extend(args.all.then(|| "--all".to_owned()));
+    more.extend(args.deep.then(|| "--deep".to_owned()));
+    let command = inside.look_into(context, &["backup", "verify"], more);
+    inside.run_attached(inside.node_at_leisure()?, &command, &interrupt).await
+}
+
+/// What was found, and what failed besides.
+async fn look(context: &Context, args: &Args, place: &ClusterStoreArgs) -> Result<(Verified, Option<CommandError>), CommandError> {
+    let archive = place.opened(args.which.archive.system).await?;
     let catalog = Catalog::read(&archive).await.map_err(failed)?;
-    let chosen = choose(&catalog, args)?;
+    let chosen = choose(&catalog, args, place)?;
     for unreadable in &catalog.unreadable {
         context.ui.warn(format_args!("'{}' cannot be read: {}", unreadable.object, unreadable.why));
     }
-    let mut lines = Vec::new();
+    let (mut lines, mut failure) = (Vec::new(), None);
     for header in chosen {
-        lines.push(one(context, args, &archive, header).await?);
+        let (line, kept) = one(context, args, &archive, header).await?;
+        lines.push(line);
+        if let Err(error) = kept {
+            failure.get_or_insert(failed(error).hint("what was found is true, but nobody else will know of it: the store did not take it"));
+        }
     }
-    // A manifest that nobody can read is a backup that nobody can restore.
-    if args.all && !catalog.unreadable.is_empty() {
-        context.show(&Verified(lines))?;
+    // A manifest that nobody can read is a backup that nobody can restore, and may be the newest.
+    if failure.is_none() && args.which.id().is_none() && !catalog.unreadable.is_empty() {
         let told = format!("{} manifests cannot be read", catalog.unreadable.len());
-        return Err(CommandError::new(ErrorKind::Failed, told));
+        failure = Some(CommandError::new(ErrorKind::Failed, told));
     }
-    Ok(Verified(lines))
+    Ok((Verified(lines), failure))
 }
 
-fn choose<'a>(catalog: &'a Catalog, args: &Args) -> Result<Vec<&'a Header>, CommandError> {
-    let none = |what: String| CommandError::new(ErrorKind::NotFound, what);
-    match &args.id {
+fn choose<'a>(catalog: &'a Catalog, args: &Args, place: &ClusterStoreArgs) -> Result<Vec<&'a Header>, CommandError> {
+    let none = |what: String| CommandError::new(ErrorKind::NotFound, what).hint(args.which.archive.command("backup list", None, ""));
+    match args.which.id() {
         Some(id) => match catalog.find(id) {
             Some(header) => Ok(vec![header]),
             None => match catalog.unreadable.iter().find(|found| found.object.as_str().contains(id.as_str())) {
                 Some(found) => Err(CommandError::new(ErrorKind::Failed, format!("'{}' cannot be read: {}", found.object, found.why))),
-                None => Err(none(format!("there is no backup '{id}' of '{}'", args.archive.cluster))),
+                None => Err(none(format!("there is no backup '{id}' of '{}'", place.cluster))),
             },
         },
-        None if catalog.backups.is_empty() => Err(none(format!("there is no backup of '{}' that can be read", args.archive.cluster))),
+        None if catalog.backups.is_empty() => Err(none(format!("there is no backup of '{}' that can be read", place.cluster))),
         None if args.all => Ok(catalog.backups.iter().collect()),
         None => Ok(catalog.backups.last().into_iter().collect()),
     }
 }
 
-async fn one(context: &Context, args: &Args, archive: &Archive<Store>, header: &Header) -> Result<Line, CommandError> {
+/// What was found, and whether the store has the verdict.
+async fn one(
+    context: &Context,
+    args: &Args,
+    archive: &Archive<Store>,
+    header: &Header,
+) -> Result<(Line, Result<(), ArchiveError>), CommandError> {
     let step = context.ui.step(format!("verifying backup {}", header.id));
     let depth = if args.deep { Depth::Read } else { Depth::Presence };
     let begun = Instant::now();
@@ -161,14 +185,14 @@ async fn one(context: &Context, args: &Args, archive: &Archive<Store>, header: &
     let look = Look { depth, lanes: usize::from(args.lanes), progress: &progress };
     let findings = verify(archive, header, &wal.graph, &look).await.map_err(failed)?;
     let (at, seconds) = (Timestamp::now(), begun.elapsed().as_secs_f64());
-    record(archive, &header.id, Verdict::new(depth, &findings, at, seconds)).await.map_err(failed)?;
+    let kept = record(archive, &header.id, Verdict::new(depth, &findings, at, seconds)).await;
     let ok = findings.is_empty();
     if ok {
         step.done()
     } else {
         step.failed()
     }
-    Ok(Line { id: header.id.clone(), depth, ok, at, seconds, findings, bad_pages: header.bad_page_count })
+    Ok((Line { id: header.id.clone(), depth, ok, at, seconds, findings, bad_pages: header.bad_page_count }, kept))
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CommandError {

@@ -12,7 +12,7 @@ use crate::{
         interrupt::{Interrupt, run_async},
         look::{look, no_such_cluster},
         output::Shown,
-        spec_arguments::SpecArgs,
+        spec_arguments::{SpecArgs, expect_store_keys},
         status::{ClusterStatus, NodeRole},
         wait::wait_until_healthy,
     },
@@ -85,6 +85,9 @@ async fn create(context: &Context, interrupt: Interrupt, args: &Args, mut spec: 
         spec.clone_of = Some(Box::new(clone_source(&platform, &spec.name, other, args).await?));
     }
     let cluster = spec.name.clone();
+    if platform.observe(&cluster).await?.stored.is_none() {
+        expect_store_keys(&spec)?;
+    }
     let wish = Wish::Create { image: args.spec.image.source(&spec)?, spec };
     if args.plan.plan {
         return show_plan(context, &platform, &cluster, &wish, args.plan.exit_code).await;

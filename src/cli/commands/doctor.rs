@@ -9,7 +9,7 @@ use crate::{
         output::{Shown, table},
         spec_arguments::ImageArgs,
     },
-    provisioner::{Check, DockerPlatform, Inventory, Platform, Surroundings, Verdict, Wish},
+    provisioner::{Check, ClusterSummary, DockerPlatform, Inventory, Platform, Surroundings, Verdict, Wish},
     spec::ClusterSpec,
 };
 
@@ -101,13 +101,15 @@ fn ports_check(surroundings: &Surroundings) -> Check {
 
 /// Objects with our label whose cluster has no spec, or one that says it is being deleted: an interrupted command left them.
 async fn leftovers<P: Platform>(platform: &P) -> Check {
-    let subject = "leftovers";
-    let clusters = match platform.clusters().await {
-        Ok(clusters) => clusters,
-        Err(error) => return bad(subject, &error, error.hint()),
-    };
-    // One that cannot be read is of another version, and nothing that is to be removed.
-    let known = clusters.iter().filter(|cluster| cluster.unreadable.is_none());
+    match platform.clusters().await {
+        Ok(clusters) => leftovers_check(&clusters),
+        Err(error) => bad("leftovers", &error, error.hint()),
+    }
+}
+
+fn leftovers_check(clusters: &[ClusterSummary]) -> Check {
+    // One that cannot be read is of another version, and nothing that is to be removed; nor are backups that a deletion has kept.
+    let known = clusters.iter().filter(|cluster| cluster.unreadable.is_none() && !cluster.only_backups);
     let left = known.filter(|cluster| cluster.stored.as_ref().is_none_or(|stored| stored.deleting));
     let names: Vec<String> = left.map(|cluster| cluster.name.to_string()).collect();
     let (verdict, finding, hint) = match names.first() {
@@ -118,7 +120,7 @@ async fn leftovers<P: Platform>(platform: &P) -> Check {
             Some(format!("to remove them: spilo delete cluster {first}")),
         ),
     };
-    Check { subject: subject.to_owned(), verdict, finding, hint }
+    Check { subject: "leftovers".to_owned(), verdict, finding, hint }
 }
 
 fn bad(subject: &str, error: &dyn std::error::Error, hint: Option<String>) -> Check {
@@ -139,6 +141,22 @@ mod tests {
         };
         let checks = Checks(vec![check("engine", Verdict::Good, "not shown"), check("disk", Verdict::Bad, "make room")]);
         assert_eq!(checks.text(false), "RESULT  CHECK   FINDING\nok      engine  found\nfail    disk    found\n\ndisk: make room");
+    }
+
+    #[test]
+    fn backups_that_a_deletion_has_kept_are_no_leftovers() {
+        let summary = |name: &str, only_backups| ClusterSummary {
+            name: name.parse().unwrap(),
+            stored: None,
+            unreadable: None,
+            running: 0,
+            containers: 0,
+            created: None,
+            only_backups,
+        };
+        assert_eq!(leftovers_check(&[summary("kept", true)]).verdict, Verdict::Good);
+        let check = leftovers_check(&[summary("kept", true), summary("half", false)]);
+        assert!(check.verdict == Verdict::Warning && check.finding.starts_with("cluster half:"), "{}", check.finding);
     }
 
     #[test]

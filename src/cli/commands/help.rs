@@ -28,8 +28,9 @@ Exit codes
     6  refused: protection, another command at work, an unsafe request
     7  some of it was done; the same command again continues
    10  plan --exit-code: there are changes
-   20  status: degraded (writes are accepted, something else is missing); a backup with damaged pages in it
-   21  status: critical (nobody takes writes)
+   20  status: degraded (writes are accepted, something else is missing); a backup with damaged pages in it; wal check: a fault
+   21  status: critical (nobody takes writes); backup verify: something is damaged or missing; backup drill: it cannot be restored;
+       wal check: the newest backup cannot be recovered to the end of the WAL
   130  interrupted; the same command again continues
 
 With -o json an error is one JSON object on standard error: {\"code\", \"message\", \"hints\"}.";

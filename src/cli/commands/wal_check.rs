@@ -7,8 +7,9 @@ use super::status::age_in_words;
 use crate::{
     backup::{
         Archive, ArchiveError,
-        archived_wal::ArchivedWal,
+        archived_wal::{ArchivedWal, read_settled},
         catalog::Catalog,
+        marks::Marks,
         wal_check::{self, Verdict, WalReport},
     },
     cli::{
@@ -81,12 +82,11 @@ impl Shown for WalState {
 
 /// Looks at it.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    let place = match args.archive.whose() {
-        Some(Whose::InStore(place)) => place,
-        Some(Whose::OfCluster(cluster)) => return run_async(|_| inside(context, &cluster)),
-        None => return Err(CommandError::new(ErrorKind::Usage, "whose WAL? name a cluster, or a store")),
+    let place = match args.archive.whose()? {
+        Whose::InStore(place) => place,
+        Whose::OfCluster(cluster) => return run_async(|_| inside(context, &cluster)),
     };
-    let state = run_async(|_| look(&place, args.archive.system))?;
+    let state = run_async(|_| look(&args.archive, &place))?;
     context.show(&state)?;
     Ok(match state.report.verdict {
         Verdict::Healthy => Exit::OK,
@@ -98,20 +98,18 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
 /// Has a node of the cluster look.
 async fn inside(context: &Context, cluster: &ClusterName) -> Result<Exit, CommandError> {
     let inside = Inside::of(cluster).await?;
-    let command: Vec<String> = inside.command(context, &["wal", "check"]).into_iter().chain(inside.system_option()).collect();
-    inside.run(&command).await
+    inside.run(&inside.look_into(context, &["wal", "check"], Vec::new())).await
 }
 
-async fn look(place: &ClusterStoreArgs, said: Option<SystemId>) -> Result<WalState, CommandError> {
-    let store = place.open().await?;
-    let system = place.system(&store, said).await?;
-    let archive = place.archive(store, system)?;
+async fn look(which: &WhichArchive, place: &ClusterStoreArgs) -> Result<WalState, CommandError> {
+    let archive = place.opened(which.system).await?;
     let failed = |error| CommandError::new(ErrorKind::Failed, error);
     let catalog = Catalog::read(&archive).await.map_err(failed)?;
     let segment_size = catalog.backups.last().map(|header| header.segment_size);
-    let wal = ArchivedWal::read(&archive, segment_size).await.map_err(failed)?;
+    let wal = read_settled(&archive, segment_size).await.map_err(failed)?;
     let newest = newest(&archive, &wal).await.map_err(failed)?;
-    Ok(WalState { cluster: place.cluster.clone(), system, newest, report: wal_check::check(&wal, &catalog) })
+    let pins = Marks::read_pins(&archive).await.map_err(failed)?;
+    Ok(WalState { cluster: place.cluster.clone(), system: archive.system(), newest, report: wal_check::check(&wal, &catalog, &pins) })
 }
 
 async fn newest(archive: &Archive<Store>, wal: &ArchivedWal) -> Result<Option<Newest>, ArchiveError> {

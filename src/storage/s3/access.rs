@@ -19,6 +19,7 @@ use aws_sdk_s3::{
         StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
     },
 };
+use reqwest::Url;
 
 use super::failure::Place;
 use crate::storage::{StoreConfig, StoreError, StoreUrl};
@@ -66,7 +67,8 @@ impl Access {
         let refused = |why| StoreError::Refused { object: config.url.to_string(), why };
         let StoreUrl::S3 { bucket, prefix } = &config.url else { return Err(refused("this is not in S3".to_owned())) };
         let region = region(config).await.map_err(refused)?;
-        let host = config.endpoint.as_deref().map(host).transpose().map_err(refused)?;
+        let server = config.endpoint.as_deref().map(server).transpose().map_err(refused)?;
+        let host = server.as_ref().and_then(Url::host_str);
         let place = Place {
             bucket: bucket.clone(),
             prefix: prefix.clone(),
@@ -77,7 +79,7 @@ impl Access {
                 None => "from the environment, a profile or this machine's role".to_owned(),
             },
             is_aws: host.is_none_or(|host| host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")),
-            is_encrypted: config.endpoint.as_ref().is_none_or(|endpoint| endpoint.starts_with("https://")),
+            is_encrypted: server.as_ref().is_none_or(|server| server.scheme() == "https"),
         };
         let file = config.credentials_file.clone();
         let sdk_config = sdk_config(config, &place);
@@ -139,11 +141,14 @@ async fn region(config: &StoreConfig) -> Result<String, String> {
     found.map(|region| region.to_string()).ok_or_else(|| "in which region is the bucket? hint: set the store's region".to_owned())
 }
 
-/// The host that an endpoint names.
-fn host(endpoint: &str) -> Result<&str, String> {
-    let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
-    let host = rest.map(|rest| rest.split(['/', ':']).next().unwrap_or(rest)).filter(|host| !host.is_empty());
-    host.ok_or_else(|| format!("'{endpoint}' is no endpoint; hint: https://HOST or https://HOST:PORT"))
+/// The address of a server. What is refused is not repeated where it may hold a password.
+fn server(endpoint: &str) -> Result<Url, String> {
+    let hint = "hint: https://HOST or https://HOST:PORT";
+    if endpoint.contains('@') {
+        return Err(format!("the endpoint has a user or a password in it; {hint}, and the credentials in a file"));
+    }
+    let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| format!("'{endpoint}' is no endpoint; {hint}"))
 }
 
 fn sdk_config(config: &StoreConfig, place: &Place) -> Config {

@@ -1,6 +1,6 @@
 //! What a request that failed means: an answer, a reason to ask again, or something that somebody has to change.
 
-use std::{error::Error, fmt, time::SystemTime};
+use std::{error::Error, fmt, iter::successors, time::SystemTime};
 
 use aws_sdk_s3::{
     config::http::HttpResponse,
@@ -8,10 +8,11 @@ use aws_sdk_s3::{
     primitives::{DateTime, DateTimeFormat},
 };
 
-use super::{S3Store, attempts::Pause, requests::Verb};
+use super::{S3Store, attempts::Pause, verb::Verb};
 use crate::{
     model::{ObjectName, StoreUrl},
     storage::StoreError,
+    sys::causes,
 };
 
 /// An answer that is no success, and means something all the same.
@@ -94,11 +95,7 @@ impl Place {
 
     /// The same error, of the store as a whole instead of one of its objects.
     pub fn about(&self, error: StoreError) -> StoreError {
-        let object = self.to_string();
-        match error {
-            StoreError::Unavailable { why, .. } => StoreError::Unavailable { object, why },
-            StoreError::Refused { why, .. } => StoreError::Refused { object, why },
-        }
+        error.about(self.to_string())
     }
 
     /// The right that a request needs, and on what.
@@ -134,14 +131,17 @@ impl S3Store {
         match error {
             SdkError::ServiceError(answer) => place.meaning(verb, &Said::of(answer.raw(), answer.err())),
             SdkError::ResponseError(answer) if !answer.raw().status().is_success() => place.meaning(verb, &Said::of(answer.raw(), error)),
-            SdkError::ConstructionFailure(_) => Failure::Refused(format!("the request cannot be made: {}", causes(error))),
+            SdkError::ConstructionFailure(_) => Failure::Refused(format!("the request cannot be made: {}", causes::in_one_line(error))),
             SdkError::DispatchFailure(failure) => {
-                let what = failure.as_connector_error().and_then(Error::source).map_or_else(|| causes(error), causes);
+                let cause = failure.as_connector_error().and_then(Error::source);
+                let what = cause.map_or_else(|| causes::in_one_line(error), causes::in_one_line);
                 if what.contains("invalid peer certificate") {
                     let hint = "have it signed by an authority that this machine trusts (/etc/ssl/certs, or SSL_CERT_FILE)";
                     return Failure::Refused(format!("{}: {what}; hint: {hint}", place.server));
                 }
-                if failure.is_io() || failure.is_timeout() {
+                // A server that hangs up in the middle of an exchange is neither: that is an error of the protocol.
+                let broke = successors(cause, |error| (*error).source()).any(|error| error.is::<hyper::Error>());
+                if failure.is_io() || failure.is_timeout() || broke {
                     return Failure::Again { pause: Pause::Short, why: format!("{}: {what}", place.server) };
                 }
                 let origin = &place.credentials;
@@ -149,7 +149,7 @@ impl S3Store {
                 // They may come yet: a role is not known from the first second of a machine's life.
                 Failure::Credentials { why, expired: true }
             }
-            _ => Failure::Again { pause: Pause::Short, why: format!("{}: {}", place.server, causes(error)) },
+            _ => Failure::Again { pause: Pause::Short, why: format!("{}: {}", place.server, causes::in_one_line(error)) },
         }
     }
 }
@@ -266,18 +266,4 @@ fn element(document: &str, name: &str) -> Option<String> {
 /// `…; the region 'us-east-1' is wrong; expecting 'eu-central-1'`
 fn expected_region(message: &str) -> Option<String> {
     message.split_once("expecting '")?.1.split_once('\'').map(|(region, _)| region.to_owned())
-}
-
-/// All that an error says about itself, and nothing of what was sent.
-pub fn causes(error: &dyn Error) -> String {
-    let mut said = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string().trim_end_matches('.').to_owned();
-        if said.last() != Some(&text) {
-            said.push(text);
-        }
-        next = error.source();
-    }
-    said.join(": ")
 }

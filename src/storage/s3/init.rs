@@ -1,19 +1,24 @@
 //! What makes a store of a place in a bucket: a mark, and the proof that of several writers one wins there.
 
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{S3Store, list};
+use super::{
+    S3Store, list,
+    read::{WHOLE, read},
+};
 use crate::{
     model::ObjectName,
-    storage::{Claim, ObjectStore, StoreError},
+    storage::{Claim, ObjectStore, StoreError, mark},
 };
 
 /// The object that tells a store from a prefix with a spelling mistake. Clusters have shorter lives than it, and other names.
 const MARK: &str = "spilo-store";
-
-/// What the mark begins with.
-const FORMAT: &str = "a store of spilo, format 1";
 
 /// Where writes are tried out.
 const PROBE: &str = "spilo-probe";
@@ -22,44 +27,72 @@ const PROBE: &str = "spilo-probe";
 const RACES: usize = 3;
 const RACERS: usize = 8;
 
-/// The place is a store.
-pub async fn check(store: &S3Store) -> Result<(), StoreError> {
-    if marked(store).await? { Ok(()) } else { Err(refused(store, "there is no store; hint: 'spilo wal init' makes a new one".to_owned())) }
+/// For so long after it was seen nobody looks at the mark again: a standby asks for what is not there all the time.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+/// The mark of the store that was opened, and when it was last seen there.
+pub struct Mark {
+    text: Bytes,
+    seen: Mutex<Option<Instant>>,
+}
+
+/// The mark of the place, which has to be a store.
+pub async fn check(store: &S3Store) -> Result<Mark, StoreError> {
+    let found = known(store).await?;
+    let text = found.ok_or_else(|| refused(store, "there is no store; hint: 'spilo wal init' makes a new one".to_owned()))?;
+    Ok(Mark { text, seen: Mutex::new(None) })
+}
+
+/// Whether the store is still the one that was opened: only then is it true that it has nothing under some name.
+pub async fn check_again(store: &S3Store, mark: &Mark) -> Result<(), StoreError> {
+    let seen = || mark.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if seen().is_some_and(|seen| seen.elapsed() < BELIEVED) {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let what = match read(store, &name(MARK), WHOLE).await? {
+        Some(text) if text == mark.text => {
+            *seen() = Some(begun);
+            return Ok(());
+        }
+        Some(_) => "is another one than it was",
+        None => "is no store any more",
+    };
+    Err(StoreError::Unavailable { object: MARK.to_owned(), why: format!("'{}' {what}", store.place()) })
 }
 
 /// The place becomes a store, if it is none.
 pub async fn make(store: &S3Store) -> Result<(), StoreError> {
-    let marked = marked(store).await?;
+    let marked = known(store).await?.is_some();
     if !marked {
         check_empty(store).await?;
     }
-    let probe = name(PROBE).join(&chance()?).map_err(|error| refused(store, error.to_string()))?;
+    let probe = name(PROBE).join(&mark::chance().map_err(|error| no_chance(&error))?).map_err(|error| refused(store, error.to_string()))?;
     let tried = try_out(store, &probe).await;
     let cleaned = clean(store, &probe).await;
     tried?;
     cleaned?;
     if !marked {
         // Somebody else may do the same at this moment; both marks are good.
-        store.create(&name(MARK), format!("{FORMAT}, {}\n", chance()?).into()).await?;
+        store.create(&name(MARK), mark::new().map_err(|error| no_chance(&error))?.into()).await?;
     }
     Ok(())
 }
 
-async fn marked(store: &S3Store) -> Result<bool, StoreError> {
-    let Some(mark) = store.read(&name(MARK)).await? else { return Ok(false) };
-    if mark.starts_with(FORMAT.as_bytes()) {
-        return Ok(true);
-    }
-    let said = String::from_utf8_lossy(&mark[..mark.len().min(100)]).into_owned();
-    Err(refused(store, format!("its '{MARK}' says '{}', which this version does not know", said.trim())))
+/// The mark that is there, if this version knows it.
+async fn known(store: &S3Store) -> Result<Option<Bytes>, StoreError> {
+    let Some(mark) = read(store, &name(MARK), WHOLE).await? else { return Ok(None) };
+    mark::check(MARK, &mark).map(|()| Some(mark)).map_err(|why| refused(store, why))
 }
 
 async fn check_empty(store: &S3Store) -> Result<(), StoreError> {
     let prefix = if store.place().prefix.is_empty() { String::new() } else { format!("{}/", store.place().prefix) };
     let probes = format!("{prefix}{PROBE}/");
     let page = list::page(store, &mut store.patience_for(&name(MARK)), &prefix, None).await?;
-    // What an interrupted attempt has left is nothing.
-    match page.contents().iter().filter_map(|object| object.key()).find(|key| !key.starts_with(&probes) && *key != prefix) {
+    // What an interrupted attempt has left is nothing, and a mark is that of somebody who does the same at this moment.
+    let mark = store.place().key(&name(MARK));
+    let is_nothing = |key: &str| key.starts_with(&probes) || key == prefix || key == mark;
+    match page.contents().iter().filter_map(|object| object.key()).find(|key| !is_nothing(key)) {
         Some(key) => Err(refused(store, format!("something else is there, such as '{key}'; hint: take an empty prefix"))),
         None => Ok(()),
     }
@@ -121,9 +154,6 @@ fn name(text: &str) -> ObjectName {
     text.parse().expect("it is one word of letters")
 }
 
-fn chance() -> Result<String, StoreError> {
-    let mut chance = [0; 16];
-    let filled = getrandom::fill(&mut chance);
-    filled.map_err(|error| StoreError::Unavailable { object: MARK.to_owned(), why: format!("no random numbers: {error}") })?;
-    Ok(hex::encode(chance))
+fn no_chance(error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable { object: MARK.to_owned(), why: error.to_string() }
 }

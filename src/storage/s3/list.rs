@@ -41,6 +41,6 @@ pub async fn page(store: &S3Store, patience: &mut Patience, prefix: &str, token:
         let request = request.set_continuation_token(token.map(str::to_owned));
         request.send().await.map_err(|error| store.failure(Verb::List, &error))
     };
-    let answer = store.ask(Verb::List, patience, ANSWER, send).await?;
+    let answer = store.ask(patience, ANSWER, send).await?;
     answer.map_err(|answer| patience.refused(format!("the server answers a list with {answer:?}; does it speak S3?")))
 }

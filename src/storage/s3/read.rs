@@ -9,8 +9,8 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::{ANSWER, Answer, CHECKSUM, Failure, Pause, S3Store, Session, Verb, failure::causes};
-use crate::{model::ObjectName, storage::StoreError};
+use super::{ANSWER, Answer, CHECKSUM, Failure, Pause, S3Store, Session, Verb};
+use crate::{model::ObjectName, storage::StoreError, sys::causes};
 
 /// How often what arrives may be something else than what was written, before it is known to be damaged where it is kept.
 const DAMAGED: u32 = 3;
@@ -31,6 +31,9 @@ pub struct Span {
     pub length: Option<u64>,
 }
 
+/// All of an object.
+pub const WHOLE: Span = Span { from: 0, length: None };
+
 /// What has arrived of it.
 struct Arrived {
     /// Names the version of the object that this is of.
@@ -48,7 +51,7 @@ pub async fn read(store: &S3Store, name: &ObjectName, span: Span) -> Result<Opti
     let (mut arrived, mut furthest, mut damaged) = (None::<Arrived>, 0, 0);
     loop {
         let send = async |session: &Session| request(store, session, name, span, arrived.as_ref()).await;
-        let answer = match store.ask(Verb::Get, &mut patience, ANSWER, send).await? {
+        let answer = match store.ask(&mut patience, ANSWER, send).await? {
             Ok(answer) => answer,
             Err(Answer::NoSuchKey) => return Ok(None),
             Err(Answer::BeyondTheEnd) if arrived.is_none() => return Ok(Some(Bytes::new())),
@@ -146,7 +149,9 @@ async fn take_in(body: &mut ByteStream, content: &mut Vec<u8>, wanted: u64) -> R
                 content.extend_from_slice(&bytes);
                 window.arrived += bytes.len() as u64;
             }
-            Ok(Some(Err(error))) => return Err(format!("the line broke after {} of {wanted} bytes: {}", content.len(), causes(&error))),
+            Ok(Some(Err(error))) => {
+                return Err(format!("the line broke after {} of {wanted} bytes: {}", content.len(), causes::in_one_line(&error)));
+            }
             Ok(None) if content.len() as u64 == wanted => return Ok(()),
             Ok(None) => return Err(format!("{} bytes came of {wanted}", content.len())),
             Err(_) if window.arrived >= ENOUGH => window = Window::open(),
@@ -184,20 +189,24 @@ pub async fn facts(store: &S3Store, name: &ObjectName) -> Result<Option<(u64, Op
         let request = session.client.head_object().bucket(&store.place().bucket).key(store.place().key(name));
         request.send().await.map_err(|error| store.failure(Verb::Head, &error))
     };
-    if let Ok(answer) = store.ask(Verb::Head, &mut patience, ANSWER, head).await? {
+    if let Ok(answer) = store.ask(&mut patience, ANSWER, head).await? {
         let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
-        return size.map(|size| Some((size, answer.last_modified().copied()))).ok_or_else(|| Answer::Unexplained.unexpected(name));
+        return size.map(|size| Some((size, answer.last_modified().copied()))).ok_or_else(|| no_length(name));
     }
     // A HEAD says no without a reason, which may be that there is no bucket. A GET of one byte has room for it.
     let first = Span { from: 0, length: Some(1) };
     let get = async |session: &Session| request(store, session, name, first, None).await;
-    match store.ask(Verb::Get, &mut patience, ANSWER, get).await? {
+    match store.ask(&mut patience, ANSWER, get).await? {
         Ok(answer) => {
             let size = extent(&answer).map(|(_, length)| length);
-            size.map(|size| Some((size, answer.last_modified().copied()))).ok_or_else(|| Answer::Unexplained.unexpected(name))
+            size.map(|size| Some((size, answer.last_modified().copied()))).ok_or_else(|| no_length(name))
         }
         Err(Answer::NoSuchKey) => Ok(None),
         Err(Answer::BeyondTheEnd) => Ok(Some((0, None))),
         Err(answer) => Err(answer.unexpected(name)),
     }
+}
+
+fn no_length(name: &ObjectName) -> StoreError {
+    StoreError::Unavailable { object: name.to_string(), why: "the server does not say how long it is".to_owned() }
 }

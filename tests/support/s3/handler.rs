@@ -52,21 +52,19 @@ pub async fn handle(state: &Mutex<State>, request: Request<Incoming>) -> Result<
         Err(refusal) => return Ok(refusal.response(false)),
     };
     let head = asked.verb == Verb::Head;
-    let (fault, line, ahead) = {
+    let (fault, ahead) = {
         let mut state = lock(state);
         *state.requests.entry(asked.verb).or_default() += 1;
         let fault = state.faults.next(asked.verb, &asked.key);
-        (fault, state.settings.line.clone(), state.ahead)
+        (fault, state.ahead)
     };
-    line.first_byte(asked.content.len()).await;
     let mut response = match &fault {
         Some(Fault::Says(refusal)) => refusal.response(head),
         Some(Fault::Hangup) => return Err(Hangup),
-        _ if line.is_busy() => Refusal::slow_down().response(head),
         _ => match answer(state, &asked).await {
             Ok((mut response, content)) => {
                 if !head {
-                    *response.body_mut() = body(content, fault.as_ref(), &line, response.body_mut());
+                    *response.body_mut() = body(content, fault.as_ref(), response.body_mut());
                 }
                 response
             }
@@ -85,13 +83,13 @@ pub async fn handle(state: &Mutex<State>, request: Request<Incoming>) -> Result<
 }
 
 /// The body that is sent: what belongs there, unless something is wrong with it.
-fn body(content: Option<Bytes>, fault: Option<&Fault>, line: &line::Line, plain: &mut Body) -> Body {
+fn body(content: Option<Bytes>, fault: Option<&Fault>, plain: &mut Body) -> Body {
     let Some(content) = content else { return std::mem::take(plain) };
     match fault {
-        Some(Fault::CutAfter(bytes) | Fault::ReplacedAfter(bytes, _)) => line.body(content, Some(Cut::Hangup(*bytes))),
-        Some(Fault::StallAfter(bytes)) => line.body(content, Some(Cut::Stall(*bytes))),
-        Some(Fault::Flip(byte)) => line.body(flipped(&content, *byte), None),
-        _ => line.body(content, None),
+        Some(Fault::CutAfter(bytes) | Fault::ReplacedAfter(bytes, _)) => line::body(content, Some(Cut::Hangup(*bytes))),
+        Some(Fault::StallAfter(bytes)) => line::body(content, Some(Cut::Stall(*bytes))),
+        Some(Fault::Flip(byte)) => line::body(flipped(&content, *byte), None),
+        _ => line::body(content, None),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Connections, and how slow they are.
+//! Connections, and where they break.
 
 use std::{convert::Infallible, io, net::TcpListener, sync::Arc, sync::Mutex, time::Duration};
 
@@ -11,71 +11,33 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use super::{State, handler};
 
-/// What a line is like. The default is that of this machine.
-#[derive(Debug, Clone, Default)]
-pub struct Line {
-    /// How long each answer takes to begin.
-    pub first_byte: Duration,
-    /// Of each connection, in each direction.
-    pub bytes_per_second: Option<u64>,
-    /// The share of requests that are turned away with 503.
-    pub busy: f64,
-}
-
 /// Where a body ends too early, and how.
 pub enum Cut {
     Hangup(usize),
     Stall(usize),
 }
 
-/// So many bytes are sent at a time.
-const PIECE: usize = 64 << 10;
-
-impl Line {
-    /// Waits for as long as such a request is under way.
-    pub async fn first_byte(&self, content: usize) {
-        sleep(self.first_byte + self.time_of(content)).await;
-    }
-
-    pub fn is_busy(&self) -> bool {
-        self.busy > 0.0 && fastrand::f64() < self.busy
-    }
-
-    fn time_of(&self, bytes: usize) -> Duration {
-        self.bytes_per_second.map_or(Duration::ZERO, |speed| Duration::from_secs_f64(bytes as f64 / speed as f64))
-    }
-
-    /// The content, as slow as the line is, until it is cut.
-    pub fn body(&self, content: Bytes, cut: Option<Cut>) -> Body {
-        let cut = cut.filter(|(Cut::Hangup(bytes) | Cut::Stall(bytes))| *bytes < content.len());
-        if cut.is_none() && self.bytes_per_second.is_none() {
-            return content.into();
+/// The content, until it is cut.
+pub fn body(content: Bytes, cut: Option<Cut>) -> Body {
+    let cut = cut.filter(|(Cut::Hangup(bytes) | Cut::Stall(bytes))| *bytes < content.len());
+    let sent = match cut {
+        None => return content.into(),
+        Some(Cut::Hangup(bytes) | Cut::Stall(bytes)) => content.slice(..bytes),
+    };
+    Body::from_stream(stream::unfold((Some(sent).filter(|sent| !sent.is_empty()), cut), |(sent, cut)| async move {
+        if let Some(sent) = sent {
+            return Some((Ok(sent), (None, cut)));
         }
-        let line = self.clone();
-        let sent = match cut {
-            Some(Cut::Hangup(bytes) | Cut::Stall(bytes)) => content.slice(..bytes),
-            None => content,
-        };
-        Body::from_stream(stream::unfold((sent, cut), move |(mut rest, cut)| {
-            let line = line.clone();
-            async move {
-                if !rest.is_empty() {
-                    let piece = rest.split_to(rest.len().min(PIECE));
-                    sleep(line.time_of(piece.len())).await;
-                    return Some((Ok(piece), (rest, cut)));
-                }
-                match cut {
-                    None => None,
-                    Some(Cut::Hangup(_)) => {
-                        // What was sent before is out by then.
-                        sleep(Duration::from_millis(5)).await;
-                        Some((Err(io::Error::other("as the test wants it")), (rest, None)))
-                    }
-                    Some(Cut::Stall(_)) => std::future::pending().await,
-                }
+        match cut {
+            None => None,
+            Some(Cut::Hangup(_)) => {
+                // What was sent before is out by then.
+                sleep(Duration::from_millis(5)).await;
+                Some((Err(io::Error::other("as the test wants it")), (None, None)))
             }
-        }))
-    }
+            Some(Cut::Stall(_)) => std::future::pending().await,
+        }
+    }))
 }
 
 /// Serves until it is told to end.

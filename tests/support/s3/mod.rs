@@ -25,7 +25,6 @@ use tokio::sync::watch;
 pub use answer::Refusal;
 pub use bucket::Conditions;
 pub use fault::{Fault, Rule};
-pub use line::Line;
 
 use bucket::Bucket;
 use fault::Faults;
@@ -43,7 +42,6 @@ pub enum Verb {
 /// How the server is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub listen: SocketAddr,
     pub bucket: String,
     pub region: String,
     pub conditions: Conditions,
@@ -51,19 +49,16 @@ pub struct Settings {
     pub checksums: bool,
     /// How many objects a page of a list has.
     pub page: usize,
-    pub line: Line,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
             bucket: "backups".to_owned(),
             region: "us-east-1".to_owned(),
             conditions: Conditions::Honoured,
             checksums: false,
             page: 1000,
-            line: Line::default(),
         }
     }
 }
@@ -102,7 +97,7 @@ impl S3Double {
     }
 
     pub fn start_with(settings: Settings) -> S3Double {
-        let listener = std::net::TcpListener::bind(settings.listen).expect("the address is free");
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let state = State {
             bucket: Bucket::new(settings.conditions),
@@ -169,6 +164,11 @@ impl S3Double {
         self.state().faults.chaos(share, seed);
     }
 
+    /// How often the server would still misbehave by rules that end.
+    pub fn unspent(&self) -> u64 {
+        self.state().faults.unspent()
+    }
+
     /// The server is honest again.
     pub fn behave(&self) {
         self.state().faults = Faults::default();
@@ -197,6 +197,11 @@ impl S3Double {
         self.state().requests.get(&verb).copied().unwrap_or_default()
     }
 
+    /// How many requests have come, of any verb.
+    pub fn all_requests(&self) -> u64 {
+        self.state().requests.values().sum()
+    }
+
     /// The names of all objects, with the prefix.
     pub fn names(&self) -> Vec<String> {
         self.state().bucket.names()
@@ -210,6 +215,12 @@ impl S3Double {
     /// Puts something there, as if another client had.
     pub fn place(&self, key: &str, content: &[u8]) {
         self.state().bucket.place(key, content);
+    }
+
+    /// The bucket is another one, in which there is nothing.
+    pub fn exchange(&self) {
+        let mut state = self.state();
+        state.bucket = Bucket::new(state.settings.conditions);
     }
 
     /// Changes one bit of what is kept under that name.

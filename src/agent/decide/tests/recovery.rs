@@ -92,6 +92,10 @@ fn an_empty_member_never_initialises_beside_existing_data() {
         view.cluster.members.insert(name(other), MemberData { state: PgState::Stopped, ..MemberData::default() });
     }
     assert_eq!(decide(&view).actions, [Action::ClaimInitialize]);
+    view.memory.begin_again_at = Some(view.now + Duration::from_secs(1));
+    assert_eq!(decide(&view).actions, [], "it has just failed, and others may be luckier");
+    view.memory.begin_again_at = Some(view.now);
+    assert_eq!(decide(&view).actions, [Action::ClaimInitialize]);
     view.may_initialize = false;
     assert_eq!(decide(&view).actions, [], "this one may only join");
 }

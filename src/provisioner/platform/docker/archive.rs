@@ -15,30 +15,30 @@ use super::{
     ensure, names,
 };
 use crate::{
-    model::StoreUrl,
+    model::{StoreConfig, StoreUrl},
     provisioner::{
         error::ProvisionError,
         observe::{ObjectKind, StoredSpec},
     },
     spec::{ArchiveSpec, ArchiveStore, CloneSource, ClusterSpec},
     templates::{
-        agent_config::{ARCHIVE_DIRECTORY, ArchiveAccess, CLONE_CREDENTIALS, Origin, STORE_CREDENTIALS},
+        agent_config::{ARCHIVE_DIRECTORY, CLONE_CREDENTIALS, Origin, STORE_CREDENTIALS},
         dockerfile::POSTGRES_UID,
     },
 };
 
 /// How a node gets to the archive.
-pub(super) fn access(archive: &ArchiveSpec) -> Option<ArchiveAccess> {
-    let store = match &archive.store {
+pub(super) fn access(archive: &ArchiveSpec) -> Option<StoreConfig> {
+    let url = match &archive.store {
         ArchiveStore::None => return None,
         ArchiveStore::Volume => StoreUrl::File(ARCHIVE_DIRECTORY.into()),
         ArchiveStore::S3(url) => url.clone(),
     };
-    Some(ArchiveAccess {
-        store,
+    Some(StoreConfig {
+        url,
         endpoint: archive.endpoint.clone(),
         region: archive.region.clone(),
-        credentials_file: archive.credentials_file.is_some().then_some(STORE_CREDENTIALS),
+        credentials_file: archive.credentials_file.is_some().then(|| STORE_CREDENTIALS.into()),
     })
 }
 
@@ -61,12 +61,12 @@ pub(super) fn mounts(stored: &StoredSpec) -> Vec<ArchiveMount> {
 /// How a node gets to the backup that the cluster is begun with.
 pub(super) fn origin(source: &CloneSource) -> Option<Origin> {
     let access = access(&source.archive)?;
-    let store = match access.store {
+    let url = match access.url {
         StoreUrl::File(_) => StoreUrl::File(clone_directory(source).into()),
         s3 => s3,
     };
-    let credentials_file = access.credentials_file.map(|_| CLONE_CREDENTIALS);
-    let archive = ArchiveAccess { store, credentials_file, ..access };
+    let credentials_file = access.credentials_file.map(|_| CLONE_CREDENTIALS.into());
+    let archive = StoreConfig { url, credentials_file, ..access };
     Some(Origin { cluster: source.cluster.to_string(), archive, system: source.system, at: source.at.clone() })
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn ensure_archive(docker: &Docker, stored: &StoredSpec) -> Resu
 }
 
 /// The container that begins the store, with the rights and the ways of a node.
-fn request(stored: &StoredSpec, access: &ArchiveAccess) -> ContainerCreateBody {
+fn request(stored: &StoredSpec, access: &StoreConfig) -> ContainerCreateBody {
     let cluster = &stored.spec.name;
     let own = mounts(stored).into_iter().filter(|mount| !mount.read_only);
     ContainerCreateBody {
@@ -124,27 +124,19 @@ fn request(stored: &StoredSpec, access: &ArchiveAccess) -> ContainerCreateBody {
     }
 }
 
-fn command(access: &ArchiveAccess) -> Vec<String> {
-    ["spilo", "wal", "init"].into_iter().map(str::to_owned).chain(store_options(access)).collect()
+fn command(access: &StoreConfig) -> Vec<String> {
+    ["spilo", "wal", "init"].into_iter().map(str::to_owned).chain(access.options()).collect()
 }
 
 /// The options that tell a command inside a node where the archive of the cluster is.
 pub(super) fn options(spec: &ClusterSpec) -> Option<Vec<String>> {
     let access = access(&spec.stored_archive())?;
-    Some(store_options(&access).into_iter().chain([format!("--cluster={}", spec.name)]).collect())
-}
-
-fn store_options(access: &ArchiveAccess) -> Vec<String> {
-    let mut options = vec![format!("--store={}", access.store)];
-    options.extend(access.endpoint.as_ref().map(|endpoint| format!("--store-endpoint={endpoint}")));
-    options.extend(access.region.as_ref().map(|region| format!("--store-region={region}")));
-    options.extend(access.credentials_file.map(|path| format!("--store-credentials={path}")));
-    options
+    Some(access.options().into_iter().chain([format!("--cluster={}", spec.name)]).collect())
 }
 
 /// Waits for its end; what it complained of is the error.
-async fn ended(docker: &Docker, id: &str, access: &ArchiveAccess) -> Result<(), ProvisionError> {
-    let doing = || format!("begin the archive in '{}'", access.store);
+async fn ended(docker: &Docker, id: &str, access: &StoreConfig) -> Result<(), ProvisionError> {
+    let doing = || format!("begin the archive in '{}'", access.url);
     let waited = docker.wait_container(id, None::<WaitContainerOptions>).next().await;
     let code = match waited {
         Some(Ok(ended)) => ended.status_code,
@@ -159,7 +151,7 @@ async fn ended(docker: &Docker, id: &str, access: &ArchiveAccess) -> Result<(), 
     let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
     let said: Vec<LogOutput> = docker.logs(id, Some(options)).try_collect().await.map_err(failed(doing()))?;
     let said: String = said.iter().map(ToString::to_string).collect();
-    Err(ProvisionError::Archive { store: access.store.to_string(), reason: sentence(&said, code) })
+    Err(ProvisionError::Archive { store: access.url.to_string(), reason: sentence(&said, code) })
 }
 
 /// The error that a command of ours ended with, in one line.

@@ -23,6 +23,9 @@ use crate::{
 /// Where a container keeps what must outlive it.
 const DATA_DIRECTORY: &str = "/var/lib/spilo";
 
+/// Where a node keeps temporary files: beside the data, because the manifest of a large database fits into no memory. The agent makes it.
+const TEMPORARY: &str = "/var/lib/spilo/tmp";
+
 /// `/dev/shm`: PostgreSQL passes tuples between the workers of a parallel query through it, and Docker's 64 MB are soon too little.
 const SHM_BYTES: i64 = 256 * 1024 * 1024;
 
@@ -100,6 +103,7 @@ impl Definition {
             user: Some(format!("{POSTGRES_UID}:{POSTGRES_UID}")),
             image: Some(self.image.clone()),
             cmd: Some(self.command.clone()),
+            env: (self.kind == ObjectKind::Node).then(|| vec![format!("TMPDIR={TEMPORARY}")]),
             labels: Some(labels),
             stop_timeout: Some(self.stop_seconds),
             exposed_ports: Some(self.ports.iter().map(|(_, inside)| format!("{inside}/tcp")).collect()),
@@ -359,6 +363,15 @@ mod tests {
             let own = definition.keeps_data.then_some(definition.name);
             assert_eq!(data, own.into_iter().chain(archive).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn temporary_files_of_a_node_are_on_its_volume() {
+        for definition in definitions(&stored(1, false)) {
+            let expected = (definition.kind == ObjectKind::Node).then(|| vec!["TMPDIR=/var/lib/spilo/tmp".to_owned()]);
+            assert_eq!(definition.to_request(&"orders".parse().unwrap()).env, expected, "{}", definition.name);
+        }
+        assert!(TEMPORARY.starts_with(DATA_DIRECTORY));
     }
 
     #[test]

@@ -206,7 +206,7 @@ fn archive_step(wanted: &StoredSpec, inventory: &Inventory, untouched: &mut Vec<
         untouched.extend(volume.iter().map(|volume| Untouched { object: format!("volume '{volume}'"), note: note.clone() }));
     }
     let title = match (&volume, archive) {
-        (None, Some(archive)) => format!("prepare the archive in '{}'", archive.store),
+        (None, Some(archive)) => format!("prepare the archive in '{}'", archive.url),
         (Some(_), _) => "prepare the archive for backups and WAL".to_owned(),
         (None, None) => "prepare what the cluster is begun with".to_owned(),
     };

@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::{
-    model::ClusterName,
+    model::{ClusterName, SystemId},
     provisioner::{
         image::ImageSource,
         observe::{Condition, Foreign, Form, Object, ObjectKind, StoredSpec},
         platform::docker::{definition::definitions, names},
     },
-    spec::{ArchiveSpec, ClusterSpec, NodeCount},
+    spec::{ArchiveSpec, CloneSource, ClusterSpec, NodeCount},
 };
 
 const IMAGE: &str = "spilo:pg17-0";
@@ -232,6 +232,40 @@ fn creating_a_cluster_again_as_something_else_names_every_difference() {
     let wish = Wish::Create { spec, image: image() };
     let error = plan(&wish, &complete(initialized()), &calm()).unwrap_err().to_string();
     assert!(error.contains("nodes is 3, not 5") && error.contains("port is 5432, not 6000"), "{error}");
+}
+
+#[test]
+fn creating_a_cluster_again_with_another_way_to_its_archive_is_refused() {
+    let archive = |endpoint: Option<&str>, key: Option<&str>| ArchiveSpec {
+        store: "s3://backups".parse().unwrap(),
+        endpoint: endpoint.map(str::to_owned),
+        region: None,
+        credentials_file: key.map(Into::into),
+    };
+    let with = |archive| ClusterSpec { archive: Some(archive), ..stored().spec };
+    let inventory = complete(StoredSpec { spec: with(archive(Some("http://old:9000"), Some("/old"))), ..stored() });
+    let again = |archive| plan(&Wish::Create { spec: with(archive), image: image() }, &inventory, &calm());
+    let error = again(archive(Some("http://new:9000"), Some("/new"))).unwrap_err().to_string();
+    assert!(error.contains("'archive.endpoint' is http://old:9000, not http://new:9000"), "{error}");
+    assert!(error.contains("'archive.credentials_file' is /old, not /new"), "{error}");
+    assert!(again(archive(None, None)).is_ok(), "what is left open agrees");
+}
+
+#[test]
+fn creating_a_cluster_again_from_another_system_of_that_name_is_refused() {
+    let with = |system: Option<u64>| {
+        let source =
+            CloneSource { cluster: "old".parse().unwrap(), archive: ArchiveSpec::volume(), system: system.map(SystemId), at: None };
+        ClusterSpec { clone_of: Some(Box::new(source)), ..stored().spec }
+    };
+    let again = |is: Option<u64>, initialized, wanted: Option<u64>| {
+        let inventory = complete(StoredSpec { spec: with(is), initialized, ..stored() });
+        plan(&Wish::Create { spec: with(wanted), image: image() }, &inventory, &calm())
+    };
+    let error = again(None, false, Some(7)).unwrap_err().to_string();
+    assert!(error.contains("clone-system is the only one, not 7"), "{error}");
+    assert!(again(Some(8), true, Some(7)).is_err() && again(Some(7), true, Some(7)).is_ok());
+    assert!(again(None, true, Some(7)).is_ok() && again(Some(7), false, None).is_ok());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
         plan::Wish,
         platform::docker::names,
     },
-    spec::{CloneSource, ClusterSpec, NodeCount},
+    spec::{CloneSource, ClusterSpec, NodeCount, archive_differences},
 };
 
 /// The first port that is tried when the choice is ours.
@@ -126,15 +126,20 @@ fn refuse_differences(stored: &StoredSpec, spec: &ClusterSpec) -> Result<(), Pro
     if let Some(wanted) = &spec.clone_of {
         let shown = |source: &CloneSource| format!("{} at {}", source.cluster, source.at.as_deref().unwrap_or("its end"));
         compare("clone-from", is.clone_of.as_deref().map_or("nobody".to_owned(), shown), shown(wanted));
-    }
-    if let Some(wanted) = &spec.archive {
-        compare("store", is.stored_archive().store.to_string(), wanted.store.to_string());
+        let known = is.clone_of.as_deref().and_then(|source| source.system);
+        // Whoever was not asked at first, because it did not answer, is not known to have been another one.
+        if let Some(wanted) = wanted.system.filter(|_| known.is_some() || !stored.initialized) {
+            compare("clone-system", known.map_or("the only one".to_owned(), |known| known.to_string()), wanted.to_string());
+        }
     }
     if let (Some(is), Some(wanted)) = (is.port, spec.port) {
         compare("port", is.to_string(), wanted.to_string());
     }
     if let Some(wanted) = &spec.image {
         compare("image", stored.image.clone(), wanted.clone());
+    }
+    if let Some(wanted) = &spec.archive {
+        differences.extend(archive_differences(&is.stored_archive(), wanted).iter().map(ToString::to_string));
     }
     if differences.is_empty() {
         return Ok(());

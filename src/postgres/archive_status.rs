@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use crate::model::WalFile;
@@ -13,8 +13,8 @@ use crate::model::WalFile;
 pub struct Backlog {
     /// The files that wait, in the order in which PostgreSQL asks for them: histories, then the oldest.
     pub waiting: Vec<WalFile>,
-    /// How long the first of them has been waiting.
-    pub oldest: Option<Duration>,
+    /// Since when the first of them has been waiting.
+    pub since: Option<SystemTime>,
     /// Their bytes.
     pub bytes: u64,
 }
@@ -46,9 +46,9 @@ pub fn backlog(data_dir: &Path) -> io::Result<Backlog> {
     let bytes = waiting.iter().map(size).sum();
     let since =
         |file: &WalFile| fs::metadata(data_dir.join(format!("pg_wal/archive_status/{file}.ready"))).and_then(|note| note.modified());
-    let oldest = waiting.iter().filter_map(|file| since(file).ok()).min();
-    let oldest = oldest.map(|since| SystemTime::now().duration_since(since).unwrap_or_default());
-    Ok(Backlog { waiting, oldest, bytes })
+    // One that was archived meanwhile has no time any more.
+    let since = waiting.iter().filter_map(|file| since(file).ok()).min();
+    Ok(Backlog { waiting, since, bytes })
 }
 
 /// True when PostgreSQL still wants the file archived.
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(order, [names[2], names[1], names[3], names[0]]);
         let backlog = backlog(dir.path()).unwrap();
         assert_eq!((backlog.bytes, backlog.waiting.len()), (40, 4));
-        assert!(backlog.oldest.is_some_and(|oldest| oldest < Duration::from_secs(60)));
+        assert!(backlog.since.is_some_and(|since| since.elapsed().unwrap_or_default().as_secs() < 60));
         assert!(waits(dir.path(), backlog.waiting[0]) && !waits(dir.path(), "000000010000000000000001".parse().unwrap()));
     }
 }
