@@ -13,6 +13,7 @@ pub mod lease;
 mod leftovers;
 mod packer;
 mod page_checksum;
+mod page_sums;
 mod parent;
 mod piece;
 mod prepare;

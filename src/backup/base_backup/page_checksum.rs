@@ -1,50 +1,7 @@
 //! The checksum that PostgreSQL puts into each page, and what it says of a page that was read while the server goes on writing.
 
+use super::page_sums::{self, ROW};
 use crate::{backup::chunk, model::Lsn};
-
-/// The sums that are kept side by side, so that processors can do them at once.
-const SUMS: usize = 32;
-
-/// What each begins with.
-const BEGIN: [u32; SUMS] = [
-    0x5B1F_36E9,
-    0xB852_5960,
-    0x02AB_50AA,
-    0x1DE6_6D2A,
-    0x79FF_467A,
-    0x9BB9_F8A3,
-    0x217E_7CD2,
-    0x83E1_3D2C,
-    0xF8D4_474F,
-    0xE39E_B970,
-    0x42C6_AE16,
-    0x9932_16FA,
-    0x7B09_3B5D,
-    0x98DA_FF3C,
-    0xF718_902A,
-    0x0B1C_9CDB,
-    0xE58F_764B,
-    0x1876_36BC,
-    0x5D7B_3BB1,
-    0xE73D_E7DE,
-    0x92BE_C979,
-    0xCCA6_C0B2,
-    0x304A_0979,
-    0x85AA_43D4,
-    0x7831_25BB,
-    0x6CA8_EAA2,
-    0xE407_EAC6,
-    0x4B5C_FC3E,
-    0x9FBF_8C76,
-    0x15CA_20BE,
-    0xF2CA_9FD3,
-    0x959B_D756,
-];
-
-const PRIME: u32 = 16_777_619;
-
-/// Bytes of a row of that table.
-const ROW: usize = SUMS * 4;
 
 /// Where in a page its checksum stands.
 const CHECKSUM: usize = 8;
@@ -76,39 +33,14 @@ pub fn judge(page: &[u8], block: u32, start: Lsn) -> Verdict {
 }
 
 /// The checksum that this page has to have as the `block`th of its relation.
-///
-/// The page is a table of 32 columns of words, each with a sum of its own. One half of the columns is summed after the other, four at a time: so the
-/// sums stay in registers and the compiler makes vector instructions of it also where it is told to make little code.
 pub fn checksum(page: &[u8], block: u32) -> u16 {
     let (rows, _) = page.as_chunks::<ROW>();
     let Some((first, rows)) = rows.split_first() else { return 0 };
     // The page is summed as if the checksum itself were zero.
     let mut first = *first;
     first[CHECKSUM..CHECKSUM + 2].fill(0);
-    let mut all = block;
-    for half in 0..2 {
-        let mut sums: [Four; 4] = std::array::from_fn(|group| std::array::from_fn(|sum| BEGIN[half * 16 + group * 4 + sum]));
-        let mut add = |row: &[u8; ROW]| {
-            let (columns, _) = row[half * ROW / 2..].as_chunks::<16>();
-            sums.iter_mut().zip(columns).for_each(|(four, words)| add_row(four, words));
-        };
-        add(&first);
-        rows.iter().for_each(&mut add);
-        add(&[0; ROW]);
-        add(&[0; ROW]);
-        all ^= sums.as_flattened().iter().fold(0, |all, sum| all ^ sum);
-    }
+    let all = page_sums::of(&first, rows).iter().fold(block, |all, sum| all ^ sum);
     u16::try_from(all % 65_535 + 1).expect("it is at most 65535")
-}
-
-/// Sums of four columns.
-type Four = [u32; 4];
-
-#[inline(always)]
-fn add_row(sums: &mut Four, words: &[u8; 16]) {
-    let (words, _) = words.as_chunks::<4>();
-    let mixed: Four = std::array::from_fn(|column| sums[column] ^ u32::from_le_bytes(words[column]));
-    *sums = std::array::from_fn(|column| mixed[column].wrapping_mul(PRIME) ^ (mixed[column] >> 17));
 }
 
 #[cfg(test)]

@@ -121,12 +121,12 @@ impl PieceReader {
     /// # Errors
     /// When it cannot be read, or the compressor fails.
     pub fn read(&mut self, mut piece: Piece) -> io::Result<PieceRead> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        self.fill(&piece, &mut buffer)?;
+        let mut whole = std::mem::take(&mut self.buffer);
+        let buffer = self.fill(&piece, &mut whole)?;
         self.progress.has_done(buffer.len() as u64);
         let (mut crc32c, mut chunks, mut packed, mut bad_pages) = (0, Vec::new(), Vec::new(), Vec::new());
         let size = piece.chunk_size as usize;
-        self.check_pages(&piece, &mut buffer, &mut bad_pages);
+        self.check_pages(&piece, buffer, &mut bad_pages);
         for (number, content) in buffer.chunks(size).enumerate() {
             crc32c = crc32c::crc32c_append(crc32c, content);
             let before = piece.before.get(number).copied().flatten();
@@ -135,21 +135,23 @@ impl PieceReader {
         packed.shrink_to_fit();
         piece.held.shrink(packed.capacity() as u64);
         let read = PieceRead { number: piece.number, length: buffer.len() as u64, crc32c, chunks, packed, bad_pages, held: piece.held };
-        self.buffer = buffer;
+        self.buffer = whole;
         Ok(read)
     }
 
-    /// All bytes of the piece that there are.
-    fn fill(&self, piece: &Piece, buffer: &mut Vec<u8>) -> io::Result<()> {
+    /// All bytes of the piece that there are. The buffer is that of the piece before: what is left of that one is never looked at.
+    fn fill<'a>(&self, piece: &Piece, buffer: &'a mut Vec<u8>) -> io::Result<&'a mut [u8]> {
         let length = usize::try_from(piece.length).map_err(io::Error::other)?;
-        buffer.clear();
-        buffer.resize(length, 0);
-        let found = read_up_to(&piece.file, buffer, piece.offset)?;
-        buffer[found..].fill(0);
-        if !piece.padded {
-            buffer.truncate(found);
+        if buffer.len() < length {
+            buffer.resize(length, 0);
         }
-        Ok(())
+        let content = &mut buffer[..length];
+        let found = read_up_to(&piece.file, content, piece.offset)?;
+        if !piece.padded {
+            return Ok(&mut content[..found]);
+        }
+        content[found..].fill(0);
+        Ok(content)
     }
 
     /// Checks the whole pages of a piece. Those that are being written are read again.

@@ -9,8 +9,9 @@ use crate::{
     storage::ObjectStore,
 };
 
-/// The first pause between two questions; each next one is longer, up to a limit.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The shortest pause between two questions. Each is a quarter of what was waited already, up to a limit: so nobody waits much longer than the
+/// segment takes.
+const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Whoever looks on wants to know by then what is waited for.
@@ -30,7 +31,7 @@ pub async fn wait<S: ObjectStore>(
     for segment in segments {
         let file = WalFile::Segment(*segment);
         let object = archive.object(file)?;
-        let (mut pause, mut told) = (PAUSE, false);
+        let mut told = false;
         while patiently(async || archive.store.size(&object).await).await?.is_none() {
             let waited = begun.elapsed();
             if waited >= patience {
@@ -40,8 +41,7 @@ pub async fn wait<S: ObjectStore>(
                 waiting(file);
                 told = true;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep((waited / 4).clamp(PAUSE, LONGEST_PAUSE)).await;
         }
     }
     Ok(())
