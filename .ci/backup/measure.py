@@ -85,12 +85,12 @@ def push(bench, subject):
     archiver = [HERE / "archiver.py", data, subject.push(data), subject.resident(data)]
     numbers = bench.measured(*archiver)
     time.sleep(0.2)
-    requests = bench.store.counted()
+    requests, stored = bench.store.counted(), bench.store.stored(subject.kept("wal"))
     client = bench.measured(*archiver, CLIENTS)
     shutil.rmtree(data.parent)
     gigabytes = numbers["files"] * 16 / 1024
     return {"segments/s": numbers["files"] / numbers["seconds"], "CPU s/GB": numbers["cpu"] / gigabytes, "segments/CPU s": numbers["files"] / numbers["cpu"],
-            "requests/segment": sum(requests.values()) / numbers["files"], "median ms": numbers["median"] * 1000, "client ms": client["median"] * 1000, "MB": numbers["rss"] / 1024}
+            "requests/segment": sum(requests.values()) / numbers["files"], "stored MB/GB": stored / 1e6 / gigabytes, "median ms": numbers["median"] * 1000, "client ms": client["median"] * 1000, "MB": numbers["rss"] / 1024}
 
 
 def fetch(bench, subject):
@@ -155,14 +155,22 @@ def recovered(bench, server, command, resident):
 
 def full(bench, subject):
     """B1, B2: a full backup of the running server."""
-    numbers = bench.metered(subject.backup(bench.postgres, True))
-    return summary(bench, numbers)
+    subject.full = backup(bench, subject, True)
+    return subject.full
+
+
+def backup(bench, subject, full):
+    """A backup, and the bytes by which it makes the store's backups grow."""
+    before = bench.store.stored(subject.kept("backup"))
+    numbers = bench.metered(subject.backup(bench.postgres, full))
+    return {**summary(bench, numbers), "stored MB": (bench.store.stored(subject.kept("backup")) - before) / 1e6}
 
 
 def incremental(bench, subject):
-    """I1: another one after few pages have changed."""
+    """I1: another one after few pages have changed, and which part of the full one's costs it has."""
     bench.postgres.touch(0.01)
-    return summary(bench, bench.metered(subject.backup(bench.postgres, False)))
+    part = backup(bench, subject, False)
+    return {**part, **{f"{key} of a full": part[key] / subject.full[key] for key in ("seconds", "CPU s", "stored MB")}}
 
 
 def restore(bench, subject):

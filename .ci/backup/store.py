@@ -41,6 +41,15 @@ class Store:
         counted, self.requests = dict(self.requests), Counter()
         return counted
 
+    def stored(self, prefix):
+        """Bytes of all objects whose names begin so."""
+        code = ("import boto3, botocore.config, sys\n"
+                f"s3 = boto3.client('s3', endpoint_url='http://127.0.0.1:{self.plain}', config=botocore.config.Config(s3={{'addressing_style': 'path'}}))\n"
+                f"pages = s3.get_paginator('list_objects_v2').paginate(Bucket='{BUCKET}', Prefix=sys.argv[1])\n"
+                "print(sum(found['Size'] for page in pages for found in page.get('Contents', ())))\n")
+        done = subprocess.run([self.venv / "bin/python", "-c", code, prefix], check=True, capture_output=True, text=True, env={**os.environ, **self.environment()})
+        return int(done.stdout)
+
     def environment(self):
         """What boto needs, and what makes rustls trust us."""
         return {"AWS_CA_BUNDLE": str(self.ca), "SSL_CERT_FILE": str(self.ca), "AWS_DEFAULT_REGION": "us-east-1",

@@ -9,6 +9,9 @@ CODEC_LEVEL = 1
 class Subject:
     """One tool. `threads` is what it may use at once for a backup or a restore, `lanes` for WAL."""
 
+    # The only measurements that say something of it; all of them, unless it says which.
+    only = None
+
     def __init__(self, directory, store, profile, threads, lanes, prefix):
         self.directory, self.store, self.profile = Path(directory) / f"{prefix}-{self.name}", store, profile
         self.threads, self.lanes, self.prefix = threads, lanes, prefix
@@ -17,6 +20,10 @@ class Subject:
 
     def port(self):
         return self.store.ports[self.profile]
+
+    def kept(self, what):
+        """What the names of its objects begin with: its "wal", or its "backup"s."""
+        return f"{self.prefix}-{self.name}/{self.folders[what]}/"
 
     def resident(self, _data):
         """A command that runs as long as the server does, if the tool has one."""
@@ -29,9 +36,10 @@ class Subject:
 class Spilo(Subject):
     name = "spilo"
     binary = None
+    folders = {"wal": "bench/wal", "backup": "bench/backup"}
 
     def place(self):
-        return ["--store", f"s3://{BUCKET}/{self.prefix}-spilo", "--store-endpoint", self.store.endpoint(self.profile), "--store-region", "us-east-1",
+        return ["--store", f"s3://{BUCKET}/{self.prefix}-{self.name}", "--store-endpoint", self.store.endpoint(self.profile), "--store-region", "us-east-1",
                 "--store-credentials", str(self.store.directory / "credentials")]
 
     def cluster(self):
@@ -60,8 +68,18 @@ class Spilo(Subject):
         return [self.binary, "backup", "restore", to, *self.cluster(), "--threads", self.threads]
 
 
+class SpiloSameLevel(Spilo):
+    """Its WAL service packs every segment as pgBackRest is told to here, however many wait: what a GB of WAL costs at one level."""
+
+    name, only = "spilo-same-level", ("push",)
+
+    def resident(self, data):
+        return f"{super().resident(data)} --level {CODEC_LEVEL}"
+
+
 class PgBackRest(Subject):
     name = "pgbackrest"
+    folders = {"wal": "archive", "backup": "backup"}
     compress = ("zst", CODEC_LEVEL)
 
     def configuration(self, data, postgres=None):
@@ -114,6 +132,7 @@ class PgBackRestDefault(PgBackRest):
 
 class Barman(Subject):
     name = "barman"
+    folders = {"wal": "main/wals", "backup": "main/base"}
 
     def tool(self, name):
         return str(self.store.venv / "bin" / name)
@@ -148,4 +167,4 @@ class Barman(Subject):
         (to / "postgresql.auto.conf").write_text(f"restore_command = '{self.fetch(to)}'\n")
 
 
-SUBJECTS = {subject.name: subject for subject in (Spilo, PgBackRest, PgBackRestDefault, Barman)}
+SUBJECTS = {subject.name: subject for subject in (Spilo, SpiloSameLevel, PgBackRest, PgBackRestDefault, Barman)}

@@ -19,6 +19,8 @@ pub struct Lanes {
     processors: Semaphore,
     /// Files that are packed and on their way.
     uploads: Cell<usize>,
+    /// The level for all files, if somebody said so.
+    level: Option<i32>,
 }
 
 /// A file that is on its way; it is not when this is gone.
@@ -31,12 +33,13 @@ impl Drop for Upload<'_> {
 }
 
 impl Lanes {
-    /// With this many processors for compressing.
-    pub fn new(processors: usize) -> Rc<Lanes> {
+    /// With this many processors for compressing, always at this level if there is one.
+    pub fn new(processors: usize, level: Option<i32>) -> Rc<Lanes> {
         Rc::new(Lanes {
             bytes: Semaphore::new(units(BUDGET) as usize),
             processors: Semaphore::new(processors.max(1)),
             uploads: Cell::new(0),
+            level,
         })
     }
 
@@ -49,6 +52,9 @@ impl Lanes {
     /// The level of zstd for a file behind which so many others wait. Who is behind packs less well and faster, unless what it waits for is the
     /// store: then fewer bytes are the faster ones.
     pub fn level(&self, waiting: usize) -> i32 {
+        if let Some(level) = self.level {
+            return level;
+        }
         let store_is_slow = self.uploads.get() >= LANES / 2;
         match waiting {
             0..=1 => 3,
@@ -82,7 +88,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_is_larger_than_the_budget_goes_alone() {
-        let lanes = Lanes::new(1);
+        let lanes = Lanes::new(1, None);
         let large = lanes.memory(1 << 30).await;
         assert!(tokio::time::timeout(std::time::Duration::from_millis(20), lanes.memory(1)).await.is_err());
         drop(large);
@@ -93,11 +99,13 @@ mod tests {
 
     #[test]
     fn who_is_behind_packs_faster_unless_the_store_is_what_holds_it_up() {
-        let lanes = Lanes::new(2);
+        let lanes = Lanes::new(2, None);
         assert!(lanes.level(0) > lanes.level(8) && lanes.level(8) > lanes.level(100));
         let uploads: Vec<_> = (0..LANES / 2).map(|_| lanes.upload()).collect();
         assert_eq!(lanes.level(100), lanes.level(0));
         drop(uploads);
         assert!(lanes.level(100) < 0);
+        let told = Lanes::new(2, Some(9));
+        assert_eq!((told.level(0), told.level(100)), (9, 9));
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use self::{fetcher::Fetcher, health::Health, left_behind::LeftBehind, place::Place, pusher::Pusher, vault::Vault};
+use self::{fetcher::Fetcher, health::Health, lane::Lanes, left_behind::LeftBehind, place::Place, pusher::Pusher, vault::Vault};
 use super::wal_wire::{Answer, LONGEST, Request};
 use crate::{
     model::{ClusterName, InvalidWalFile},
@@ -49,6 +49,8 @@ pub struct ServiceSettings {
     pub data_dir: PathBuf,
     /// Where to listen, if not beside the data directory.
     pub socket: Option<PathBuf>,
+    /// Every file is packed at this level of zstd, if that is not to follow from how many wait.
+    pub level: Option<i32>,
 }
 
 /// Why a service does not run.
@@ -132,7 +134,7 @@ impl Service {
     fn new(settings: ServiceSettings, place: &Place, processors: usize) -> Service {
         let health = Rc::new(Health::new());
         let vault = Rc::new(Vault::new(settings.store, settings.cluster, place.data_dir.clone()));
-        let pusher = Pusher::new(vault.clone(), health.clone(), processors);
+        let pusher = Pusher::new(vault.clone(), health.clone(), Lanes::new(processors, settings.level));
         let fetcher = Fetcher::new(vault.clone(), health.clone());
         let left_behind = LeftBehind::new(vault.clone(), pusher.clone());
         Service { vault, health, pusher, fetcher, left_behind }

@@ -86,8 +86,7 @@ struct State {
 
 impl Pusher {
     /// One that has not archived anything yet.
-    pub fn new(vault: Rc<Vault>, health: Rc<Health>, processors: usize) -> Rc<Pusher> {
-        let lanes = Lanes::new(processors);
+    pub fn new(vault: Rc<Vault>, health: Rc<Health>, lanes: Rc<Lanes>) -> Rc<Pusher> {
         Rc::new(Pusher::alone(vault, health, lanes))
     }
 

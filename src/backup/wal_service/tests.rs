@@ -50,7 +50,7 @@ impl Node {
         let config = StoreConfig::new(StoreUrl::File(store));
         let vault = Rc::new(Vault::new(config, "orders".parse().unwrap(), data.clone()));
         let health = Rc::new(Health::new());
-        let mut pusher = Pusher::alone(vault.clone(), health.clone(), Lanes::new(2));
+        let mut pusher = Pusher::alone(vault.clone(), health.clone(), Lanes::new(2, None));
         pusher.patience = Duration::from_secs(5);
         Node { data, vault, health, pusher: Rc::new(pusher) }
     }

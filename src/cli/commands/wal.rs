@@ -85,6 +85,9 @@ pub enum Command {
         /// Where to listen, instead of beside the data directory
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
+        /// Level of zstd for every file, instead of one that follows from how many wait
+        #[arg(long, value_name = "LEVEL", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-7..=19))]
+        level: Option<i32>,
     },
     /// Show how the archive of a node fares, as JSON
     #[command(hide = true)]
@@ -139,9 +142,9 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
             }
             None => Ok(Exit(errand(true, *file, path, way).run())),
         },
-        Command::Serve { store, cluster, data_dir, socket } => {
+        Command::Serve { store, cluster, data_dir, socket, level } => {
             let (store, cluster, data_dir, socket) = (store.config(), cluster.clone(), data_dir.clone(), socket.clone());
-            wal_service::serve(ServiceSettings { store, cluster, data_dir, socket }).map(|()| Exit::OK).map_err(failed)
+            wal_service::serve(ServiceSettings { store, cluster, data_dir, socket, level: *level }).map(|()| Exit::OK).map_err(failed)
         }
         Command::State { data_dir, socket } => {
             let state = wal_client::state(data_dir, socket.as_deref());
