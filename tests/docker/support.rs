@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
-    sync::atomic::{AtomicU16, AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use bollard::{
@@ -17,11 +17,12 @@ use spilo::{
     spec::{ClusterSpec, NodeCount, PostgresVersion},
 };
 
+use crate::shared::ports::free_ports;
+
 /// Stands for `spilo` in the image: answers `--version`, and otherwise waits until it is stopped.
 const STAND_IN: &str = "#!/bin/sh\n[ \"$1\" = --version ] && echo stand-in && exit 0\n[ \"$1\" = wal ] && exit 0\ntrap 'exit 0' TERM\necho waiting \"$@\"\nsleep 1000000 &\nwait\n";
 
 static NEXT_CLUSTER: AtomicU32 = AtomicU32::new(1);
-static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 pub type DockerPlan = Plan<<DockerPlatform as Platform>::Action>;
 
@@ -140,16 +141,9 @@ pub fn essence(inventory: &Inventory) -> BTreeSet<String> {
     objects.chain([format!("{:?}", inventory.stored)]).collect()
 }
 
-/// Three ports that no other test of this process uses and nobody else does now.
+/// Three ports in a row, as a cluster needs them, that nobody else uses.
 pub fn own_port() -> u16 {
-    // Below the ports that the kernel gives to connections that leave.
-    let start = 21_000 + u16::try_from(std::process::id() % 380).unwrap() * 30;
-    loop {
-        let port = start + 3 * NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-        if (port..port + 3).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return port;
-        }
-    }
+    free_ports(3)
 }
 
 /// The recipe of an image with this script as `spilo`.

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use crate::support::program;
+use crate::support::{ports::process_number, program};
 
 /// Whose word a host does not hear, or who does not hear it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,8 @@ impl Network {
         }
         let pid = std::process::id();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let [.., high, low] = pid.to_be_bytes();
-        // The prefix is short: an interface's name has at most 15 letters.
-        let network =
-            Network { prefix: format!("sp{pid}-{number}"), subnet: [10, 128 | high, low.wrapping_add(number)], hosts: Vec::new() };
+        // The prefix is short: an interface's name has at most 15 letters. Of two networks with the same addresses one is not reached.
+        let network = Network { prefix: format!("sp{pid}-{number}"), subnet: [10, 128 + process_number(), number], hosts: Vec::new() };
         network.lay();
         Some(network)
     }

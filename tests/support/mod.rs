@@ -2,15 +2,17 @@
 #![allow(dead_code)]
 
 pub mod etcd;
+pub mod ports;
 pub mod run;
 pub mod slow;
 pub mod writer;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     time::{Duration, Instant},
 };
+
+pub use ports::free_address;
 
 /// Where a program is, searched as a shell does, and in the place where Debian keeps servers.
 pub fn program(name: &str) -> Option<PathBuf> {
@@ -26,11 +28,6 @@ pub fn available(name: &str) -> bool {
         eprintln!("SKIPPED: '{name}' is not installed");
     }
     found
-}
-
-/// An address on loopback that is free at the moment.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("loopback has a free port")
 }
 
 /// Waits until `ready`; panics with `what` when that takes longer than `limit`. Returns how long it took.

@@ -8,11 +8,13 @@ mod bucket;
 mod fault;
 mod handler;
 mod line;
+#[path = "../ports.rs"]
+mod ports;
 
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -97,7 +99,8 @@ impl S3Double {
     }
 
     pub fn start_with(settings: Settings) -> S3Double {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        // Not the kernel's choice: while the double is closed, a connection that leaves could take the port.
+        let listener = std::net::TcpListener::bind(ports::free_address()).expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let state = State {
             bucket: Bucket::new(settings.conditions),
