@@ -16,11 +16,12 @@ endif
 SPILO := $(or $(CARGO_TARGET_DIR),target)/release/spilo
 DEMO := demo
 
-# The test binaries, as Cargo.toml declares them. Those that start servers and containers run one test at a time, and the simulation is
-# built for speed.
+# The test binaries that need no server, of those that Cargo.toml declares.
 TESTS := $(shell awk -F'"' '/^\[/ {test = /^\[\[test\]\]/} test && /^name *=/ {print $$2}' Cargo.toml)
-ONE_BY_ONE := $(filter real routing docker,$(TESTS))
 TOGETHER := $(filter-out real routing docker simulation,$(TESTS))
+
+# Tests of agents that want the machine for themselves: one keeps all processors busy, the other does harm for as long as it is told to.
+ALONE := calm:: soak::
 
 # How many schedules `make sim` runs; FROM=n begins with another one than the first, SEED=n shows a single one, TRACE=1 all of it.
 SEEDS ?= 20000
@@ -71,11 +72,17 @@ unit: ## the tests that need no server
 
 # Dependencies are shared with the other tests: only what is ours is built again, with optimisation.
 sim: export CARGO_PROFILE_DEV_OPT_LEVEL = 2
+sim: export CARGO_PROFILE_DEV_DEBUG = 0
 sim: ## run SEEDS simulated clusters through faults; FROM=, SEED=, TRACE=1, SHRINK=1, SCHEDULE=file
 	@.ci/stage simulation cargo test --locked --test simulation -- --test-threads=1 --nocapture
 
+# Agents and their servers wait most of the time, for leases to end and for each other: two such tests fit beside each other. What a test
+# prints is shown when it fails.
 integration: ## the tests with real PostgreSQL, etcd and Docker
-	@$(foreach test,$(ONE_BY_ONE),.ci/stage '$(test) tests' cargo test --locked --test $(test) -- --test-threads=1 --nocapture &&) true
+	@.ci/stage 'docker tests' cargo test --locked --test docker -- --test-threads=1 --nocapture
+	@.ci/stage 'real tests' cargo test --locked --test real -- --test-threads=2 $(addprefix --skip ,$(ALONE))
+	@.ci/stage 'real tests alone' cargo test --locked --test real -- --test-threads=1 --nocapture $(ALONE)
+	@.ci/stage 'routing tests' cargo test --locked --test routing -- --test-threads=1 --nocapture
 
 storage-elsewhere: ## ask every promise of a store of a server that somebody else wrote (SeaweedFS, over TLS)
 	@.ci/setup test
