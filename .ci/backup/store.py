@@ -22,6 +22,7 @@ class Store:
     def __init__(self, directory, venv):
         self.directory, self.venv = Path(directory), Path(venv)
         self.requests, self.errors = Counter(), Counter()
+        self.grpc = [free_port() for _ in range(4)]
         self.directory.mkdir()
         self.ca = self.directory / "ca.pem"
 
@@ -35,6 +36,10 @@ class Store:
 
     def stop(self):
         kill_all_in(self.directory)
+        # SeaweedFS names these by its ports, and takes no other place for them.
+        for port in self.grpc:
+            for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+                left.unlink()
 
     def counted(self):
         """Requests since the last call, by method."""
@@ -55,9 +60,18 @@ class Store:
         return {"AWS_CA_BUNDLE": str(self.ca), "SSL_CERT_FILE": str(self.ca), "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_SHARED_CREDENTIALS_FILE": str(self.directory / "credentials"), "AWS_EC2_METADATA_DISABLED": "true"}
 
-    def _run(self, name, *command):
-        log = (self.directory / f"{name}.log").open("ab")
-        subprocess.Popen(["taskset", "-c", STORE_CORE, *map(str, command)], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    def _run(self, name, what, port, *command):
+        """Starts what listens on the port in the end. It ends with us, also when we are killed."""
+        path = self.directory / f"{name}.log"
+        with path.open("ab") as log:
+            process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "taskset", "-c", STORE_CORE, *map(str, command)], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+        def ready():
+            if process.poll() is not None:
+                last = [line for line in path.read_text(errors="replace").splitlines() if " error" in line or "lert" in line][-1:]
+                raise Failed(f"'{name}' ended with {process.returncode} before {what}: {''.join(last) or 'without a word'}")
+            return listens(port)
+        wait_until(what, 60, ready)
 
     def _certificate(self):
         private, request, signed = (self.directory / name for name in ("private.pem", "request.pem", "signed.pem"))
@@ -76,11 +90,13 @@ class Store:
         identity = {"name": "bench", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
         (self.directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
         self.plain = free_port()
-        ports = [f"-{what}={free_port()}" for what in ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port.grpc")]
+        ports = [f"-{what}={free_port()}" for what in ("master.port", "volume.port", "filer.port")]
+        ports += [f"-{what}.port.grpc={port}" for what, port in zip(("master", "volume", "filer", "s3"), self.grpc)]
         (self.directory / "data").mkdir()
-        self._run("weed", self.venv / "bin/weed", "server", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={self.plain}",
-                  "-s3.config=s3.json", "-master.volumeSizeLimitMB=4096", "-volume.max=100", "-master.telemetry=false", *ports)
-        wait_until("the S3 server listens", 60, lambda: listens(self.plain))
+        # Everything that it opens has a port or a name of this run: two servers have nothing in common.
+        self._run("weed", "the S3 server listens", self.plain, self.venv / "bin/weed", "server", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={self.plain}",
+                  "-s3.config=s3.json", "-master.volumeSizeLimitMB=4096", "-volume.max=100", "-master.telemetry=false",
+                  "-s3.port.iceberg=0", "-s3.port.lance=0", "-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", *ports)
         make = ("import boto3, botocore.config, time, sys\n"
                 f"s3 = boto3.client('s3', endpoint_url='http://127.0.0.1:{self.plain}', config=botocore.config.Config(s3={{'addressing_style': 'path'}}))\n"
                 "for attempt in range(60):\n"
@@ -118,13 +134,11 @@ backend weed
   http-reuse always
   server weed 127.0.0.1:{self.plain}
 """)
-        self._run(f"haproxy-{name}", "haproxy", "-db", "-f", f"{name}.cfg")
-        wait_until("TLS is spoken", 20, lambda: listens(tls))
+        self._run(f"haproxy-{name}", "TLS is spoken", tls, "haproxy", "-db", "-f", f"{name}.cfg")
         if slowness is None:
             return tls
         port = free_port()
-        self._run(f"link-{name}", sys.executable, Path(__file__).with_name("link.py"), port, tls, slowness[0], slowness[1])
-        wait_until("the link is up", 20, lambda: listens(port))
+        self._run(f"link-{name}", "the link is up", port, sys.executable, Path(__file__).with_name("link.py"), port, tls, slowness[0], slowness[1])
         return port
 
     def _count(self, path):
