@@ -8,9 +8,9 @@ use crate::{
         expire_plan::{self, Wish},
         manifest::{Moment, Pack},
         manifest_file,
-        problem::Findings,
+        problem::{Findings, Problem},
         retention::Policy,
-        verdict::{Depth, Verdict, record},
+        verdict::{Depth, Recorded, Verdict, read_verdicts, record},
     },
     model::{Lsn, SystemId, Timeline},
     storage::{Claim, FileStore, Object},
@@ -114,7 +114,8 @@ impl Place {
         let packs = own.into_iter().chain(others).collect();
         let header = Header { segment_size: 1 << 20, start: at(0x28), stop: at(0x100), packs, ..Header::example(id.clone()) };
         archive.store.create(&archive.manifest(id).unwrap(), manifest_file::object(&header, []).unwrap()).await.unwrap();
-        record(&archive, id, Verdict::new(Depth::Read, &Findings::default(), now, 1.0)).await.unwrap();
+        let kept = record(&archive, id, Verdict::new(Depth::Read, &Findings::default(), now, 1.0)).await.unwrap();
+        assert_eq!(kept, Recorded::Kept);
         let segment = archive.object(format!("0000000100000000{number:08X}").parse().unwrap()).unwrap();
         archive.store.create(&segment, Bytes::from_static(b"wal")).await.unwrap();
     }
@@ -218,6 +219,26 @@ async fn a_backup_that_was_pinned_meanwhile_stays() {
     assert!(place.names("tomb").await.is_empty(), "and is not to go any more");
     marks::unpin(&archive, &first).await.unwrap();
     assert_eq!(expire(&archive, hours_from_now(4)).await.unwrap().condemn, [first]);
+}
+
+#[tokio::test]
+async fn what_is_missing_of_a_backup_that_was_removed_meanwhile_is_no_damage() {
+    let place = Place::new();
+    let archive = place.archive();
+    let first = place.backup(1, &[], hours_from_now(-9)).await;
+    let second = place.backup(2, &[], hours_from_now(-8)).await;
+    expire(&archive, hours_from_now(0)).await.unwrap();
+    assert_eq!(expire(&archive, hours_from_now(2)).await.unwrap().remove, std::slice::from_ref(&first));
+    let whole = Findings::default();
+    let damage = |id| Findings::from(Problem::new(&archive.pack(id, 0).unwrap(), "it is missing"));
+    for findings in [&damage(&first), &whole] {
+        let verdict = Verdict::new(Depth::Read, findings, hours_from_now(2), 1.0);
+        assert_eq!(record(&archive, &first, verdict).await.unwrap(), Recorded::Gone);
+        assert_eq!(place.names("verified").await, [archive.verified(&second).unwrap().to_string()], "and leaves none behind");
+    }
+    let verdict = Verdict::new(Depth::Read, &damage(&second), hours_from_now(2), 1.0);
+    assert_eq!(record(&archive, &second, verdict).await.unwrap(), Recorded::Kept, "this one is there, and damaged");
+    assert!(read_verdicts(&archive, &second).await.unwrap().broken());
 }
 
 #[tokio::test]

@@ -154,11 +154,26 @@ pub async fn proofs<S: ObjectStore>(archive: &Archive<S>, backups: &[Header]) ->
     read.buffer_unordered(LANES).try_collect().await
 }
 
-/// Adds a verdict. Two that are added at the same time may lose one: whoever looks holds the cluster's lease for it, or is a person.
+/// What became of a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is kept beside the backup.
+    Kept,
+    /// The backup was removed while it was looked at, and there is nothing to say of it any more: what was missing may have gone with it.
+    Gone,
+}
+
+/// Adds a verdict, as long as its backup is there. Two that are added at the same time may lose one: whoever looks holds the cluster's lease for
+/// it, or is a person.
 ///
 /// # Errors
 /// When the store does not take it.
-pub async fn record<S: ObjectStore>(archive: &Archive<S>, backup: &BackupId, verdict: Verdict) -> Result<(), ArchiveError> {
+pub async fn record<S: ObjectStore>(archive: &Archive<S>, backup: &BackupId, verdict: Verdict) -> Result<Recorded, ArchiveError> {
+    let manifest = archive.manifest(backup)?;
+    // Whoever removes a backup takes the manifest first: nobody is told of a damage that is a removal.
+    if !verdict.ok && archive.store().size(&manifest).await?.is_none() {
+        return Ok(Recorded::Gone);
+    }
     let mut verdicts = match read_verdicts(archive, backup).await {
         // What nobody can read is no verdict; the next look replaces it.
         Err(ArchiveError::Damaged { .. }) => Verdicts::default(),
@@ -167,7 +182,13 @@ pub async fn record<S: ObjectStore>(archive: &Archive<S>, backup: &BackupId, ver
     verdicts.add(verdict);
     let object = archive.verified(backup)?;
     let text = serde_json::to_vec(&verdicts).expect("it is made of what JSON has");
-    Ok(archive.store().replace(&object, Bytes::from(text)).await?)
+    archive.store().replace(&object, Bytes::from(text)).await?;
+    // The verdicts go last, after the manifest: of it and us, who comes later sees the other.
+    if archive.store().size(&manifest).await?.is_none() {
+        archive.store().remove(&object).await?;
+        return Ok(Recorded::Gone);
+    }
+    Ok(Recorded::Kept)
 }
 
 #[cfg(test)]

@@ -76,6 +76,12 @@ impl WhichBackup {
         self.id.as_ref().or(self.backup.as_ref())
     }
 
+    /// What is told instead of a verdict on a backup that was there when the look at it began, and is not any more.
+    pub fn removed_meanwhile(&self, id: &BackupId) -> CommandError {
+        let what = format!("backup '{id}' was removed while it was looked at, so nothing can be said of it");
+        CommandError::new(ErrorKind::NotFound, what).hint(self.archive.command("backup list", None, ""))
+    }
+
     /// The same choice for a command inside a node.
     pub fn option(&self) -> Vec<String> {
         self.id().map(|id| format!("--backup={id}")).into_iter().collect()

@@ -102,14 +102,14 @@ impl Commands {
     }
 }
 
-/// The codes of a backup with damaged pages, and of a look that has found damage.
+/// The codes of a backup with damaged pages, of a look that has found damage, and of one at a backup that was removed meanwhile: there is nothing
+/// to try again.
 fn found_something(job: &Job, status: &str) -> bool {
-    let code = match job {
-        Job::Backup { .. } => "exit status: 20",
-        Job::Verify(_) | Job::Drill(_) => "exit status: 21",
-        Job::Expire => return false,
-    };
-    status == code
+    match job {
+        Job::Backup { .. } => status == "exit status: 20",
+        Job::Verify(_) | Job::Drill(_) => ["exit status: 21", "exit status: 4"].contains(&status),
+        Job::Expire => false,
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +117,12 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::{backup::schedule::Node, cli::Cli, spec::backup_policy::BackupPolicy, storage::StoreConfig};
+    use crate::{
+        backup::{BackupId, schedule::Node},
+        cli::Cli,
+        spec::backup_policy::BackupPolicy,
+        storage::StoreConfig,
+    };
 
     const SYSTEM: SystemId = SystemId(7_710_753_353_203_642_389);
 
@@ -185,8 +190,8 @@ mod tests {
 
     #[test]
     fn damage_that_was_found_is_no_failure_of_the_look() {
-        let id = "20261121T204500Z-1a2b3c4d".parse().unwrap();
-        assert!(found_something(&Job::Verify(id), "exit status: 21"));
+        let id: BackupId = "20261121T204500Z-1a2b3c4d".parse().unwrap();
+        assert!(["exit status: 21", "exit status: 4"].iter().all(|status| found_something(&Job::Verify(id.clone()), status)));
         assert!(found_something(&Job::Backup { full: true }, "exit status: 20"));
         assert!(!found_something(&Job::Backup { full: true }, "exit status: 1") && !found_something(&Job::Expire, "exit status: 21"));
     }

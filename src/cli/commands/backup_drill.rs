@@ -10,7 +10,7 @@ use crate::{
         ArchiveError, BackupId,
         drill::{self, DrillError, Report, Request},
         restore::Limits,
-        verdict::{Verdict, record},
+        verdict::{Recorded, Verdict, record},
     },
     cli::{
         CommandError, Context, ErrorKind, Exit,
@@ -43,7 +43,7 @@ Examples:
   spilo backup drill orders --to-end --database shop --check 'select count(*) > 0 from orders'
   spilo backup drill --store file:///archive --cluster orders --bin-dir /usr/lib/postgresql/17/bin
 
-Exit code: 0 it can be restored, 21 it cannot, 1 it could not be tried, 4 no such backup, 6 not on this machine.";
+Exit code: 0 it can be restored, 21 it cannot, 1 it could not be tried, 4 no such backup, or not any more, 6 not on this machine.";
 
 /// Restore a backup into a throw-away directory, start PostgreSQL there, and look at everything in it
 ///
@@ -127,6 +127,9 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
             () = interrupt.requested() => Err(interrupted()),
         }
     })?;
+    if matches!(kept, Ok(Recorded::Gone)) {
+        return Err(args.which.removed_meanwhile(&drilled.id));
+    }
     context.show(&drilled)?;
     kept.map_err(|error| CommandError::new(ErrorKind::Failed, error).hint("what was found is true, but the store did not take it"))?;
     Ok(if drilled.ok { Exit::OK } else { BROKEN })
@@ -156,7 +159,11 @@ fn options(args: &Args, version: u8) -> Vec<String> {
 }
 
 /// What came of it, and whether the store has the verdict.
-async fn try_it(context: &Context, args: &Args, place: &ClusterStoreArgs) -> Result<(Drilled, Result<(), ArchiveError>), CommandError> {
+async fn try_it(
+    context: &Context,
+    args: &Args,
+    place: &ClusterStoreArgs,
+) -> Result<(Drilled, Result<Recorded, ArchiveError>), CommandError> {
     let archive = place.opened(args.which.archive.system).await?;
     let begun = std::time::Instant::now();
     let step = context.ui.step("test restore");
@@ -164,7 +171,7 @@ async fn try_it(context: &Context, args: &Args, place: &ClusterStoreArgs) -> Res
     let report = drill::drill(&archive, &request(args, place)?, &tell).await.map_err(told)?;
     let (at, seconds) = (Timestamp::now(), begun.elapsed().as_secs_f64());
     let kept = record(&archive, &report.backup.id, verdict(&report, at, seconds)).await;
-    if report.problems.is_empty() {
+    if report.problems.is_empty() && !matches!(kept, Ok(Recorded::Gone)) {
         step.done()
     } else {
         step.failed()

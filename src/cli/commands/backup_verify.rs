@@ -12,7 +12,7 @@ use crate::{
         catalog::Catalog,
         manifest::Header,
         problem::Findings,
-        verdict::{Depth, Verdict, record},
+        verdict::{Depth, Recorded, Verdict, record},
         verify::{Look, verify},
     },
     cli::{
@@ -36,7 +36,7 @@ Examples:
   spilo backup verify orders --all --deep          read every byte of every backup
   spilo backup verify --store s3://backups/pg --cluster orders --backup 20261121T204500Z-1a2b3c4d
 
-Exit code: 0 all of it is whole, 21 something is damaged or missing, 1 the store could not be asked, 4 no such backup.";
+Exit code: 0 all of it is whole, 21 something is damaged or missing, 1 the store could not be asked, 4 no such backup, or not any more.";
 
 /// Check whether backups are whole, and the WAL there that makes them consistent
 ///
@@ -138,10 +138,20 @@ async fn look(context: &Context, args: &Args, place: &ClusterStoreArgs) -> Resul
     let (mut lines, mut failure) = (Vec::new(), None);
     for header in chosen {
         let (line, kept) = one(context, args, &archive, header).await?;
-        lines.push(line);
-        if let Err(error) = kept {
-            failure.get_or_insert(failed(error).hint("what was found is true, but nobody else will know of it: the store did not take it"));
+        match kept {
+            Ok(Recorded::Gone) if args.all => {
+                context.ui.warn(args.which.removed_meanwhile(&header.id));
+                continue;
+            }
+            Ok(Recorded::Gone) => return Err(args.which.removed_meanwhile(&header.id)),
+            Ok(Recorded::Kept) => {}
+            Err(error) => {
+                failure.get_or_insert(
+                    failed(error).hint("what was found is true, but nobody else will know of it: the store did not take it"),
+                );
+            }
         }
+        lines.push(line);
     }
     // A manifest that nobody can read is a backup that nobody can restore, and may be the newest.
     if failure.is_none() && args.which.id().is_none() && !catalog.unreadable.is_empty() {
@@ -173,7 +183,7 @@ async fn one(
     args: &Args,
     archive: &Archive<Store>,
     header: &Header,
-) -> Result<(Line, Result<(), ArchiveError>), CommandError> {
+) -> Result<(Line, Result<Recorded, ArchiveError>), CommandError> {
     let step = context.ui.step(format!("verifying backup {}", header.id));
     let depth = if args.deep { Depth::Read } else { Depth::Presence };
     let begun = Instant::now();
@@ -187,7 +197,7 @@ async fn one(
     let (at, seconds) = (Timestamp::now(), begun.elapsed().as_secs_f64());
     let kept = record(archive, &header.id, Verdict::new(depth, &findings, at, seconds)).await;
     let ok = findings.is_empty();
-    if ok {
+    if ok && !matches!(kept, Ok(Recorded::Gone)) {
         step.done()
     } else {
         step.failed()
