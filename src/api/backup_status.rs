@@ -40,6 +40,9 @@ pub struct BackupStatus {
     pub oldest_point: Option<Timestamp>,
     /// Bytes of all backups in the store.
     pub stored: u64,
+    /// Pages that were damaged in the database already when the newest one was made.
+    #[serde(default)]
+    pub bad_pages: u64,
     /// This node has room for a test restore.
     pub room: bool,
     /// What this node is at.
@@ -68,6 +71,26 @@ pub struct WalWaiting {
     pub files: u64,
     /// Since when the oldest of them waits.
     pub since: Option<Timestamp>,
+    /// How many bytes they have.
+    #[serde(default)]
+    pub bytes: u64,
+    /// When they take all of the disk, if it goes on like this; `None`: that cannot be said yet.
+    #[serde(default)]
+    pub full: Option<Timestamp>,
+}
+
+/// What has waited for less says nothing of a rate.
+const A_WHILE: SignedDuration = SignedDuration::from_secs(60);
+
+impl WalWaiting {
+    /// The same, as seen at this time on a disk that has so many bytes free.
+    #[must_use]
+    pub fn on_disk(self, free: u64, now: Timestamp) -> WalWaiting {
+        let age = self.since.map(|since| now.duration_since(since)).filter(|age| *age >= A_WHILE && self.bytes > 0);
+        let left = age.map(|age| age.as_secs_f64() * free as f64 / self.bytes as f64);
+        let left = left.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
+        WalWaiting { full: left.and_then(|left| now.checked_add(left).ok()), ..self }
+    }
 }
 
 impl BackupStatus {
@@ -109,8 +132,10 @@ impl BackupStatus {
         let waits = self.wal_waiting.since.map(|since| now.duration_since(since)).filter(|age| leads && *age > WAL_PATIENCE);
         if let Some(age) = waits {
             let (files, s) = (self.wal_waiting.files, if self.wal_waiting.files == 1 { "" } else { "s" });
+            let full = self.wal_waiting.full.map(|full| full.duration_since(now).max(SignedDuration::ZERO));
+            let full = full.map_or(String::new(), |left| format!("; at this rate the disk is full in {}", length_in_words(left)));
             found.push(format!(
-                "WAL is not archived: {files} file{s} wait{}, the oldest for {}",
+                "WAL is not archived: {files} file{s} wait{}, the oldest for {}{full}",
                 if s.is_empty() { "s" } else { "" },
                 length_in_words(age)
             ));
@@ -166,6 +191,7 @@ pub(crate) mod tests {
             recovery_seconds: Some(95.0),
             oldest_point: Some(at(-8 * 86_400)),
             stored: 1 << 30,
+            bad_pages: 0,
             room: true,
             running: None,
             failure: None,
@@ -194,8 +220,11 @@ pub(crate) mod tests {
         let late = BackupStatus { overdue: vec!["x".to_owned()], failure: Some("y".to_owned()), ..well() };
         assert_eq!(late.troubles(true, at(0)), ["x", "y"]);
         assert_eq!(BackupStatus { failure: Some("y".to_owned()), ..well() }.troubles(true, at(0)), [""; 0], "it is tried again");
-        let waiting = BackupStatus { wal_waiting: WalWaiting { files: 7, since: Some(at(-301)) }, ..well() };
+        let waiting = BackupStatus { wal_waiting: WalWaiting { files: 7, since: Some(at(-301)), bytes: 7 << 20, full: None }, ..well() };
         assert_eq!(waiting.troubles(true, at(0)), ["WAL is not archived: 7 files wait, the oldest for 5 min"]);
+        let full = BackupStatus { wal_waiting: waiting.wal_waiting.on_disk(700 << 20, at(0)), ..well() };
+        let told = "WAL is not archived: 7 files wait, the oldest for 5 min; at this rate the disk is full in 8 h";
+        assert_eq!(full.troubles(true, at(0)), [told]);
         assert_eq!(waiting.troubles(false, at(0)), [""; 0], "a replica's may wait");
         assert_eq!(well().troubles(true, at(1000)), ["nobody has seen to its backups for 17 min"]);
         let mute = BackupStatus { updated: at(900), ..well() };
@@ -203,6 +232,13 @@ pub(crate) mod tests {
         let never = BackupStatus { seen: None, since: at(-890), ..well() };
         assert_eq!(never.troubles(true, at(0)), [""; 0]);
         assert_eq!(never.troubles(true, at(11)), ["the backups' store has not answered for 15 min"]);
+    }
+
+    #[test]
+    fn what_waits_for_a_moment_says_nothing_of_the_disk() {
+        let waiting = |bytes, since| WalWaiting { files: 1, since: Some(at(since)), bytes, full: None }.on_disk(100 << 20, at(0)).full;
+        assert_eq!((waiting(1 << 20, -100), waiting(1 << 20, -59), waiting(0, -100)), (Some(at(10_000)), None, None));
+        assert_eq!(waiting(1, i64::MIN / 1_000_000_000), None, "nor does what will not be in anybody's life");
     }
 
     #[test]

@@ -153,6 +153,8 @@ fn backups(page: &mut Page, backup: &BackupStatus) {
     page.gauge("spilo_backup_status_time", "When the keeper of this node last wrote, in seconds since 1970.", time(Some(backup.updated)));
     page.gauge("spilo_backups", "How many complete backups there are.", backup.backups);
     page.gauge("spilo_backups_stored_bytes", "Bytes of all backups in the store.", backup.stored);
+    let help = "Pages of the newest backup that were damaged in the database already; 0: none, or there is no backup.";
+    page.gauge("spilo_backup_bad_pages", help, backup.bad_pages);
     page.gauge(
         "spilo_last_backup_time",
         "When the newest backup was complete, in seconds since 1970; 0: there is none.",
@@ -166,6 +168,9 @@ fn backups(page: &mut Page, backup: &BackupStatus) {
     let help = "Every moment since then can be gone back to, in seconds since 1970; 0: none.";
     page.gauge("spilo_oldest_restorable_time", help, time(backup.oldest_point));
     page.gauge("spilo_wal_waiting_files", "WAL files of this node that wait for being archived.", backup.wal_waiting.files);
+    page.gauge("spilo_wal_waiting_bytes", "How many bytes they have.", backup.wal_waiting.bytes);
+    let help = "When they take all of the disk if it goes on like this, in seconds since 1970; 0: that cannot be said, or nothing waits.";
+    page.gauge("spilo_wal_disk_full_time", help, time(backup.wal_waiting.full));
     let help = "Since when the oldest of them waits, in seconds since 1970; 0: none does.";
     page.gauge("spilo_wal_waiting_since_time", help, time(backup.wal_waiting.since));
     page.whether(
@@ -195,7 +200,7 @@ mod tests {
     use serde_json::{Map, Value};
 
     use super::{
-        super::{WalSender, status::tests::seen_by},
+        super::{WalSender, backup_status::WalWaiting, status::tests::seen_by},
         *,
     };
 
@@ -285,15 +290,20 @@ mod tests {
     #[test]
     fn backups_are_counted_where_somebody_sees_to_them() {
         assert!(!values(&seen_by("orders-1")).keys().any(|name| name.contains("backup")));
-        let backup = Some(crate::api::backup_status::tests::well());
+        let wal_waiting = WalWaiting { files: 2, since: "2026-11-22T05:00:00Z".parse().ok(), bytes: 2 << 20, full: None };
+        let wal_waiting = wal_waiting.on_disk(1 << 30, "2026-11-22T06:00:00Z".parse().unwrap());
+        let backup = Some(BackupStatus { bad_pages: 4, wal_waiting, ..crate::api::backup_status::tests::well() });
         let values = values(&NodeStatus { backup, ..seen_by("orders-1") });
         for (name, value) in [
             ("spilo_backups", "3"),
             ("spilo_last_backup_time", "1794989200"),
             ("spilo_last_proven_restore_time", "1794827200"),
             ("spilo_recovery_seconds", "95"),
-            ("spilo_wal_waiting_files", "0"),
-            ("spilo_wal_waiting_since_time", "0"),
+            ("spilo_backup_bad_pages", "4"),
+            ("spilo_wal_waiting_files", "2"),
+            ("spilo_wal_waiting_bytes", "2097152"),
+            ("spilo_wal_waiting_since_time", "1795323600"),
+            ("spilo_wal_disk_full_time", "1797170400"),
             ("spilo_backup_overdue", "0"),
         ] {
             assert_eq!(values[name], value, "{name}");

@@ -93,6 +93,7 @@ impl Store {
             recovery_seconds: self.restored.as_ref().and_then(|verdict| verdict.recovery_seconds),
             oldest_point: self.oldest_point.and_then(|(point, _)| point),
             stored: self.stored,
+            bad_pages: self.backups.last().map_or(0, |backup| backup.bad_pages),
             room: true,
             running: None,
             failure: None,
