@@ -29,7 +29,7 @@ export SEEDS
 # How many of them `make test` runs.
 SIMULATED := 20000
 
-.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration storage-elsewhere soak bench-local bench-failover bench-backup
+.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration storage-elsewhere soak store-outage bench-local bench-failover bench-backup
 
 help: ## list what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ storage-elsewhere: ## ask every promise of a store of a server that somebody els
 soak: ## random faults under writing clients, as long as SECONDS says; SEED repeats an earlier walk
 	@.ci/setup test
 	SPILO_SOAK_SECONDS=$(or $(SECONDS),3600) $(if $(SEED),SPILO_SOAK_SEED=$(SEED)) cargo test --locked --test real -- --nocapture soak
+
+store-outage: ## keep the archive's store away for SECONDS (3600) under a writing client, and see that all of it comes back
+	@.ci/setup test
+	SPILO_OUTAGE_SECONDS=$(or $(SECONDS),3600) cargo test --locked --test real -- --nocapture a_store_that_is_away
 
 bench-local: ## measure what the README promises, on this machine
 	@.ci/setup test

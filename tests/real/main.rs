@@ -41,6 +41,7 @@ mod s3;
 mod slow_store;
 mod soak;
 mod standby_cluster;
+mod store_outage;
 #[path = "../support/mod.rs"]
 mod support;
 mod tags;

@@ -195,6 +195,12 @@ impl S3Double {
         self.open.send_replace(Some(true));
     }
 
+    /// Connections are taken and nobody is answered, as when the server's process is stopped, until what is returned is gone; what came
+    /// meanwhile is done then. Nothing else is to be asked of this until then.
+    pub fn freeze(&self) -> impl Drop {
+        self.state()
+    }
+
     /// How many requests of this verb have come.
     pub fn requests(&self, verb: Verb) -> u64 {
         self.state().requests.get(&verb).copied().unwrap_or_default()
