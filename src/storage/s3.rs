@@ -2,6 +2,7 @@
 
 mod access;
 mod attempts;
+mod connections;
 mod failure;
 mod init;
 mod list;
@@ -82,7 +83,7 @@ impl S3Store {
     /// Nothing was found: that is true only as long as the bucket was not exchanged for another one.
     async fn check_nothing(&self, object: &ObjectName) -> Result<(), StoreError> {
         let Some(mark) = &self.mark else { return Ok(()) };
-        init::check_again(self, mark).await.map_err(|error| error.about(object.to_string()))
+        init::check_nothing(self, mark).await.map_err(|error| error.about(object.to_string()))
     }
 
     fn place(&self) -> &Place {
@@ -158,7 +159,16 @@ impl S3Store {
             let request = if self.place().is_encrypted { request.disable_payload_signing() } else { request };
             request.send().await.map(drop).map_err(|error| self.failure(Verb::Put, &error))
         };
-        self.ask(&mut self.patience_for(name), limit, send).await
+        let about = |error: StoreError| error.about(name.to_string());
+        if let Some(mark) = &self.mark {
+            init::check_before_write(self, mark).await.map_err(about)?;
+        }
+        let mut patience = self.patience_for(name);
+        let answer = self.ask(&mut patience, limit, send).await?;
+        if let Some(mark) = &self.mark {
+            init::check_after_write(self, mark, patience.had_trouble()).await.map_err(about)?;
+        }
+        Ok(answer)
     }
 }
 

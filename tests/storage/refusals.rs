@@ -214,6 +214,59 @@ async fn a_bucket_that_was_exchanged_is_no_empty_store() {
 }
 
 #[tokio::test]
+async fn nothing_counts_as_written_that_went_to_another_bucket_after_a_reconnect() {
+    for in_its_place in ["nothing", "another store"] {
+        let double = S3Double::start();
+        let store = store(&double).await.with_patience(Duration::ZERO);
+        assert_eq!(store.create(&name("wal/1"), content("one")).await.unwrap(), Claim::Won);
+        double.close();
+        double.keep_aside();
+        double.open();
+        if in_its_place == "another store" {
+            S3Store::init(&double.config("prod")).await.unwrap();
+        }
+        // The first may find the old connection broken: whoever writes asks again.
+        let mut errors = Vec::new();
+        for _ in 0..3 {
+            errors.push(store.create(&name("wal/2"), content("two")).await.unwrap_err());
+            errors.push(store.replace(&name("wal/3"), content("three")).await.unwrap_err());
+        }
+        let told = errors.last().unwrap();
+        assert!(matches!(told, StoreError::Unavailable { .. }), "{told}");
+        assert!(told.to_string().contains("'wal/3'") && told.to_string().contains("'s3://backups/prod' is "), "{told}");
+        assert!(told.to_string().contains("hint: "), "{told}");
+        let strays = double.names().iter().filter(|name| name.contains("wal/")).count();
+        assert!(strays <= 1, "nobody writes to it any more: {:?}", double.names());
+        double.bring_back();
+        assert_eq!(store.create(&name("wal/2"), content("two")).await.unwrap(), Claim::Won, "all is well when it is back");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_is_one_request() {
+    let double = S3Double::start();
+    let store = store(&double).await;
+    store.create(&name("wal/first"), content("x")).await.unwrap();
+    let before = double.all_requests();
+    for number in 0..20 {
+        assert_eq!(store.create(&name(&format!("wal/{number}")), content("x")).await.unwrap(), Claim::Won);
+    }
+    assert_eq!(double.all_requests() - before, 20);
+    let many = futures_util::future::join_all((0..8).map(|number| {
+        let (store, object) = (&store, name(&format!("wal/lane-{number}")));
+        async move { store.create(&object, content("x")).await.unwrap() }
+    }));
+    many.await;
+    let new = double.all_requests() - before - 28;
+    assert!(new <= 16, "{new} looks at the mark for eight connections at most");
+    let before = double.all_requests();
+    for number in 20..40 {
+        store.create(&name(&format!("wal/{number}")), content("x")).await.unwrap();
+    }
+    assert_eq!(double.all_requests() - before, 20);
+}
+
+#[tokio::test]
 async fn that_nothing_is_there_is_not_doubted_each_time() {
     let double = S3Double::start();
     let store = store(&double).await;

@@ -21,7 +21,7 @@ use aws_sdk_s3::{
 };
 use reqwest::Url;
 
-use super::failure::Place;
+use super::{connections::Connections, failure::Place};
 use crate::storage::{StoreConfig, StoreError, StoreUrl};
 
 /// For how long a connection may take.
@@ -37,6 +37,7 @@ pub struct Access {
     file: Option<PathBuf>,
     /// All of the client's set-up but the credentials.
     config: Config,
+    connections: Connections,
     current: Mutex<Session>,
 }
 
@@ -82,14 +83,20 @@ impl Access {
             is_encrypted: server.as_ref().is_none_or(|server| server.scheme() == "https"),
         };
         let file = config.credentials_file.clone();
-        let sdk_config = sdk_config(config, &place);
+        let connections = Connections::default();
+        let sdk_config = sdk_config(config, &place, connections.clone());
         let session = open_session(&sdk_config, file.as_deref(), 0).await.map_err(refused)?;
-        Ok(Access { place, file, config: sdk_config, current: Mutex::new(session) })
+        Ok(Access { place, file, config: sdk_config, connections, current: Mutex::new(session) })
     }
 
     /// Where the store is.
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// How many connections there have been: over a new one somebody else may answer.
+    pub fn connections(&self) -> u64 {
+        self.connections.count()
     }
 
     /// The client to ask with: another one as soon as the file with the credentials is another.
@@ -151,7 +158,7 @@ fn server(endpoint: &str) -> Result<Url, String> {
     url.ok_or_else(|| format!("'{endpoint}' is no endpoint; {hint}"))
 }
 
-fn sdk_config(config: &StoreConfig, place: &Place) -> Config {
+fn sdk_config(config: &StoreConfig, place: &Place, connections: Connections) -> Config {
     let mut sdk = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(place.region.clone()))
@@ -159,6 +166,7 @@ fn sdk_config(config: &StoreConfig, place: &Place) -> Config {
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
         // What stalls is cut off where it is read.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .interceptor(connections)
         // A wrong clock is told, not made up for: more than archiving depends on it.
         .disable_clock_skew_correction(true);
     if let Some(endpoint) = &config.endpoint {

@@ -53,6 +53,11 @@ impl Patience {
         (self.since, self.in_a_row) = (None, 0);
     }
 
+    /// Whether an attempt failed, whatever came of the next.
+    pub fn had_trouble(&self) -> bool {
+        self.failed > 0
+    }
+
     /// An attempt failed, and the next one follows at once.
     pub fn note(&mut self, why: String) {
         self.failed += 1;

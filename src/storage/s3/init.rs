@@ -1,7 +1,7 @@
 //! What makes a store of a place in a bucket: a mark, and the proof that of several writers one wins there.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,33 +30,85 @@ const RACERS: usize = 8;
 /// For so long after it was seen nobody looks at the mark again: a standby asks for what is not there all the time.
 const BELIEVED: Duration = Duration::from_secs(10);
 
+/// The same for what is written, over connections over which the mark was seen.
+const BELIEVED_BY_WRITERS: Duration = Duration::from_secs(60);
+
 /// The mark of the store that was opened, and when it was last seen there.
 pub struct Mark {
     text: Bytes,
-    seen: Mutex<Option<Instant>>,
+    seen: Mutex<Seen>,
+}
+
+/// When the mark was found as it was. `None`: never, or the last look has found something else or did not come to its end.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// By who has found nothing under some name.
+    by_readers: Option<Instant>,
+    /// By who writes.
+    by_writers: Option<Instant>,
+    /// How many connections there had been by then.
+    connections: u64,
+}
+
+impl Mark {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A look has ended that began then, when there had been so many connections.
+    fn note(&self, begun: Instant, connections: u64, is_the_same: bool) {
+        let mut seen = self.seen();
+        *seen = if is_the_same {
+            // Another one may have begun later and ended before.
+            let [by_readers, by_writers] = [seen.by_readers, seen.by_writers].map(|before| before.max(Some(begun)));
+            Seen { by_readers, by_writers, connections: seen.connections.max(connections) }
+        } else {
+            Seen { by_readers: None, by_writers: None, ..*seen }
+        };
+    }
 }
 
 /// The mark of the place, which has to be a store.
 pub async fn check(store: &S3Store) -> Result<Mark, StoreError> {
+    let begun = Instant::now();
     let found = known(store).await?;
     let text = found.ok_or_else(|| refused(store, "there is no store; hint: 'spilo wal init' makes a new one".to_owned()))?;
-    Ok(Mark { text, seen: Mutex::new(None) })
+    // Nobody else has used the store yet: the connections that there are led to it just now.
+    let seen = Seen { by_readers: None, by_writers: Some(begun), connections: store.access.connections() };
+    Ok(Mark { text, seen: Mutex::new(seen) })
 }
 
 /// Whether the store is still the one that was opened: only then is it true that it has nothing under some name.
-pub async fn check_again(store: &S3Store, mark: &Mark) -> Result<(), StoreError> {
-    let seen = || mark.seen.lock().unwrap_or_else(PoisonError::into_inner);
-    if seen().is_some_and(|seen| seen.elapsed() < BELIEVED) {
-        return Ok(());
-    }
-    let begun = Instant::now();
-    let what = match read(store, &name(MARK), WHOLE).await? {
-        Some(text) if text == mark.text => {
-            *seen() = Some(begun);
-            return Ok(());
-        }
-        Some(_) => "is another one than it was",
-        None => "is no store any more",
+pub async fn check_nothing(store: &S3Store, mark: &Mark) -> Result<(), StoreError> {
+    let seen = mark.seen().by_readers;
+    if is_within(seen, BELIEVED) { Ok(()) } else { look(store, mark).await }
+}
+
+/// The same before something is written, now and then: a proxy keeps its connections whoever is behind it.
+pub async fn check_before_write(store: &S3Store, mark: &Mark) -> Result<(), StoreError> {
+    let seen = mark.seen().by_writers;
+    if is_within(seen, BELIEVED_BY_WRITERS) { Ok(()) } else { look(store, mark).await }
+}
+
+fn is_within(seen: Option<Instant>, time: Duration) -> bool {
+    seen.is_some_and(|seen| seen.elapsed() < time)
+}
+
+/// The same after something was written: not durable in this store is what went to another one. With connections that are known it costs nothing.
+pub async fn check_after_write(store: &S3Store, mark: &Mark, had_trouble: bool) -> Result<(), StoreError> {
+    let is_new = store.access.connections() > mark.seen().connections;
+    if had_trouble || is_new { look(store, mark).await } else { Ok(()) }
+}
+
+async fn look(store: &S3Store, mark: &Mark) -> Result<(), StoreError> {
+    let (begun, connections) = (Instant::now(), store.access.connections());
+    let found = read(store, &name(MARK), WHOLE).await;
+    let is_the_same = matches!(&found, Ok(Some(text)) if *text == mark.text);
+    mark.note(begun, connections, is_the_same);
+    let what = match found? {
+        Some(_) if is_the_same => return Ok(()),
+        Some(_) => "is another one than it was; hint: bring back the one that it was, or restart the agent if this one is meant",
+        None => "is no store any more; hint: has it been emptied, or is another server at its address?",
     };
     Err(StoreError::Unavailable { object: MARK.to_owned(), why: format!("'{}' {what}", store.place()) })
 }

@@ -75,6 +75,8 @@ pub const SECRET: &str = "not-for-anybody-to-see";
 struct State {
     settings: Settings,
     bucket: Bucket,
+    /// Another one, that comes back later.
+    aside: Option<Bucket>,
     faults: Faults,
     requests: BTreeMap<Verb, u64>,
     /// Access keys; those that are not `true` have expired.
@@ -104,6 +106,7 @@ impl S3Double {
         let address = listener.local_addr().expect("it is bound");
         let state = State {
             bucket: Bucket::new(settings.conditions),
+            aside: None,
             settings,
             faults: Faults::default(),
             requests: BTreeMap::new(),
@@ -230,6 +233,19 @@ impl S3Double {
     pub fn exchange(&self) {
         let mut state = self.state();
         state.bucket = Bucket::new(state.settings.conditions);
+    }
+
+    /// The same, and what was there may come back.
+    pub fn keep_aside(&self) {
+        let mut state = self.state();
+        let empty = Bucket::new(state.settings.conditions);
+        state.aside = Some(std::mem::replace(&mut state.bucket, empty));
+    }
+
+    /// The bucket is again the one that was kept aside.
+    pub fn bring_back(&self) {
+        let mut state = self.state();
+        state.bucket = state.aside.take().expect("one was kept aside");
     }
 
     /// Changes one bit of what is kept under that name.
