@@ -6,7 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Address, Installation, PostgresError, conf, conninfo::conninfo, control_data, recover::recover, restore_mark};
+use super::{
+    Address, Installation, PostgresError, conf,
+    conninfo::conninfo,
+    control_data,
+    recover::{self, recover},
+    restore_mark,
+};
 use crate::{
     model::SystemId,
     sys::{
@@ -96,12 +102,28 @@ pub async fn begin_from_archive(
     mut lines: impl FnMut(&str),
 ) -> Result<(), PostgresError> {
     let places = Places::of(installation);
-    // An interrupted restore goes on where it was; what is complete is of another attempt, whose recovery has failed.
-    if !restore_mark::is_unfinished(&places.copy) {
+    // An interrupted restore goes on where it was, and so does a recovery that lacked an answer of the archive: to begin recovery again is
+    // what PostgreSQL does after every crash. What else is complete is of another attempt, which has failed for good.
+    let unfinished = restore_mark::is_unfinished(&places.copy);
+    let recovers = !unfinished && recover::waits(&places.copy);
+    if !unfinished && !recovers {
         files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
     }
-    restore(&places.copy).env("LC_MESSAGES", "C").limit(LONGEST_COPY).lines(&mut lines).await?;
-    recover(&Installation { data_dir: places.copy.clone(), ..installation.clone() }, &mut lines).await?;
+    if !recovers {
+        restore(&places.copy).env("LC_MESSAGES", "C").limit(LONGEST_COPY).lines(&mut lines).await?;
+    }
+    let mut lacks_answer = false;
+    let said = |line: &str| {
+        lacks_answer |= recover::says_that_the_archive_failed(line);
+        lines(line);
+    };
+    let recovered = recover(&Installation { data_dir: places.copy.clone(), ..installation.clone() }, said).await;
+    if let Err(error) = recovered {
+        if !lacks_answer {
+            files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
+        }
+        return Err(error);
+    }
     leave_out_agents_own(&places.copy)?;
     if !files::is_empty_dir(&places.data).map_err(PostgresError::file("read", &places.data))? {
         return Err(PostgresError::NotYet(format!("'{}' is not empty: nothing is begun there", places.data.display())));
@@ -260,6 +282,36 @@ mod tests {
         fs::remove_file(copy.join(restore_mark::FILE)).unwrap();
         begin().await;
         assert!(!copy.exists());
+    }
+
+    #[tokio::test]
+    async fn a_recovery_that_lacked_the_archive_goes_on_and_one_that_failed_otherwise_is_begun_anew() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let installation = Installation { bin_dir: dir.path().join("bin"), ..installation(&dir) };
+        let (copy, server) = (Places::of(&installation).copy, dir.path().join("bin/postgres"));
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        let says = |line: &str| {
+            fs::write(&server, format!("#!/bin/sh\necho '{line}' >&2\nexit 1\n")).unwrap();
+            fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let restored = std::cell::Cell::new(0);
+        let restore = |to: &Path| {
+            restored.set(restored.get() + 1);
+            let to = to.display();
+            Run::new("sh").args(["-c", &format!("mkdir -p '{to}' && touch '{to}/recovery.signal'")])
+        };
+        let begin = async || begin_from_archive(&installation, restore, |_| {}).await.unwrap_err();
+        says("FATAL:  could not restore file \"000000010000000000000007\" from archive: child process exited with exit code 126");
+        for _ in 0..3 {
+            begin().await;
+            assert!(restored.get() == 1 && copy.join("recovery.signal").exists());
+        }
+        says("PANIC:  could not locate a valid checkpoint record");
+        begin().await;
+        assert!(restored.get() == 1 && !copy.exists(), "who knows what else is wrong with it");
+        begin().await;
+        assert_eq!(restored.get(), 2);
     }
 
     #[tokio::test]

@@ -74,6 +74,16 @@ pub async fn recover(installation: &Installation, said: impl FnMut(&str)) -> Res
     forget_settings(&installation.data_dir)
 }
 
+/// Whether a restored directory waits for its recovery, or for the rest of it.
+pub fn waits(data: &Path) -> bool {
+    data.join(SIGNAL).exists()
+}
+
+/// Whether a line of the server's says that it gave up because nobody knew whether the archive has a file: that is no fault of the directory.
+pub fn says_that_the_archive_failed(line: &str) -> bool {
+    line.contains("FATAL:") && line.contains("could not restore file") && line.contains("from archive")
+}
+
 /// Returns when the server accepts writes, or would.
 async fn in_production(installation: &Installation) {
     loop {
