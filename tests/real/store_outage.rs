@@ -174,6 +174,8 @@ fn a_store_that_is_away_for_a_while_loses_nothing_and_afterwards_the_archive_is_
     stage.stay(outage / 3);
     let state = stage.look();
     assert!(state["last_error"].as_str().unwrap().contains("is not available") && state["hours_until_full"].is_number(), "{state}");
+    let said = stage.leader().log().matches("could not be archived: ").count() as u64;
+    assert!((1..=2 + outage.as_secs() / 300).contains(&said), "the log says it {said} times");
     let (waited, bytes) = (state["waiting"]["files"].as_u64().unwrap(), state["waiting"]["bytes"].as_u64().unwrap());
 
     eprintln!("the store is back");

@@ -14,11 +14,15 @@ use crate::{
     backup::{archive::ArchiveError, wal_push::Pushed},
     model::WalFile,
     postgres::archive_status::{self, Backlog},
+    storage::StoreError,
     sys::{causes, files},
 };
 
 /// Over this time the growth of the backlog is measured.
 const SPAN: Duration = Duration::from_secs(600);
+
+/// While the store is away, every file says so after every attempt, each time in other words: the log says it so often.
+const TOLD_AGAIN: Duration = Duration::from_secs(300);
 
 /// What is told of conflicts at most.
 const MOST: usize = 100;
@@ -48,6 +52,15 @@ struct Known {
 struct Failing {
     since: Timestamp,
     why: String,
+    /// When the log last said so.
+    told: Instant,
+}
+
+impl Failing {
+    /// The log has this to say: what may pass is told now and then, what somebody has to see to whenever it is something else.
+    fn is_to_be_told(&self, why: &str, passes: bool, now: Instant) -> bool {
+        if passes { now.duration_since(self.told) >= TOLD_AGAIN } else { self.why != why }
+    }
 }
 
 impl Health {
@@ -83,11 +96,14 @@ impl Health {
             ArchiveError::Damaged { .. } => drop(known.damaged.insert(file, why.clone())),
             _ => {}
         }
-        if known.failing.as_ref().is_none_or(|failing| failing.why != why) {
-            tracing::error!("'{file}' could not be archived: {why}");
+        let passes = matches!(error, ArchiveError::Store(StoreError::Unavailable { .. }));
+        let (before, now) = (known.failing.take(), Instant::now());
+        let is_told = before.as_ref().is_none_or(|before| before.is_to_be_told(&why, passes, now));
+        let (since, told) = before.map_or_else(|| (Timestamp::now(), now), |before| (before.since, before.told));
+        if is_told {
+            tracing::error!("'{file}' could not be archived: {why} (failing since {since})");
         }
-        let since = known.failing.take().map_or_else(Timestamp::now, |failing| failing.since);
-        known.failing = Some(Failing { since, why });
+        known.failing = Some(Failing { since, why, told: if is_told { now } else { told } });
     }
 
     /// Why the last attempt to archive failed, if it did.
@@ -191,4 +207,18 @@ fn named(files: &BTreeMap<WalFile, String>) -> Vec<Value> {
 async fn backlog(vault: &Vault) -> Option<Backlog> {
     let data_dir = vault.data_dir.clone();
     tokio::task::spawn_blocking(move || archive_status::backlog(&data_dir)).await.ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_away_is_told_of_now_and_then_and_a_conflict_at_once() {
+        let begun = Instant::now();
+        let failing = Failing { since: Timestamp::now(), why: "asked 3 times".to_owned(), told: begun };
+        let told = |why, passes, seconds| failing.is_to_be_told(why, passes, begun + Duration::from_secs(seconds));
+        assert!(!told("asked 4 times", true, 299) && told("asked 4 times", true, 300));
+        assert!(told("another content", false, 1) && !told("asked 3 times", false, 1));
+    }
 }
