@@ -8,6 +8,7 @@ mod bucket;
 mod fault;
 mod handler;
 mod line;
+#[allow(clippy::duplicate_mod, reason = "test binaries that have no other support have it from here")]
 #[path = "../ports.rs"]
 mod ports;
 
