@@ -94,7 +94,7 @@ mod tests {
         agent::config::{self, Overrides},
         model::{StoreConfig, SystemId},
         spec::{dynamic, idle},
-        templates::agent_config::{AgentConfig, CLONE_CREDENTIALS, Origin, STORE_CREDENTIALS, render_agent_config},
+        templates::agent_config::{AgentConfig, CLONE_CREDENTIALS, CLONE_KEY, Origin, STORE_CREDENTIALS, STORE_KEY, render_agent_config},
     };
 
     #[test]
@@ -116,15 +116,16 @@ mod tests {
     fn everything_in_our_own_files_has_an_effect() {
         let parameters = std::collections::BTreeMap::from([("work_mem".to_owned(), "4MB".to_owned())]);
         let etcd_hosts = vec!["orders-etcd-1:2379".to_owned()];
-        let archive = |credentials: &str| StoreConfig {
+        let archive = |credentials: &str, key: &str| StoreConfig {
             url: "s3://backups/prod".parse().unwrap(),
             endpoint: Some("http://minio:9000".to_owned()),
             region: Some("eu-1".to_owned()),
             credentials_file: Some(credentials.into()),
+            key_file: Some(key.into()),
         };
         let origin = Origin {
             cluster: "old".to_owned(),
-            archive: archive(CLONE_CREDENTIALS),
+            archive: archive(CLONE_CREDENTIALS, CLONE_KEY),
             system: Some(SystemId(7_710_753_353_203_642_389)),
             at: Some("2026-11-21T20:00:00Z".to_owned()),
         };
@@ -138,7 +139,7 @@ mod tests {
             retry_timeout: 2,
             quorum_commit: true,
             parameters,
-            archive: Some(archive(STORE_CREDENTIALS)),
+            archive: Some(archive(STORE_CREDENTIALS, STORE_KEY)),
             begin_from: Some(origin),
         };
         let mut file: Value = serde_json::from_str(&render_agent_config(&ours)).unwrap();

@@ -2,7 +2,11 @@
 
 use std::{io, path::Path};
 
-use super::backup_id::BackupId;
+use super::{
+    backup_id::BackupId,
+    encryption::{KeyError, SealedStore},
+    pack,
+};
 use crate::{
     model::{SystemId, Timeline, WalFile, WalSegment},
     storage::{InvalidObjectName, ObjectName, StoreError},
@@ -11,8 +15,7 @@ use crate::{
 /// The WAL of one database cluster in a store. Everything lies below its system identifier, so a cluster that is created again under an old
 /// name never comes near the old one's WAL.
 pub struct Archive<S> {
-    pub(super) store: S,
-    root: ObjectName,
+    pub(super) store: SealedStore<S>,
     pub(super) system: SystemId,
 }
 
@@ -25,6 +28,9 @@ pub enum ArchiveError {
     /// Names do not fit into the store.
     #[error(transparent)]
     Name(#[from] InvalidObjectName),
+    /// The archive cannot be read or written for its key's sake.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A file on this machine could not be read or written.
     #[error("cannot {action} '{path}'")]
     File {
@@ -74,9 +80,15 @@ impl ArchiveError {
 }
 
 impl<S> Archive<S> {
-    /// The archive of this database cluster below `root`.
+    /// The archive of this database cluster.
+    pub fn of(store: SealedStore<S>, system: SystemId) -> Archive<S> {
+        Archive { store, system }
+    }
+
+    /// The same below `root` of a store, not encrypted.
+    #[cfg(test)]
     pub fn new(store: S, root: ObjectName, system: SystemId) -> Archive<S> {
-        Archive { store, root, system }
+        Archive::of(SealedStore::over(store, root, None), system)
     }
 
     /// Where a segment lies, with others of its timeline: those that begin with the same half of a position.
@@ -107,8 +119,8 @@ impl<S> Archive<S> {
         folder.join(&format!("{file}.zst"))
     }
 
-    /// The store.
-    pub fn store(&self) -> &S {
+    /// The way to its objects.
+    pub fn store(&self) -> &SealedStore<S> {
         &self.store
     }
 
@@ -119,17 +131,17 @@ impl<S> Archive<S> {
 
     /// Where all WAL lies.
     pub fn wal(&self) -> Result<ObjectName, InvalidObjectName> {
-        self.root.join("wal")?.join(&self.system.to_string())
+        self.root().join("wal")?.join(&self.system.to_string())
     }
 
     /// Where contents lie that came second under a name.
     pub fn conflicts(&self) -> Result<ObjectName, InvalidObjectName> {
-        self.root.join("conflict")?.join(&self.system.to_string())
+        self.root().join("conflict")?.join(&self.system.to_string())
     }
 
     /// What every object of this cluster's name begins with.
     pub fn root(&self) -> &ObjectName {
-        &self.root
+        self.store.root()
     }
 
     /// Where all base backups lie.
@@ -137,7 +149,7 @@ impl<S> Archive<S> {
     /// # Errors
     /// When the root is too long, as for all names here.
     pub fn backups(&self) -> Result<ObjectName, InvalidObjectName> {
-        self.root.join("backup")?.join(&self.system.to_string())
+        self.root().join("backup")?.join(&self.system.to_string())
     }
 
     /// The manifest of a base backup: it is there when the backup is complete.
@@ -152,12 +164,12 @@ impl<S> Archive<S> {
 
     /// One of them.
     pub fn pack(&self, backup: &BackupId, number: u32) -> Result<ObjectName, InvalidObjectName> {
-        self.packs(backup)?.join(&format!("{number:08}"))
+        pack::name(&self.packs(backup)?, number)
     }
 
     /// Where it is said who is at work on what.
     pub fn leases(&self) -> Result<ObjectName, InvalidObjectName> {
-        self.root.join("lease")?.join(&self.system.to_string())
+        self.root().join("lease")?.join(&self.system.to_string())
     }
 
     /// Who is at work on this base backup.
@@ -167,7 +179,7 @@ impl<S> Archive<S> {
 
     /// Where it is said what was found when backups were looked at.
     pub fn all_verified(&self) -> Result<ObjectName, InvalidObjectName> {
-        self.root.join("verified")?.join(&self.system.to_string())
+        self.root().join("verified")?.join(&self.system.to_string())
     }
 
     /// What was found when this base backup was looked at.

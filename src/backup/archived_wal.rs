@@ -115,9 +115,11 @@ async fn read_history<S: ObjectStore>(archive: &Archive<S>, timeline: Timeline) 
 /// The content of what was listed, or what is wrong with it.
 async fn read_listed<S: ObjectStore>(archive: &Archive<S>, file: WalFile) -> Result<(ObjectName, Result<Vec<u8>, String>), ArchiveError> {
     let object = archive.object(file)?;
-    let content = match archive.store().read(&object).await? {
-        Some(packed) => wal_object::unpack(&packed),
-        None => Err("it was listed and is gone".to_owned()),
+    let content = match archive.store().read(&object).await {
+        Ok(Some(packed)) => wal_object::unpack(&packed),
+        Ok(None) => Err("it was listed and is gone".to_owned()),
+        Err(ArchiveError::Damaged { why, .. }) => Err(why),
+        Err(error) => return Err(error),
     };
     Ok((object, content))
 }

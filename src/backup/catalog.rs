@@ -5,6 +5,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::{
     archive::{Archive, ArchiveError},
     backup_id::BackupId,
+    encryption::SealedStore,
     manifest::Header,
     manifest_file,
 };
@@ -66,12 +67,12 @@ impl Catalog {
     }
 }
 
-/// Whose backups lie below `root`: a cluster that was created again under an old name has another system identifier.
+/// Whose backups lie in this part of a store: a cluster that was created again under an old name has another system identifier.
 ///
 /// # Errors
 /// When the store does not say.
-pub async fn systems<S: ObjectStore>(store: &S, root: &ObjectName) -> Result<Vec<SystemId>, ArchiveError> {
-    let folder = root.join("backup")?;
+pub async fn systems<S: ObjectStore>(store: &SealedStore<S>) -> Result<Vec<SystemId>, ArchiveError> {
+    let folder = store.root().join("backup")?;
     let mut found: Vec<SystemId> = Vec::new();
     for object in store.list(&folder).await? {
         let system = parts_below(&folder, &object.name).and_then(|mut parts| parts.next()?.parse().ok());
@@ -89,18 +90,23 @@ pub async fn systems<S: ObjectStore>(store: &S, root: &ObjectName) -> Result<Vec
 async fn read_one<S: ObjectStore>(archive: &Archive<S>, id: BackupId) -> Result<Result<Header, Unreadable>, ArchiveError> {
     let object = archive.manifest(&id)?;
     let unreadable = |why: &str| Ok(Err(Unreadable { object: object.clone(), why: why.to_owned() }));
-    let Some(mut beginning) = archive.store().read_range(&object, 0, BEGINNING).await? else {
-        return unreadable("it was listed and is gone");
+    let mut beginning = match archive.store().read_range(&object, 0, BEGINNING).await {
+        Ok(Some(beginning)) => beginning,
+        Ok(None) => return unreadable("it was listed and is gone"),
+        Err(ArchiveError::Damaged { why, .. }) => return unreadable(&why),
+        Err(error) => return Err(error),
     };
     let end = match manifest_file::header_end(&beginning) {
         Ok(end) => end,
         Err(why) => return unreadable(&why),
     };
     if end > beginning.len() {
-        let Some(whole) = archive.store().read_range(&object, 0, end as u64).await? else {
-            return unreadable("it was listed and is gone");
+        beginning = match archive.store().read_range(&object, 0, end as u64).await {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return unreadable("it was listed and is gone"),
+            Err(ArchiveError::Damaged { why, .. }) => return unreadable(&why),
+            Err(error) => return Err(error),
         };
-        beginning = whole;
     }
     match manifest_file::read_header(&beginning).and_then(|header| fits(&header, &id, archive.system()).map(|()| header)) {
         Ok(header) => Ok(Ok(header)),
@@ -190,7 +196,7 @@ pub(super) mod tests {
         let catalog = Catalog::read(&place.archive).await.unwrap();
         assert_eq!(catalog.backups, [early, late.clone()], "a backup without a manifest is none");
         assert_eq!(catalog.find(&late.id), Some(&late));
-        assert_eq!(systems(place.archive.store(), &"orders".parse().unwrap()).await.unwrap(), [SYSTEM]);
+        assert_eq!(systems(place.archive.store()).await.unwrap(), [SYSTEM]);
     }
 
     #[tokio::test]

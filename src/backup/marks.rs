@@ -46,10 +46,15 @@ impl Marks {
         for object in archive.store.list(&tombs(archive)?).await? {
             let Ok(id) = object.name.last().parse::<BackupId>() else { continue };
             // One that is gone by now has been taken away by who wrote it.
-            let Some(content) = archive.store.read(&object.name).await? else { continue };
-            match serde_json::from_slice(&content) {
+            let tomb = match archive.store.read(&object.name).await {
+                Ok(Some(content)) => serde_json::from_slice(&content).map_err(|error| format!("it is no tomb of ours: {error}")),
+                Ok(None) => continue,
+                Err(ArchiveError::Damaged { why, .. }) => Err(why),
+                Err(error) => return Err(error),
+            };
+            match tomb {
                 Ok(tomb) => drop(marks.tombs.insert(id, tomb)),
-                Err(error) => marks.unreadable.push(Unreadable { object: object.name, why: format!("it is no tomb of ours: {error}") }),
+                Err(why) => marks.unreadable.push(Unreadable { object: object.name, why }),
             }
         }
         marks.pins = Marks::read_pins(archive).await?;
@@ -81,7 +86,7 @@ pub async fn condemn<S: ObjectStore>(archive: &Archive<S>, id: &BackupId, tomb: 
 /// # Errors
 /// When the store does not do it.
 pub async fn remove_tomb<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<(), ArchiveError> {
-    Ok(archive.store.remove(&tombs(archive)?.join(id.as_str())?).await?)
+    archive.store.remove(&tombs(archive)?.join(id.as_str())?).await
 }
 
 /// Whether the backup is to go.
@@ -97,7 +102,7 @@ pub async fn is_condemned<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -
 /// # Errors
 /// When the store does not take it.
 pub async fn pin<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<(), ArchiveError> {
-    Ok(archive.store.replace(&pins(archive)?.join(id.as_str())?, Bytes::from_static(b"{}")).await?)
+    archive.store.replace(&pins(archive)?.join(id.as_str())?, Bytes::from_static(b"{}")).await
 }
 
 /// Leaves the backup to the policy again.
@@ -105,7 +110,7 @@ pub async fn pin<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<
 /// # Errors
 /// When the store does not do it.
 pub async fn unpin<S: ObjectStore>(archive: &Archive<S>, id: &BackupId) -> Result<(), ArchiveError> {
-    Ok(archive.store.remove(&pins(archive)?.join(id.as_str())?).await?)
+    archive.store.remove(&pins(archive)?.join(id.as_str())?).await
 }
 
 /// Whether the backup is pinned.

@@ -7,6 +7,7 @@ pub mod base_backup;
 pub mod catalog;
 pub mod chunk;
 pub mod drill;
+pub mod encryption;
 pub mod expire;
 pub mod expire_plan;
 pub mod manifest;

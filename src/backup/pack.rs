@@ -1,8 +1,12 @@
 //! A pack: one object with many chunks, and an index at its end by which the chunks of an interrupted backup are found again.
 
-use bytes::Bytes;
+use std::io;
 
-use super::chunk::{Digest, LONGEST};
+use super::{
+    chunk::{Digest, LONGEST},
+    encryption::{Sealed, Sealer, Sealing},
+};
+use crate::model::{InvalidObjectName, ObjectName};
 
 /// What every pack begins with; the digit is the format's version.
 const MAGIC: &[u8; 8] = b"spiloP1\n";
@@ -35,21 +39,53 @@ pub struct Indexed {
     pub raw_length: u32,
 }
 
+/// The name of a pack of the backup whose packs lie in this folder.
+///
+/// # Errors
+/// When it is too long.
+pub fn name(folder: &ObjectName, number: u32) -> Result<ObjectName, InvalidObjectName> {
+    folder.join(&format!("{number:08}"))
+}
+
+/// Where new packs of a backup are to lie, and what makes objects of them.
+pub struct NewPacks {
+    /// Their folder.
+    pub folder: ObjectName,
+    /// What makes objects of them.
+    pub sealer: Sealer,
+}
+
+impl NewPacks {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// When there are no random numbers for its encryption.
+    pub fn begin(&self, number: u32) -> io::Result<PackBuilder> {
+        let name = name(&self.folder, number).map_err(io::Error::other)?;
+        Ok(PackBuilder::new(self.sealer.begin(&name)?))
+    }
+}
+
 /// A pack under construction.
-#[derive(Default)]
 pub struct PackBuilder {
-    bytes: Vec<u8>,
+    bytes: Sealing,
     index: Vec<u8>,
 }
 
 impl PackBuilder {
+    /// An empty one, whose object is made on the way.
+    pub fn new(bytes: Sealing) -> PackBuilder {
+        PackBuilder { bytes, index: Vec::new() }
+    }
+
     /// Appends a stored chunk and says where it lies. Callers close a pack that is full before they add to it.
     pub fn add(&mut self, digest: &Digest, stored: &[u8], raw_length: u32) -> Indexed {
-        if self.bytes.is_empty() {
-            self.bytes.extend_from_slice(MAGIC);
+        if self.bytes.size() == 0 {
+            self.bytes.write(MAGIC);
         }
-        let [offset, length] = [self.bytes.len(), stored.len()].map(|n| u32::try_from(n).expect("packs are far smaller than 4 GiB"));
-        self.bytes.extend_from_slice(stored);
+        let [offset, length] =
+            [self.bytes.size(), stored.len() as u64].map(|n| u32::try_from(n).expect("packs are far smaller than 4 GiB"));
+        self.bytes.write(stored);
         self.index.extend_from_slice(digest);
         for number in [offset, length, raw_length] {
             self.index.extend_from_slice(&number.to_le_bytes());
@@ -59,7 +95,7 @@ impl PackBuilder {
 
     /// Bytes that the pack would have if it were closed now.
     pub fn size(&self) -> usize {
-        self.bytes.len() + self.index.len() + FOOTER
+        usize::try_from(self.bytes.size()).unwrap_or(usize::MAX).saturating_add(self.index.len() + FOOTER)
     }
 
     /// Whether it is to be closed.
@@ -68,15 +104,30 @@ impl PackBuilder {
     }
 
     /// The pack, whole.
-    pub fn finish(self) -> Bytes {
+    pub fn finish(self) -> Sealed {
         let PackBuilder { mut bytes, index } = self;
-        let begin = u32::try_from(bytes.len()).expect("packs are far smaller than 4 GiB").to_le_bytes();
+        let begin = u32::try_from(bytes.size()).expect("packs are far smaller than 4 GiB").to_le_bytes();
         let count = u32::try_from(index.len() / ENTRY).expect("packs are far smaller than 4 GiB").to_le_bytes();
         let digest = index_digest(&index, begin, count);
         for part in [&index[..], &begin, &count, &digest, END] {
-            bytes.extend_from_slice(part);
+            bytes.write(part);
         }
-        bytes.into()
+        bytes.finish()
+    }
+}
+
+#[cfg(test)]
+impl Default for PackBuilder {
+    fn default() -> PackBuilder {
+        PackBuilder::new(Sealing::plain("pack".parse().expect("it is a name")))
+    }
+}
+
+#[cfg(test)]
+impl PackBuilder {
+    /// The pack as it is read.
+    pub fn content(self) -> bytes::Bytes {
+        self.finish().object().clone()
     }
 }
 
@@ -171,7 +222,7 @@ mod tests {
         (0..40usize).map(|n| (0..n * 173).map(|_| random.u8(..1 + u8::try_from(n).unwrap())).collect()).collect()
     }
 
-    fn pack() -> (Bytes, Vec<Indexed>) {
+    fn pack() -> (bytes::Bytes, Vec<Indexed>) {
         let mut packer = ChunkPacker::new(chunk::LEVEL).unwrap();
         let mut builder = PackBuilder::default();
         let mut add = |content: &Vec<u8>| {
@@ -180,7 +231,7 @@ mod tests {
         };
         let places = contents().iter().map(&mut add).collect();
         let size = builder.size();
-        let pack = builder.finish();
+        let pack = builder.content();
         assert_eq!(pack.len(), size);
         (pack, places)
     }
@@ -240,7 +291,7 @@ mod tests {
             builder.add(&[1; 16], &[0, 7], 1);
             chunks += 1;
         }
-        let pack = builder.finish();
+        let pack = builder.content();
         assert!(pack.len() as u64 <= LARGEST && chunks > 1_000_000);
         assert_eq!(read_index(&pack).unwrap().len(), chunks);
     }

@@ -107,8 +107,14 @@ async fn wal_problem<S: ObjectStore>(archive: &Archive<S>, header: &Header, segm
     let (system, size) = (archive.system(), header.segment_size as usize);
     let mut problem = None;
     for _ in 0..2 {
-        let Some(packed) = archive.store().read(&object).await? else {
-            return Ok(Some(Problem::new(&object, "it is missing, and the backup needs it to become consistent")));
+        let packed = match archive.store().read(&object).await {
+            Ok(Some(packed)) => packed,
+            Ok(None) => return Ok(Some(Problem::new(&object, "it is missing, and the backup needs it to become consistent"))),
+            Err(ArchiveError::Damaged { why, .. }) => {
+                problem = Some(Problem::new(&object, why));
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         let look = move || match wal_object::unpack(&packed) {
             Err(why) => Some(why),

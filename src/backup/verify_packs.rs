@@ -154,8 +154,14 @@ impl<'a, S: ObjectStore> PackReader<'a, S> {
         let end = wanted.iter().map(|chunk| u64::from(chunk.offset) + u64::from(chunk.length)).max().unwrap_or(begin);
         let mut found = Vec::new();
         for _ in 0..2 {
-            let Some(content) = self.archive.store().read_range(&object, begin, end - begin).await? else {
-                return missing("it was listed and is gone");
+            let content = match self.archive.store().read_range(&object, begin, end - begin).await {
+                Ok(Some(content)) => content,
+                Ok(None) => return missing("it was listed and is gone"),
+                Err(ArchiveError::Damaged { .. }) => {
+                    found = self.read_one_by_one(&object, wanted).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             let list = wanted.to_vec();
             let checked = tokio::task::spawn_blocking(move || check(&content, begin, list)).await;
@@ -165,6 +171,23 @@ impl<'a, S: ObjectStore> PackReader<'a, S> {
             }
         }
         self.advance(pack.size);
+        Ok(found)
+    }
+
+    /// Reads each chunk by itself: of an encrypted pack nothing is handed out with what is damaged, and the rest of it is none the worse.
+    async fn read_one_by_one(&self, object: &ObjectName, wanted: &[Wanted]) -> Result<Vec<(Wanted, Result<u32, String>)>, ArchiveError> {
+        let mut found = Vec::new();
+        for chunk in wanted {
+            match self.archive.store().read_range(object, chunk.offset.into(), chunk.length.into()).await {
+                Ok(Some(content)) => {
+                    let checked = check(&content, chunk.offset.into(), vec![*chunk]);
+                    found.extend(checked.map_err(|error| unlooked(object, &error))?);
+                }
+                Ok(None) => found.push((*chunk, Err("it was listed and is gone".to_owned()))),
+                Err(ArchiveError::Damaged { why, .. }) => found.push((*chunk, Err(why))),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(found)
     }
 }

@@ -51,7 +51,7 @@ impl Place {
             place.entries.push(file(path, &content(chunks, usize::try_from(chunks).unwrap()), pack, builder));
         }
         for (pack, builder) in place.header.packs.iter_mut().zip([first, second]) {
-            let object = builder.finish();
+            let object = builder.content();
             pack.size = object.len() as u64;
             place.archive.store().create(&place.archive.pack(&pack.backup, pack.number).unwrap(), object).await.unwrap();
         }
@@ -347,9 +347,9 @@ impl ObjectStore for BadWay<'_> {
 async fn what_is_damaged_on_its_way_alone_is_no_damage() {
     let place = Place::new().await;
     let wal = ArchivedWal::read(&place.archive, Some(SEGMENT)).await.unwrap();
-    let way = BadWay { store: place.archive.store(), asked: RefCell::default() };
+    let way = BadWay { store: place.archive.store().bare(), asked: RefCell::default() };
     let archive = Archive::new(way, "orders".parse().unwrap(), SYSTEM);
     let look = Look { depth: Depth::Read, lanes: 2, progress: &|_, _| {} };
     assert_eq!(verify(&archive, &place.header, &wal.graph, &look).await.unwrap(), Findings::default());
-    assert_eq!(archive.store().asked.borrow().len(), 7, "a manifest, two packs, four segments: each was damaged once");
+    assert_eq!(archive.store().bare().asked.borrow().len(), 7, "a manifest, two packs, four segments: each was damaged once");
 }

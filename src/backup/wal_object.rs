@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 
+use super::encryption::Sealer;
+
 /// What every such object begins with; the digit is the format's version.
 const MAGIC: &[u8; 8] = b"spiloW1\n";
 
@@ -46,9 +48,9 @@ impl Head {
         Ok(Head { digest: head[8..40].try_into().expect("32 bytes"), length })
     }
 
-    /// The beginning of the digest, to name a content by.
-    pub fn short(&self) -> String {
-        hex::encode(&self.digest[..8])
+    /// The beginning of the digest, to name a content by. Where contents are encrypted it is one that tells nobody else anything of them.
+    pub fn short(&self, sealer: &Sealer) -> String {
+        hex::encode(&sealer.name_digest(&self.digest)[..8])
     }
 }
 

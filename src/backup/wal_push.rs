@@ -2,10 +2,9 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
-use bytes::Bytes;
-
 use super::{
     archive::{Archive, ArchiveError},
+    encryption::{Sealed, Sealer},
     wal_object::{self, Head, LEVEL},
 };
 use crate::{
@@ -34,8 +33,8 @@ pub enum Pushed {
 /// When the file cannot be read or is not what its name says, when the store does not do it, and when the archive has another content under
 /// this name: then this one is kept aside, so that no byte is lost, and never takes the other's place.
 pub async fn push<S: ObjectStore>(archive: &Archive<S>, path: &Path, file: WalFile) -> Result<Pushed, ArchiveError> {
-    let (path, system) = (path.to_owned(), archive.system);
-    let parcel = on_a_thread(move || Parcel::of(&path, file, system, LEVEL)).await?;
+    let (path, target) = (path.to_owned(), Target::of(archive, file).await?);
+    let parcel = on_a_thread(move || Parcel::of(&path, target, LEVEL)).await?;
     parcel.store(archive).await
 }
 
@@ -56,12 +55,31 @@ impl Identity {
     }
 }
 
-/// A file that was found to be what its name says, packed.
+/// What is to be archived, and as what.
+pub(super) struct Target {
+    file: WalFile,
+    system: SystemId,
+    object: ObjectName,
+    sealer: Sealer,
+}
+
+impl Target {
+    /// The place of the file in the archive, and the key to it.
+    ///
+    /// # Errors
+    /// When the store does not say which key the archive has, or it is another one.
+    pub(super) async fn of<S: ObjectStore>(archive: &Archive<S>, file: WalFile) -> Result<Target, ArchiveError> {
+        Ok(Target { file, system: archive.system, object: archive.object(file)?, sealer: archive.store.sealer().await? })
+    }
+}
+
+/// A file that was found to be what its name says, packed and encrypted.
 pub(super) struct Parcel {
     file: WalFile,
     system: SystemId,
     head: Head,
-    packed: Bytes,
+    sealer: Sealer,
+    sealed: Sealed,
 }
 
 impl Parcel {
@@ -69,7 +87,8 @@ impl Parcel {
     ///
     /// # Errors
     /// When it cannot be read, or is not `file` of `system`.
-    pub(super) fn of(path: &Path, file: WalFile, system: SystemId, level: i32) -> Result<Parcel, ArchiveError> {
+    pub(super) fn of(path: &Path, target: Target, level: i32) -> Result<Parcel, ArchiveError> {
+        let Target { file, system, object, sealer } = target;
         let unread = |source| ArchiveError::File { action: "read", path: path.display().to_string(), source };
         let identity = Identity::of(path).map_err(unread)?;
         let content = fs::read(path).map_err(unread)?;
@@ -84,8 +103,12 @@ impl Parcel {
             return Err(ArchiveError::Unfit { file, why });
         }
         let head = Head::of(&content);
-        let packed = wal_object::pack_at(level, &head, &content).map_err(|error| ArchiveError::Unfit { file, why: error.to_string() })?;
-        Ok(Parcel { file, system, head, packed })
+        let sealed = wal_object::pack_at(level, &head, &content).and_then(|packed| {
+            drop(content);
+            sealer.seal(&object, packed)
+        });
+        let sealed = sealed.map_err(|error| ArchiveError::Unfit { file, why: error.to_string() })?;
+        Ok(Parcel { file, system, head, sealer, sealed })
     }
 
     /// Whose WAL it is.
@@ -95,7 +118,7 @@ impl Parcel {
 
     /// How many bytes are stored.
     pub(super) fn size(&self) -> u64 {
-        self.packed.len() as u64
+        self.sealed.stored_size()
     }
 
     /// Puts it into the archive: one request, if nothing is there yet.
@@ -103,20 +126,23 @@ impl Parcel {
     /// # Errors
     /// As [`push`].
     pub(super) async fn store<S: ObjectStore>(&self, archive: &Archive<S>) -> Result<Pushed, ArchiveError> {
-        let object = archive.object(self.file)?;
-        if archive.store.create(&object, self.packed.clone()).await? == Claim::Won {
+        if archive.store.create_sealed(&self.sealed).await? == Claim::Won {
             return Ok(Pushed::Stored);
         }
+        let object = self.sealed.name().clone();
         // All of it: whoever acknowledges a file says that it can be restored.
         let Some(present) = archive.store.read(&object).await? else {
             let why = "the object was there and is gone: somebody removes WAL that is being archived".to_owned();
             return Err(StoreError::Unavailable { object: object.to_string(), why }.into());
         };
-        let (ours, file, head) = (self.packed.clone(), self.file, self.head);
+        let (sealer, sealed, file, head) = (self.sealer.clone(), self.sealed.clone(), self.file, self.head);
         let likeness = on_a_thread(move || {
             let theirs = wal_object::unpack(&present).map_err(|why| ArchiveError::Damaged { object, why })?;
             drop(present);
-            Ok(if Head::of(&theirs) == head { Likeness::Same } else { likeness(file, &ours, &theirs) })
+            if Head::of(&theirs) == head {
+                return Ok(Likeness::Same);
+            }
+            Ok(sealer.content(&sealed).map_or(Likeness::None, |ours| likeness(file, &ours, &theirs)))
         });
         match likeness.await? {
             Likeness::Same => Ok(Pushed::WasThere),
@@ -126,8 +152,9 @@ impl Parcel {
     }
 
     async fn put_aside<S: ObjectStore>(&self, archive: &Archive<S>) -> Result<Pushed, ArchiveError> {
-        let aside = archive.aside(self.file, &self.head.short())?;
-        archive.store.create(&aside, self.packed.clone()).await?;
+        let aside = archive.aside(self.file, &self.head.short(&self.sealer))?;
+        let packed = self.sealer.content(&self.sealed).map_err(|why| ArchiveError::Unfit { file: self.file, why })?;
+        archive.store.create(&aside, packed).await?;
         match self.file {
             WalFile::Partial(_) => Ok(Pushed::Aside(aside)),
             file => Err(ArchiveError::Conflict { file, aside }),
@@ -177,7 +204,8 @@ mod tests {
         mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let reader = std::thread::spawn({
             let (path, system) = (path.clone(), segment.system);
-            move || Parcel::of(&path, file, system, LEVEL).map(|_| ())
+            let (object, sealer) = ("wal".parse().unwrap(), Sealer::default());
+            move || Parcel::of(&path, Target { file, system, object, sealer }, LEVEL).map(|_| ())
         });
         let mut pipe = fs::File::options().write(true).open(&path).unwrap();
         fs::remove_file(&path).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{CommandError, ErrorKind, store_arguments::StoreArgs};
 use crate::{
-    backup::{Archive, catalog},
+    backup::{Archive, catalog, encryption::SealedStore},
     model::{ClusterName, InvalidObjectName, ObjectName, SystemId},
     postgres::own_command,
     storage::Store,
@@ -35,12 +35,13 @@ impl ClusterStoreArgs {
     /// # Errors
     /// When the store cannot be opened, and when it is not clear whose archive is meant.
     pub async fn opened(&self, said: Option<SystemId>) -> Result<Archive<Store>, CommandError> {
-        let store = Store::open(&self.place.config()).await.map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
+        let failed = |error| CommandError::new(ErrorKind::Failed, error);
+        let store = SealedStore::open(&self.place.config(), self.root()?).await.map_err(failed)?;
         let system = match said {
             Some(system) => system,
             None => self.only_system(&store).await?,
         };
-        Ok(Archive::new(store, self.root()?, system))
+        Ok(Archive::of(store, system))
     }
 
     /// What every object of the cluster begins with.
@@ -48,8 +49,8 @@ impl ClusterStoreArgs {
         self.cluster.as_str().parse().map_err(|error: InvalidObjectName| CommandError::new(ErrorKind::Usage, error))
     }
 
-    async fn only_system(&self, store: &Store) -> Result<SystemId, CommandError> {
-        let found = catalog::systems(store, &self.root()?).await.map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
+    async fn only_system(&self, store: &SealedStore<Store>) -> Result<SystemId, CommandError> {
+        let found = catalog::systems(store).await.map_err(|error| CommandError::new(ErrorKind::Failed, error))?;
         match found.as_slice() {
             [system] => Ok(*system),
             [] => {
@@ -87,10 +88,11 @@ mod tests {
             store_endpoint: None,
             store_region: None,
             store_credentials: Some("/etc/it's".into()),
+            store_key: Some("/etc/orders.key".into()),
         };
         let command = ClusterStoreArgs { place, cluster: "orders".parse().unwrap() }.restore_command().unwrap();
         let words: Vec<String> = shlex::split(&command.replace("%%", "%")).unwrap();
-        let expected = "wal fetch --patience 3600 --store=file:///srv/100% --store-credentials=/etc/it's --cluster=orders %f %p";
+        let expected = "wal fetch --patience 3600 --store=file:///srv/100% --store-credentials=/etc/it's --store-key=/etc/orders.key --cluster=orders %f %p";
         assert_eq!(words[1..].join(" "), expected);
         assert!(words[0].starts_with('/') && command.contains("100%%"), "{command}");
     }

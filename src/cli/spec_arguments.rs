@@ -14,6 +14,7 @@ use serde_json::Map;
 
 use super::{CommandError, ErrorKind};
 use crate::{
+    backup::encryption::MasterKey,
     model::ClusterName,
     provisioner::{ImageRecipe, ImageSource},
     spec::{
@@ -81,6 +82,10 @@ pub struct ArchiveArgs {
     /// File with the key to the bucket; its content goes to the nodes as a file
     #[arg(help_heading = ARCHIVE, long, value_name = "FILE")]
     pub store_credentials: Option<PathBuf>,
+
+    /// Encrypt all of it with the key in this file (spilo backup key new FILE); it goes to the nodes as a file
+    #[arg(help_heading = ARCHIVE, long, value_name = "FILE")]
+    pub store_key: Option<PathBuf>,
 }
 
 impl ArchiveArgs {
@@ -90,6 +95,7 @@ impl ArchiveArgs {
             endpoint: self.store_endpoint.clone(),
             region: self.store_region.clone(),
             credentials_file: self.store_credentials.clone(),
+            key_file: self.store_key.clone(),
         }
     }
 
@@ -125,7 +131,8 @@ impl SpecArgs {
         };
         let mut spec = self.checked(name, &overrides)?;
         // Whoever brings the cluster back may do so from another directory.
-        if let Some(path) = spec.archive.as_mut().and_then(|archive| archive.credentials_file.as_mut()) {
+        let files = spec.archive.iter_mut().flat_map(|archive| [&mut archive.credentials_file, &mut archive.key_file]);
+        for path in files.flatten() {
             *path = std::path::absolute(&*path).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
         }
         Ok(spec)
@@ -170,9 +177,15 @@ impl ImageArgs {
 /// The keys to the stores can be read. They are needed when half of a new cluster is there; that they are not is better known before.
 pub fn expect_store_keys(spec: &ClusterSpec) -> Result<(), CommandError> {
     let archives = spec.archive.iter().chain(spec.clone_of.as_deref().map(|source| &source.archive));
-    for path in archives.filter_map(|archive| archive.credentials_file.as_ref()) {
-        let unread = |error| CommandError::new(ErrorKind::Usage, format!("cannot read the key to a store, '{}': {error}", path.display()));
-        std::fs::read_to_string(path).map(drop).map_err(unread)?;
+    for archive in archives {
+        if let Some(path) = &archive.credentials_file {
+            let unread =
+                |error| CommandError::new(ErrorKind::Usage, format!("cannot read the key to a store, '{}': {error}", path.display()));
+            std::fs::read_to_string(path).map(drop).map_err(unread)?;
+        }
+        if let Some(path) = &archive.key_file {
+            MasterKey::read(path).map(drop).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
+        }
     }
     Ok(())
 }
@@ -224,6 +237,12 @@ mod tests {
         let error = expect_store_keys(&spec).unwrap_err();
         assert!(error.kind == ErrorKind::Usage && error.source.to_string().contains(&path.display().to_string()), "{}", error.source);
         std::fs::write(&path, "key").unwrap();
+        assert!(expect_store_keys(&spec).is_ok());
+        let archive = ArchiveSpec { key_file: Some(path.clone()), ..ArchiveSpec::volume() };
+        let spec = ClusterSpec { archive: Some(archive), ..spec };
+        assert!(expect_store_keys(&spec).unwrap_err().source.to_string().contains("backup key new"), "that is no key of ours");
+        std::fs::remove_file(&path).unwrap();
+        MasterKey::create(&path).unwrap();
         assert!(expect_store_keys(&spec).is_ok());
     }
 }

@@ -24,6 +24,10 @@ pub struct StoreArgs {
     /// File with the key to the bucket, in the form of ~/.aws/credentials
     #[arg(long, value_name = "FILE")]
     pub store_credentials: Option<PathBuf>,
+
+    /// File with the key that backups and WAL are encrypted with (spilo backup key new FILE)
+    #[arg(long, value_name = "FILE", value_parser = parse_file)]
+    pub store_key: Option<PathBuf>,
 }
 
 impl StoreArgs {
@@ -34,6 +38,7 @@ impl StoreArgs {
             endpoint: self.store_endpoint.clone(),
             region: self.store_region.clone(),
             credentials_file: self.store_credentials.clone(),
+            key_file: self.store_key.clone(),
         }
     }
 }
@@ -47,6 +52,14 @@ pub fn parse_store(text: &str) -> Result<StoreUrl, String> {
         return text.parse().map_err(|error| format!("{error}"));
     }
     std::path::absolute(text).map(StoreUrl::File).map_err(|error| error.to_string())
+}
+
+/// What is written into a configuration is found from every directory.
+///
+/// # Errors
+/// When nothing was said, or there is no directory to find it from.
+pub fn parse_file(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

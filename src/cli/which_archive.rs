@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{
     CommandError, ErrorKind,
     cluster_store::ClusterStoreArgs,
-    store_arguments::{StoreArgs, parse_store},
+    store_arguments::{StoreArgs, parse_file, parse_store},
 };
 use crate::{
     backup::BackupId,
@@ -40,6 +40,10 @@ pub struct WhichArchive {
     /// File with the key to the bucket, in the form of ~/.aws/credentials
     #[arg(help_heading = DIRECTLY, long, value_name = "FILE", requires = "store")]
     pub store_credentials: Option<PathBuf>,
+
+    /// File with the key that backups and WAL are encrypted with
+    #[arg(help_heading = DIRECTLY, long, value_name = "FILE", requires = "store", value_parser = parse_file)]
+    pub store_key: Option<PathBuf>,
 
     /// Whose backups and WAL
     #[arg(help_heading = DIRECTLY, long, value_name = "NAME", requires = "store")]
@@ -110,6 +114,7 @@ impl WhichArchive {
                     store_endpoint: self.store_endpoint.clone(),
                     store_region: self.store_region.clone(),
                     store_credentials: self.store_credentials.clone(),
+                    store_key: self.store_key.clone(),
                 };
                 Ok(Whose::InStore(Box::new(ClusterStoreArgs { place, cluster: cluster.clone() })))
             }

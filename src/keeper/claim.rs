@@ -87,14 +87,20 @@ impl Claims {
         me: &str,
         at: Instant,
     ) -> Result<Option<Claimed>, ArchiveError> {
-        let Some(content) = archive.store().read(&object(archive, number)?).await? else { return Ok(None) };
+        let unreadable =
+            |why: String| Claimed::Held { node: "an unknown node".to_owned(), job: format!("job of a claim that cannot be read ({why})") };
+        let content = match archive.store().read(&object(archive, number)?).await {
+            Ok(Some(content)) => content,
+            Ok(None) => return Ok(None),
+            // Nothing of it can be compared with what is there later but that it is the same.
+            Err(ArchiveError::Damaged { why, .. }) => Bytes::from(why),
+            Err(error) => return Err(error),
+        };
         let held = match serde_json::from_slice::<Record>(&content) {
             // What this node has claimed before it was started again has ended with it.
             Ok(record) if record.ended || record.node == me => return Ok(None),
             Ok(record) => Claimed::Held { job: record.job.to_string(), node: record.node },
-            Err(error) => {
-                Claimed::Held { node: "an unknown node".to_owned(), job: format!("job of a claim that cannot be read ({error})") }
-            }
+            Err(error) => unreadable(error.to_string()),
         };
         match &self.seen {
             Some((seen, before, since)) if (*seen, before) == (number, &content) => Ok((at.duration_since(*since) < STALE).then_some(held)),

@@ -24,6 +24,7 @@ use crate::{
     api::backup_status::{BackupStatus, Running},
     backup::{
         Archive, ArchiveError, drill,
+        encryption::SealedStore,
         schedule::{self, Job, Next},
     },
     model::{ObjectName, SystemId},
@@ -75,7 +76,7 @@ struct Keeper {
     expired: Option<Timestamp>,
     failures: BTreeMap<schedule::Kind, (u32, Timestamp)>,
     failure: Option<String>,
-    opened: Option<Store>,
+    opened: Option<SealedStore<Store>>,
     store: Option<StoreView>,
     look_at: Instant,
     written: Option<(BackupStatus, Instant)>,
@@ -170,9 +171,9 @@ impl Keeper {
         let system: SystemId = control_data::system_id(&self.config.data_dir).map_err(Trouble::NoData)?;
         let store = match &self.opened {
             Some(store) => store.clone(),
-            None => self.opened.insert(Store::open(&self.config.store).await.map_err(ArchiveError::from)?).clone(),
+            None => self.opened.insert(SealedStore::open(&self.config.store, self.config.root.clone()).await?).clone(),
         };
-        Ok((cluster, Archive::new(store, self.config.root.clone(), system)))
+        Ok((cluster, Archive::of(store, system)))
     }
 
     async fn look(&mut self, archive: &Archive<Store>) -> Result<(), Trouble> {

@@ -12,6 +12,7 @@ use crate::{
 
 /// What somebody wants done with a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Wish {
     /// The cluster shall exist as this spec says.
     Create {

@@ -9,7 +9,7 @@ use super::{Mistake, raw::kind_of};
 use crate::model::{ClusterName, StoreUrl, SystemId};
 
 /// Every key of the section.
-pub(super) const KEYS: &[&str] = &["store", "endpoint", "region", "credentials_file"];
+pub(super) const KEYS: &[&str] = &["store", "endpoint", "region", "credentials_file", "key_file"];
 
 /// What holds the archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub enum ArchiveStore {
     S3(StoreUrl),
 }
 
-/// Where the archive is, and how one gets there. What is beside `store` is for S3 only.
+/// Where the archive is, and how one gets there. What is beside `store` is for S3 only, but for the key that it is encrypted with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveSpec {
@@ -40,6 +40,9 @@ pub struct ArchiveSpec {
     /// nowhere else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_file: Option<PathBuf>,
+    /// The file, on that machine too, with the key that the archive is encrypted with; `None`: it is not. It goes the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
 }
 
 impl ArchiveSpec {
@@ -81,20 +84,25 @@ pub struct ArchiveOptions {
     pub region: Option<String>,
     /// Where the key to the bucket is.
     pub credentials_file: Option<PathBuf>,
+    /// Where the key is that it is encrypted with.
+    pub key_file: Option<PathBuf>,
 }
 
 impl ArchiveOptions {
-    /// These over the `others`. Another store has another way to it: what the others say of theirs does not count then.
+    /// These over the `others`. Another store has another way to it: what the others say of theirs does not count then. The key does: whoever
+    /// wants an archive encrypted does so wherever it is.
     #[must_use]
     pub fn over(self, others: ArchiveOptions) -> ArchiveOptions {
+        let key_file = self.key_file.or(others.key_file);
         if self.store.is_some() {
-            return self;
+            return ArchiveOptions { key_file, ..self };
         }
         ArchiveOptions {
             store: others.store,
             endpoint: self.endpoint.or(others.endpoint),
             region: self.region.or(others.region),
             credentials_file: self.credentials_file.or(others.credentials_file),
+            key_file,
         }
     }
 
@@ -110,11 +118,14 @@ impl ArchiveOptions {
         ];
         match self.store {
             Some(store @ ArchiveStore::S3(_)) => {
-                Ok(Some(ArchiveSpec { store, endpoint: self.endpoint, region: self.region, credentials_file: self.credentials_file }))
+                let ArchiveOptions { endpoint, region, credentials_file, key_file, .. } = self;
+                Ok(Some(ArchiveSpec { store, endpoint, region, credentials_file, key_file }))
             }
-            store => match given.iter().find(|(_, given)| *given) {
-                Some((key, _)) => Err(key),
-                None => Ok(store.map(|store| ArchiveSpec { store, ..ArchiveSpec::none() })),
+            store => match (given.iter().find(|(_, given)| *given), store, self.key_file) {
+                (Some((key, _)), ..) => Err(key),
+                (None, Some(ArchiveStore::None), Some(_)) => Err("key_file"),
+                (None, None, None) => Ok(None),
+                (None, store, key_file) => Ok(Some(ArchiveSpec { store: store.unwrap_or_default(), key_file, ..ArchiveSpec::none() })),
             },
         }
     }
@@ -141,6 +152,7 @@ pub(super) fn read(section: &Map<String, Value>, mistakes: &mut Vec<Mistake>) ->
         endpoint: text("endpoint", check_endpoint),
         region: text("region", check_region),
         credentials_file: text("credentials_file", check_path).map(PathBuf::from),
+        key_file: text("key_file", check_path).map(PathBuf::from),
     }
 }
 
@@ -230,7 +242,8 @@ mod tests {
 
     #[test]
     fn an_archive_is_stored_and_read_back_with_the_path_of_the_key_and_not_the_key() {
-        let options = json!({"store": "s3://b-b/p", "endpoint": "http://s3:9000", "region": "eu-1", "credentials_file": "/home/ann/key"});
+        let options = json!({"store": "s3://b-b/p", "endpoint": "http://s3:9000", "region": "eu-1", "credentials_file": "/home/ann/s3",
+            "key_file": "/home/ann/orders.key"});
         let (options, mistakes) = section(&options);
         assert_eq!(mistakes, [""; 0]);
         let archive = options.archive().unwrap().unwrap();
@@ -253,6 +266,19 @@ mod tests {
         assert_eq!(options.clone().archive(), Err("region"));
         assert_eq!(ArchiveOptions { store: Some(ArchiveStore::Volume), ..options }.archive(), Err("region"));
         assert_eq!(ArchiveOptions::default().archive(), Ok(None));
+    }
+
+    #[test]
+    fn a_key_fits_every_store_and_is_forgotten_for_none() {
+        let keyed = ArchiveOptions { key_file: Some("/orders.key".into()), ..ArchiveOptions::default() };
+        let archive = keyed.clone().archive().unwrap().unwrap();
+        assert_eq!((archive.store, archive.key_file), (ArchiveStore::Volume, Some("/orders.key".into())));
+        for store in ["volume", "s3://backups/prod"] {
+            let moved = ArchiveOptions { store: Some(store.parse().unwrap()), ..ArchiveOptions::default() }.over(keyed.clone());
+            assert_eq!(moved.archive().unwrap().unwrap().key_file, Some("/orders.key".into()), "{store}");
+        }
+        let nowhere = ArchiveOptions { store: Some(ArchiveStore::None), ..keyed };
+        assert_eq!(nowhere.archive(), Err("key_file"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where two specs of the same cluster differ, in the words of the spec file.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
 use serde::Serialize;
 
@@ -56,7 +56,7 @@ pub fn differences(current: &ClusterSpec, wanted: &ClusterSpec) -> Vec<Differenc
 /// The same of an archive. What is left open beside the store agrees with what there is, as for ports.
 pub fn archive_differences(current: &ArchiveSpec, wanted: &ArchiveSpec) -> Vec<Difference> {
     let shown = |text: Option<String>| text.unwrap_or_else(|| "unset".to_owned());
-    let path = |archive: &ArchiveSpec| archive.credentials_file.as_ref().map(|path| path.display().to_string());
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let extra = |key: &str, current: Option<String>, wanted: Option<String>| {
         let wanted = wanted?;
         compare(&format!("archive.{key}"), shown(current), wanted)
@@ -65,7 +65,8 @@ pub fn archive_differences(current: &ArchiveSpec, wanted: &ArchiveSpec) -> Vec<D
         compare("archive.store", &current.store, &wanted.store),
         extra("endpoint", current.endpoint.clone(), wanted.endpoint.clone()),
         extra("region", current.region.clone(), wanted.region.clone()),
-        extra("credentials_file", path(current), path(wanted)),
+        extra("credentials_file", path(&current.credentials_file), path(&wanted.credentials_file)),
+        extra("key_file", path(&current.key_file), path(&wanted.key_file)),
     ];
     found.into_iter().flatten().collect()
 }

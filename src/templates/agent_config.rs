@@ -18,6 +18,12 @@ pub const STORE_CREDENTIALS: &str = "/etc/spilo/secrets/store";
 /// Where a node has the key to the bucket with the backup that the cluster is begun with.
 pub const CLONE_CREDENTIALS: &str = "/etc/spilo/secrets/clone-store";
 
+/// Where a node has the key that the archive is encrypted with.
+pub const STORE_KEY: &str = "/etc/spilo/secrets/archive-key";
+
+/// Where a node has the key that the backup is encrypted with that the cluster is begun with.
+pub const CLONE_KEY: &str = "/etc/spilo/secrets/clone-key";
+
 /// Whose backup a cluster is begun with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -115,8 +121,8 @@ pub fn render_agent_config(config: &AgentConfig<'_>) -> String {
 
 fn archive_section(archive: &StoreConfig) -> Value {
     let mut section = json!({"store": archive.url.to_string()});
-    let credentials = archive.credentials_file.as_ref().map(|file| file.to_string_lossy().into_owned());
-    let more = [("endpoint", &archive.endpoint), ("region", &archive.region), ("credentials_file", &credentials)];
+    let [credentials, key] = [&archive.credentials_file, &archive.key_file].map(|file| Some(file.as_ref()?.to_string_lossy().into_owned()));
+    let more = [("endpoint", &archive.endpoint), ("region", &archive.region), ("credentials_file", &credentials), ("key_file", &key)];
     for (key, value) in more.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))) {
         section[key] = value.into();
     }

@@ -3,6 +3,7 @@
 mod agent;
 mod backup;
 mod completion;
+mod encryption;
 mod errors;
 mod help;
 #[path = "../support/run.rs"]

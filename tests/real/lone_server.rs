@@ -35,11 +35,26 @@ pub struct Server<'a> {
 }
 
 impl Stage {
-    /// An empty store. `None`: there is no PostgreSQL on this machine, and it has been said.
+    /// An empty store; one of which everything is encrypted where `SPILO_TEST_ENCRYPTED` is set: what is true of one is true of the other.
+    /// `None`: there is no PostgreSQL on this machine, and it has been said.
     pub fn new() -> Option<Stage> {
+        if std::env::var_os("SPILO_TEST_ENCRYPTED").is_some() {
+            return Stage::encrypted();
+        }
         let stage = Stage::without_store()?;
         let store = format!("file://{}", stage.make_dir("store").display());
         Some(stage.with_store(vec!["--store".to_owned(), store]))
+    }
+
+    /// The same with a key.
+    pub fn encrypted() -> Option<Stage> {
+        let stage = Stage::without_store()?;
+        let store = format!("file://{}", stage.make_dir("store").display());
+        let key = stage.path("orders.key").display().to_string();
+        stage.spilo(&["backup", "key", "new", &key]).exits(0);
+        let mut stage = stage.with_store(vec!["--store".to_owned(), store]);
+        stage.store.extend(["--store-key".to_owned(), key]);
+        Some(stage)
     }
 
     /// The same with a store in a bucket.

@@ -13,6 +13,7 @@ mod crash;
 mod dcs;
 mod dcs_outage;
 mod drill;
+mod encryption;
 mod fault;
 mod fencing;
 mod hanging;

@@ -73,7 +73,8 @@ impl ArchiveSettings {
         let cluster = cluster(reader, section);
         let mut of_s3 = |key: &str| of_s3(reader, url.as_ref(), &format!("{section}.{key}"));
         let (endpoint, region, credentials_file) = (of_s3("endpoint"), of_s3("region"), of_s3("credentials_file").map(PathBuf::from));
-        Some(ArchiveSettings { store: StoreConfig { url: url?, endpoint, region, credentials_file }, cluster: cluster? })
+        let key_file = reader.text(&format!("{section}.key_file")).map(PathBuf::from);
+        Some(ArchiveSettings { store: StoreConfig { url: url?, endpoint, region, credentials_file, key_file }, cluster: cluster? })
     }
 
     /// What the WAL service of this data directory is started with.

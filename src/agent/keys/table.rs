@@ -52,8 +52,10 @@ pub const ROOT: Key = Section(
     ],
 );
 
-const ARCHIVE: Key =
-    Section(true, &[("store", Heeded), ("endpoint", Heeded), ("region", Heeded), ("credentials_file", Heeded), ("cluster", Heeded)]);
+const ARCHIVE: Key = Section(
+    true,
+    &[("store", Heeded), ("endpoint", Heeded), ("region", Heeded), ("credentials_file", Heeded), ("key_file", Heeded), ("cluster", Heeded)],
+);
 
 const BEGIN_FROM: Key = Section(
     true,
@@ -62,6 +64,7 @@ const BEGIN_FROM: Key = Section(
         ("endpoint", Heeded),
         ("region", Heeded),
         ("credentials_file", Heeded),
+        ("key_file", Heeded),
         ("cluster", Heeded),
         ("system", Heeded),
         ("at", Heeded),

@@ -120,7 +120,15 @@ impl StoredLease {
 pub async fn all<S: ObjectStore>(archive: &Archive<S>) -> Result<(Vec<StoredLease>, Vec<ObjectName>), ArchiveError> {
     let (mut leases, mut unreadable) = (Vec::new(), Vec::new());
     for object in archive.store.list(&archive.leases()?).await? {
-        let Some(content) = archive.store.read(&object.name).await? else { continue };
+        let content = match archive.store.read(&object.name).await {
+            Ok(Some(content)) => content,
+            Ok(None) => continue,
+            Err(ArchiveError::Damaged { .. }) => {
+                unreadable.push(object.name);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         // Gone meanwhile: whoever was at work has ended.
         let Some(written) = archive.store.written(&object.name).await? else { continue };
         match serde_json::from_slice(&content) {

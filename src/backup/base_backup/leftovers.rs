@@ -12,7 +12,7 @@ use crate::{
         Archive, ArchiveError, BackupId,
         manifest::Pack,
         marks,
-        pack::{FOOTER, Footer},
+        pack::{FOOTER, Footer, Indexed},
     },
     storage::{Object, ObjectStore},
 };
@@ -82,27 +82,29 @@ async fn add_pack<S: ObjectStore>(
     let Some(number) = object.name.last().parse().ok().filter(|number| archive.pack(backup, *number).as_ref() == Ok(&object.name)) else {
         return Ok(true);
     };
-    let last = object.size.saturating_sub(FOOTER as u64);
-    let Some(end) = archive.store.read_range(&object.name, last, FOOTER as u64).await? else { return Ok(true) };
-    let footer = match Footer::read(&end, object.size) {
-        Ok(footer) => footer,
-        Err(why) => {
-            found.complaints.push(ArchiveError::Damaged { object: object.name.clone(), why }.to_string());
-            return Ok(true);
-        }
-    };
-    let (begin, end) = footer.index();
-    let Some(index) = archive.store.read_range(&object.name, begin, end - begin).await? else { return Ok(true) };
-    match footer.chunks(&index) {
-        Ok(chunks) => {
+    match read_index(archive, object).await {
+        Ok(Some(chunks)) => {
             let pack = Pack { backup: backup.clone(), number, size: object.size };
             Ok(others.add(pack).is_some_and(|number| found.chunks.add(number, &chunks)))
         }
-        Err(why) => {
-            found.complaints.push(ArchiveError::Damaged { object: object.name.clone(), why }.to_string());
+        Ok(None) => Ok(true),
+        Err(damage @ ArchiveError::Damaged { .. }) => {
+            found.complaints.push(damage.to_string());
             Ok(true)
         }
+        Err(error) => Err(error.into()),
     }
+}
+
+/// The chunks of a pack, by its index. `None`: it is gone.
+async fn read_index<S: ObjectStore>(archive: &Archive<S>, object: &Object) -> Result<Option<Vec<Indexed>>, ArchiveError> {
+    let damaged = |why| ArchiveError::Damaged { object: object.name.clone(), why };
+    let last = object.size.saturating_sub(FOOTER as u64);
+    let Some(end) = archive.store.read_range(&object.name, last, FOOTER as u64).await? else { return Ok(None) };
+    let footer = Footer::read(&end, object.size).map_err(damaged)?;
+    let (begin, end) = footer.index();
+    let Some(index) = archive.store.read_range(&object.name, begin, end - begin).await? else { return Ok(None) };
+    footer.chunks(&index).map(Some).map_err(damaged)
 }
 
 #[cfg(test)]
@@ -138,7 +140,7 @@ mod tests {
         let content = content(number);
         let stored = ChunkPacker::new(1).unwrap().pack(&content).unwrap();
         pack.add(&chunk::digest(&content), &stored, 4000);
-        archive.store.create(&archive.pack(&id(number), 0).unwrap(), pack.finish()).await.unwrap();
+        archive.store.create(&archive.pack(&id(number), 0).unwrap(), pack.content()).await.unwrap();
         let lease = Lease { given_up: true, ..Lease::new(id(number), "orders-1", Timestamp::now()) };
         lease.write(archive).await.unwrap();
         lease

@@ -8,7 +8,6 @@ use std::{
     sync::{Arc, mpsc::Receiver},
 };
 
-use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -22,19 +21,18 @@ use super::{
 use crate::{
     backup::{
         BackupId,
+        encryption::Sealed,
         manifest::{BAD_PAGES_NAMED, BadPage, Chunk, ChunkPlace, Entry, EntryKind, Pack},
         manifest_file::EntryWriter,
-        pack::PackBuilder,
+        pack::{NewPacks, PackBuilder},
     },
     model::Lsn,
 };
 
 /// A pack that is complete and wants to be stored.
 pub struct ReadyPack {
-    /// Its number among this backup's.
-    pub number: u32,
-    /// Its content.
-    pub content: Bytes,
+    /// Its object.
+    pub object: Sealed,
     /// The memory that it takes.
     pub held: Option<Held>,
 }
@@ -100,7 +98,8 @@ pub struct Packer {
     /// Where each of the other packs stands in the manifest, once one of its chunks does.
     others_used: Vec<Option<u32>>,
     packs: Vec<Pack>,
-    builder: PackBuilder,
+    new_packs: NewPacks,
+    builder: Option<PackBuilder>,
     held: Option<Held>,
     /// The own pack that is being built: its number, and where it stands in the manifest.
     open: (u32, Option<u32>),
@@ -114,13 +113,20 @@ pub struct Packer {
 
 impl Packer {
     /// For the backup of this name. Packs go to `ready`.
-    pub fn new(id: BackupId, other_packs: Arc<OtherPacks>, ready: UnboundedSender<ReadyPack>, progress: Arc<Progress>) -> Packer {
+    pub fn new(
+        id: BackupId,
+        new_packs: NewPacks,
+        other_packs: Arc<OtherPacks>,
+        ready: UnboundedSender<ReadyPack>,
+        progress: Arc<Progress>,
+    ) -> Packer {
         Packer {
             id,
             others_used: vec![None; other_packs.len()],
             other_packs,
             packs: Vec::new(),
-            builder: PackBuilder::default(),
+            new_packs,
+            builder: None,
             held: None,
             open: (0, None),
             ready,
@@ -143,7 +149,7 @@ impl Packer {
             let entry = match next.recv() {
                 Ok(Next::Directory { path, mode, modified }) => Entry { path, mode, modified, kind: EntryKind::Directory },
                 Ok(Next::File { path, mode, modified, chunk_size, pieces: count }) => {
-                    let Some(kind) = self.file(&path, chunk_size, count, &mut pieces) else { return Err(BackupError::Interrupted) };
+                    let Some(kind) = self.file(&path, chunk_size, count, &mut pieces)? else { return Err(BackupError::Interrupted) };
                     Entry { path, mode, modified, kind }
                 }
                 Ok(Next::Strange(path)) => {
@@ -164,24 +170,25 @@ impl Packer {
     }
 
     /// The file whose pieces come next; `None` when they do not come.
-    fn file(&mut self, path: &[u8], chunk_size: u32, count: u64, pieces: &mut InOrder) -> Option<EntryKind> {
+    fn file(&mut self, path: &[u8], chunk_size: u32, count: u64, pieces: &mut InOrder) -> Result<Option<EntryKind>, BackupError> {
         let (mut size, mut crc32c, mut chunks) = (0, 0, Vec::new());
         for _ in 0..count {
-            let piece = pieces.take()?;
+            let Some(piece) = pieces.take() else { return Ok(None) };
+            let Ok(length) = usize::try_from(piece.length) else { return Ok(None) };
             // Most files are one piece, and to combine takes as long as to sum up 300 KB.
             crc32c = match size {
                 0 => piece.crc32c,
-                _ => crc32c::crc32c_combine(crc32c, piece.crc32c, usize::try_from(piece.length).ok()?),
+                _ => crc32c::crc32c_combine(crc32c, piece.crc32c, length),
             };
             size += piece.length;
             piece.bad_pages.iter().for_each(|bad| self.bad_pages.add(path, *bad));
-            self.add(piece, &mut chunks);
+            self.add(piece, &mut chunks)?;
         }
         self.size += size;
-        Some(EntryKind::File { size, crc32c, chunk_size, chunks })
+        Ok(Some(EntryKind::File { size, crc32c, chunk_size, chunks }))
     }
 
-    fn add(&mut self, piece: PieceRead, chunks: &mut Vec<Chunk>) {
+    fn add(&mut self, piece: PieceRead, chunks: &mut Vec<Chunk>) -> Result<(), BackupError> {
         let PieceRead { chunks: read, packed, mut held, .. } = piece;
         let mut rest = &packed[..];
         for chunk in read {
@@ -191,7 +198,7 @@ impl Packer {
                 Fate::New(length) => {
                     let (content, after) = rest.split_at((length as usize).min(rest.len()));
                     rest = after;
-                    Some(self.store(&chunk, content))
+                    Some(self.store(&chunk, content)?)
                 }
             };
             chunks.push(Chunk { digest: chunk.digest, place });
@@ -201,9 +208,10 @@ impl Packer {
             Some(all) => all.absorb(held),
             none => *none = Some(held),
         }
-        if self.builder.is_full() {
+        if self.builder.as_ref().is_some_and(PackBuilder::is_full) {
             self.close();
         }
+        Ok(())
     }
 
     fn known(&mut self, stored: Stored) -> ChunkPlace {
@@ -216,30 +224,33 @@ impl Packer {
         ChunkPlace { pack, offset: stored.offset, length: stored.length }
     }
 
-    fn store(&mut self, chunk: &ChunkRead, content: &[u8]) -> ChunkPlace {
+    fn store(&mut self, chunk: &ChunkRead, content: &[u8]) -> Result<ChunkPlace, BackupError> {
         let (packs, id, number) = (&mut self.packs, &self.id, self.open.0);
         let pack = *self.open.1.get_or_insert_with(|| {
             packs.push(Pack { backup: id.clone(), number, size: 0 });
             last_of(packs)
         });
-        let place = self.builder.add(&chunk.digest, content, chunk.length);
-        ChunkPlace { pack, offset: place.offset, length: place.length }
+        let builder = match &mut self.builder {
+            Some(builder) => builder,
+            none => none.insert(self.new_packs.begin(number).map_err(BackupError::file("encrypt a pack of", "the data directory"))?),
+        };
+        let place = builder.add(&chunk.digest, content, chunk.length);
+        Ok(ChunkPlace { pack, offset: place.offset, length: place.length })
     }
 
     /// Closes the pack that is open, if there is anything in it.
     fn close(&mut self) {
-        let Some(place) = self.open.1.take() else { return };
-        let content = std::mem::take(&mut self.builder).finish();
-        let size = content.len() as u64;
+        let Some((place, builder)) = self.open.1.take().zip(self.builder.take()) else { return };
+        let object = builder.finish();
+        let size = object.size();
         if let Some(pack) = self.packs.get_mut(place as usize) {
             pack.size = size;
         }
         self.stored += size;
         self.progress.has_moved(size);
-        let number = self.open.0;
         self.open.0 += 1;
         // Where nobody takes it any more the end has another reason, which somebody else tells.
-        let _ = self.ready.send(ReadyPack { number, content, held: self.held.take() });
+        let _ = self.ready.send(ReadyPack { object, held: self.held.take() });
     }
 }
 

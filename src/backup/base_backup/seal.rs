@@ -62,9 +62,10 @@ pub async fn seal<S: ObjectStore>(
     };
     let object = archive.manifest(&header.id)?;
     let content = content(&header, packed.entries).map_err(BackupError::file("keep the manifest in", std::env::temp_dir()))?;
-    let claim = upload::patiently(async || archive.store.create(&object, content.clone()).await).await?;
+    let sealed = archive.store.seal(&object, content).await?;
+    let claim = upload::patiently(async || archive.store.create_sealed(&sealed).await).await?;
     // Its name has this backup's chance in it: what is there already is an attempt of ours whose answer got lost.
-    if claim == Claim::Taken && upload::patiently(async || archive.store.size(&object).await).await? != Some(content.len() as u64) {
+    if claim == Claim::Taken && upload::patiently(async || archive.store.size(&object).await).await? != Some(sealed.size()) {
         let why = "another object is in its place, although nobody else knows its name".to_owned();
         return Err(ArchiveError::Damaged { object, why }.into());
     }

@@ -22,7 +22,7 @@ use super::{
     upload,
 };
 use crate::{
-    backup::{Archive, BackupId},
+    backup::{Archive, BackupId, pack::NewPacks},
     model::Lsn,
     postgres::backup_mode::CopiedServer,
     storage::ObjectStore,
@@ -60,11 +60,13 @@ pub async fn transfer<S: ObjectStore>(
     let (failures, mut failed) = lanes::unbounded_channel();
     let (packs, ready) = lanes::unbounded_channel();
     let (done, packed) = oneshot::channel();
-    start(sources, id, prepared, progress, &budget, &failures, packs, done)?;
+    let sealer = upload::patiently(async || archive.store.sealer().await).await?;
+    let new_packs = NewPacks { folder: archive.packs(id)?, sealer };
+    start(sources, id, new_packs, prepared, progress, &budget, &failures, packs, done)?;
     drop(failures);
     let stored = async {
         let packed = async { packed.await.unwrap_or(Err(BackupError::Broken("the packing thread is gone"))) };
-        let ((), packed) = tokio::try_join!(upload::upload(archive, id, ready), packed)?;
+        let ((), packed) = tokio::try_join!(upload::upload(archive, ready), packed)?;
         Ok(packed)
     };
     let result = tokio::select! {
@@ -85,6 +87,7 @@ pub async fn transfer<S: ObjectStore>(
 fn start(
     sources: &Sources<'_>,
     id: &BackupId,
+    new_packs: NewPacks,
     prepared: Prepared,
     progress: &Arc<Progress>,
     budget: &Budget,
@@ -114,7 +117,7 @@ fn start(
         let (budget, progress) = (walk_budget, walk_progress);
         Walk { files, total, segment_pages, page_size, parent, limit, budget, open, progress, pieces, next, number: 0 }.run()
     })?;
-    let packer = Packer::new(id.clone(), Arc::new(others), packs, progress.clone());
+    let packer = Packer::new(id.clone(), new_packs, Arc::new(others), packs, progress.clone());
     spawn("backup pack", budget, failures, move || {
         // Whoever waits for it may be gone.
         let _ = done.send(packer.run(&to_pack, InOrder::new(in_order)));

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{error::BackupError, packer::ReadyPack};
 use crate::{
-    backup::{Archive, ArchiveError, BackupId, manifest::Pack},
+    backup::{Archive, ArchiveError, manifest::Pack},
     storage::{Claim, ObjectName, ObjectStore, StoreError},
 };
 
@@ -25,17 +25,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// When the store refuses one, or does not answer for too long.
-pub async fn upload<S: ObjectStore>(
-    archive: &Archive<S>,
-    backup: &BackupId,
-    mut packs: UnboundedReceiver<ReadyPack>,
-) -> Result<(), BackupError> {
+pub async fn upload<S: ObjectStore>(archive: &Archive<S>, mut packs: UnboundedReceiver<ReadyPack>) -> Result<(), BackupError> {
     let mut lanes = FuturesUnordered::new();
     let mut more = true;
     while more || !lanes.is_empty() {
         tokio::select! {
             pack = packs.recv(), if more && lanes.len() < LANES => match pack {
-                Some(pack) => lanes.push(store_pack(archive, backup, pack)),
+                Some(pack) => lanes.push(store_pack(archive, pack)),
                 None => more = false,
             },
             Some(done) = lanes.next() => done?,
@@ -44,17 +40,16 @@ pub async fn upload<S: ObjectStore>(
     Ok(())
 }
 
-async fn store_pack<S: ObjectStore>(archive: &Archive<S>, backup: &BackupId, pack: ReadyPack) -> Result<(), BackupError> {
-    let ReadyPack { number, content, held } = pack;
-    let object = archive.pack(backup, number)?;
-    let size = content.len() as u64;
+async fn store_pack<S: ObjectStore>(archive: &Archive<S>, pack: ReadyPack) -> Result<(), BackupError> {
+    let ReadyPack { object: sealed, held } = pack;
+    let (object, size) = (sealed.name().clone(), sealed.size());
     // Its name has this backup's chance in it: what is there already is an attempt of ours whose answer got lost.
-    let claim = patiently(async || archive.store.create(&object, content.clone()).await).await?;
+    let claim = patiently(async || archive.store.create_sealed(&sealed).await).await?;
     if claim == Claim::Taken && patiently(async || archive.store.size(&object).await).await? != Some(size) {
         let why = "another object is in its place, although nobody else knows its name".to_owned();
         return Err(ArchiveError::Damaged { object, why }.into());
     }
-    drop((content, held));
+    drop((sealed, held));
     Ok(())
 }
 
@@ -109,6 +104,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        backup::{BackupId, encryption::Sealer},
         model::SystemId,
         storage::{FileStore, Object},
     };
@@ -185,13 +181,14 @@ mod tests {
 
     /// Uploads twenty packs, the first of them with this fault.
     async fn uploaded(place: &Place, fault: Option<Fault>) -> Result<(), BackupError> {
-        place.archive.store.next.set(fault);
+        place.archive.store.bare().next.set(fault);
         let (packs, ready) = mpsc::unbounded_channel();
         for number in 0..20 {
-            packs.send(ReadyPack { number, content: Bytes::from(vec![7; 1000 + number as usize]), held: None }).unwrap();
+            let (name, content) = (place.archive.pack(&place.id, number).unwrap(), Bytes::from(vec![7; 1000 + number as usize]));
+            packs.send(ReadyPack { object: Sealer::default().seal(&name, content).unwrap(), held: None }).unwrap();
         }
         drop(packs);
-        upload(&place.archive, &place.id, ready).await
+        upload(&place.archive, ready).await
     }
 
     fn pack(place: &Place, number: u32) -> Pack {

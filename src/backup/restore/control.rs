@@ -6,7 +6,7 @@ use super::{
     window::Target,
 };
 use crate::{
-    backup::{Archive, chunk::ChunkReader, manifest::Header},
+    backup::{Archive, ArchiveError, chunk::ChunkReader, manifest::Header},
     storage::ObjectStore,
 };
 
@@ -34,7 +34,13 @@ pub async fn fetch<S: ObjectStore>(archive: &Archive<S>, header: &Header, file: 
         let pack = archive.pack(&pack.backup, pack.number)?;
         let mut attempts = 0;
         loop {
-            let stored = read_patiently(archive.store(), &pack, u64::from(place.offset), u64::from(place.length)).await?;
+            let stored = match read_patiently(archive.store(), &pack, u64::from(place.offset), u64::from(place.length)).await {
+                Err(RestoreError::Archive(ArchiveError::Damaged { .. })) if attempts < READ_AGAIN => {
+                    attempts += 1;
+                    continue;
+                }
+                read => read?,
+            };
             match reader.read(&stored, file.length(at), file.digest(at)) {
                 Ok(raw) => {
                     content.extend_from_slice(raw);

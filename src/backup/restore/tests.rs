@@ -159,13 +159,13 @@ impl Place {
                 });
                 chunks.push(Chunk { digest, place });
                 if builder.size() > 100_000 {
-                    packs.push(std::mem::take(&mut builder).finish());
+                    packs.push(std::mem::take(&mut builder).content());
                 }
             }
             let kind = EntryKind::File { size: content.len() as u64, crc32c: crc32c::crc32c(content), chunk_size: CHUNK as u32, chunks };
             entries.push(Entry { path: name.clone().into(), mode: 0o600, modified: 0, kind });
         }
-        packs.push(builder.finish());
+        packs.push(builder.content());
         entries.sort_by(|a, b| manifest_file::place(&a.path).cmp(&manifest_file::place(&b.path)));
         let named = packs.iter().enumerate().map(|(at, pack)| Pack {
             backup: self.header.id.clone(),
@@ -258,7 +258,7 @@ async fn a_backup_comes_back_as_it_was() {
 #[tokio::test]
 async fn what_the_network_has_changed_is_read_again() {
     let place = Place::new().await;
-    let store = Noisy { store: place.archive.store().clone(), read: Mutex::default() };
+    let store = Noisy { store: place.archive.store().bare().clone(), read: Mutex::default() };
     let archive = Archive::new(store, "orders".parse().unwrap(), SYSTEM);
     let report = restore(&archive, &place.way(), &recovers(), &place.request(), &Arc::default()).await.unwrap();
     place.check();

@@ -22,7 +22,7 @@ use super::{
     window::{Need, OpenFiles, Window},
 };
 use crate::{
-    backup::{Archive, chunk::ChunkReader, manifest::Header},
+    backup::{Archive, ArchiveError, chunk::ChunkReader, encryption::SealedStore, manifest::Header},
     model::ObjectName,
     storage::{ObjectStore, StoreError},
 };
@@ -114,7 +114,14 @@ impl<S: ObjectStore> Work<'_, S> {
         let object = self.archive.pack(&pack.backup, pack.number)?;
         let mut attempts = 0;
         loop {
-            let content = read_patiently(self.archive.store(), &object, part.offset, part.length).await?;
+            let content = match read_patiently(self.archive.store(), &object, part.offset, part.length).await {
+                // The network may have changed it on its way, and what is encrypted is checked before it is handed out.
+                Err(RestoreError::Archive(ArchiveError::Damaged { .. })) if attempts < READ_AGAIN => {
+                    attempts += 1;
+                    continue;
+                }
+                read => read?,
+            };
             self.progress.has_moved(content.len() as u64);
             let _thread = threads.acquire().await.expect("nobody closes it");
             let (window, needs, part) = (self.window.clone(), needs.clone(), part.clone());
@@ -182,7 +189,12 @@ fn write_chunks(window: &Window, needs: &[Need], offset: u64, content: &Bytes) -
 ///
 /// # Errors
 /// When it is not, and when the object has no such part.
-pub async fn read_patiently<S: ObjectStore>(store: &S, object: &ObjectName, offset: u64, length: u64) -> Result<Bytes, RestoreError> {
+pub async fn read_patiently<S: ObjectStore>(
+    store: &SealedStore<S>,
+    object: &ObjectName,
+    offset: u64,
+    length: u64,
+) -> Result<Bytes, RestoreError> {
     let (begun, mut pause) = (Instant::now(), PAUSES.0);
     loop {
         let damaged = |why: String| RestoreError::damaged(object, why);
@@ -190,7 +202,7 @@ pub async fn read_patiently<S: ObjectStore>(store: &S, object: &ObjectName, offs
             Ok(Some(content)) if content.len() as u64 == length => return Ok(content),
             Ok(Some(content)) => return Err(damaged(format!("it ends at byte {}", offset + content.len() as u64))),
             Ok(None) => return Err(damaged("it is not there".to_owned())),
-            Err(StoreError::Unavailable { .. }) if begun.elapsed() < PATIENCE => sleep(pause).await,
+            Err(ArchiveError::Store(StoreError::Unavailable { .. })) if begun.elapsed() < PATIENCE => sleep(pause).await,
             Err(error) => return Err(error.into()),
         }
         pause = (pause * 2).min(PAUSES.1);

@@ -336,7 +336,10 @@ async fn outcome<T: Clone>(mut job: Job<T>, until: Instant) -> Outcome<T> {
 fn passes(error: &ArchiveError) -> bool {
     match error {
         // Its volume may not be mounted yet, and there may be no server in the data directory yet.
-        ArchiveError::Store(StoreError::Unavailable { .. } | StoreError::Refused { .. }) | ArchiveError::File { .. } => true,
+        // And whoever has configured another key may configure the right one: no recovery ends for that.
+        ArchiveError::Store(StoreError::Unavailable { .. } | StoreError::Refused { .. })
+        | ArchiveError::File { .. }
+        | ArchiveError::Key(_) => true,
         _ => false,
     }
 }

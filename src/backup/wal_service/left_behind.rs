@@ -21,7 +21,7 @@ use crate::{
     },
     model::{Lsn, SystemId, Timeline, WalFile, WalSegment},
     postgres::{control_data, timelines},
-    storage::{ObjectName, ObjectStore, Store},
+    storage::{ObjectName, Store},
     sys::causes,
 };
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     backup::{
         archive::ArchiveError,
-        wal_push::{Identity, Parcel, Pushed, on_a_thread},
+        wal_push::{Identity, Parcel, Pushed, Target, on_a_thread},
         wal_wire::Answer,
     },
     model::WalFile,
@@ -187,8 +187,9 @@ impl Pusher {
         let archive = self.vault.archive().await?;
         if parcel.as_ref().is_none_or(|parcel| parcel.system() != archive.system) {
             let _processor = self.lanes.processor().await;
-            let (path, system, level) = (path.to_owned(), archive.system, self.lanes.level(self.state.borrow().queue.len()));
-            *parcel = Some(on_a_thread(move || Parcel::of(&path, file, system, level)).await?);
+            let target = Target::of(&archive, file).await?;
+            let (path, level) = (path.to_owned(), self.lanes.level(self.state.borrow().queue.len()));
+            *parcel = Some(on_a_thread(move || Parcel::of(&path, target, level)).await?);
         }
         let _upload = self.lanes.upload();
         parcel.as_ref().expect("just packed").store(&archive).await

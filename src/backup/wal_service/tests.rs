@@ -17,12 +17,14 @@ use tokio::{
 use super::{Service, fetcher::Fetcher, health::Health, lane::Lanes, left_behind::LeftBehind, pusher::Pusher, vault::Vault};
 use crate::{
     backup::{
-        Archive, wal_object,
+        Archive,
+        encryption::Sealer,
+        wal_object,
         wal_wire::{Answer, Request},
     },
     model::{StoreUrl, SystemId, Timeline, WalFile, WalSegment},
     postgres::wal_segment::Segment,
-    storage::{FileStore, ObjectStore, Store, StoreConfig},
+    storage::{FileStore, Store, StoreConfig},
 };
 
 const SYSTEM: SystemId = SystemId(7_300_000_000_000_000_001);
@@ -166,7 +168,7 @@ async fn of_two_services_with_different_contents_each_name_has_one_winner() {
             let (winner, loser) = if first { (&nodes[0], &nodes[1]) } else { (&nodes[1], &nodes[0]) };
             assert_eq!(content(&archive, file(number)).await, Some(text(winner, number)));
             let head = wal_object::Head::of(&text(loser, number));
-            let aside = archive.aside(file(number), &head.short()).unwrap();
+            let aside = archive.aside(file(number), &head.short(&Sealer::default())).unwrap();
             assert!(archive.store().size(&aside).await.unwrap().is_some(), "{number}: the other content is lost");
         }
     };
@@ -481,7 +483,7 @@ async fn what_neither_the_archive_nor_the_new_primary_has_is_told() {
         left_behind.look();
         soon("all is archived", async || left_behind.told()["state"] == "done").await;
         assert_eq!(left_behind.told()["missing"], serde_json::json!([nth(1, 3).to_string(), nth(1, 4).to_string()]));
-        assert!(matches!(new.vault.archive().await.unwrap().store(), Store::File(_)));
+        assert!(matches!(new.vault.archive().await.unwrap().store().bare(), Store::File(_)));
     };
     LocalSet::new().run_until(story).await;
 }

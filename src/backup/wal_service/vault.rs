@@ -3,7 +3,10 @@
 use std::{cell::RefCell, path::PathBuf};
 
 use crate::{
-    backup::archive::{Archive, ArchiveError},
+    backup::{
+        archive::{Archive, ArchiveError},
+        encryption::SealedStore,
+    },
     model::ClusterName,
     postgres::control_data,
     storage::{ObjectName, Store, StoreConfig, StoreUrl},
@@ -15,7 +18,7 @@ pub struct Vault {
     cluster: ClusterName,
     /// The data directory.
     pub data_dir: PathBuf,
-    store: RefCell<Option<Store>>,
+    store: RefCell<Option<SealedStore<Store>>>,
 }
 
 impl Vault {
@@ -44,11 +47,11 @@ impl Vault {
         let store = match opened {
             Some(store) => store,
             None => {
-                let store = Store::open(&self.config).await?;
+                let store = SealedStore::open(&self.config, root).await?;
                 self.store.replace(Some(store.clone()));
                 store
             }
         };
-        Ok(Archive::new(store, root, system))
+        Ok(Archive::of(store, system))
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{backup_create, backup_drill, backup_expire, backup_keep, backup_list, backup_restore, backup_take, backup_verify};
+use super::{backup_create, backup_drill, backup_expire, backup_keep, backup_key, backup_list, backup_restore, backup_take, backup_verify};
 use crate::cli::{CommandError, Context, Exit};
 
 /// Every command for base backups in a store.
@@ -21,6 +21,8 @@ pub enum Command {
     Pin(backup_expire::PinArgs),
     /// Leave a pinned backup to retention again
     Unpin(backup_expire::PinArgs),
+    #[command(subcommand)]
+    Key(backup_key::Command),
     #[command(hide = true)]
     Keep(backup_keep::Args),
 }
@@ -38,6 +40,7 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
         Command::Expire(args) => backup_expire::run(context, args),
         Command::Pin(args) => backup_expire::pin(context, args, true),
         Command::Unpin(args) => backup_expire::pin(context, args, false),
+        Command::Key(command) => backup_key::run(context, command),
         Command::Keep(args) => backup_keep::run(context, args),
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     backup::{
         Archive,
         base_backup::{self, BackupError, Phase, Progress, Report, Request, Told},
+        encryption::SealedStore,
         manifest::BadPage,
     },
     cli::{
@@ -20,7 +21,7 @@ use crate::{
     },
     model::{ClusterName, Secret},
     postgres::{Address, Credentials, control_data},
-    storage::{ObjectName, Store},
+    storage::ObjectName,
     sys::machine,
 };
 
@@ -128,7 +129,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let system = control_data::system_id(&args.data_dir).map_err(|error| failed(error).hint("is '--data-dir' the data directory?"))?;
     let ui = context.ui.clone();
     let report = run_async(async |interrupt| {
-        let archive = Archive::new(Store::open(&args.store.config()).await.map_err(failed)?, root, system);
+        let archive = Archive::of(SealedStore::open(&args.store.config(), root).await.map_err(failed)?, system);
         let progress = Arc::new(Progress::default());
         let tell = |told| match told {
             Told::Note(line) => ui.say(line),

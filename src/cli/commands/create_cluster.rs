@@ -1,5 +1,7 @@
 //! `spilo create cluster NAME`
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::dsn::connection;
@@ -14,6 +16,7 @@ use crate::{
         output::Shown,
         spec_arguments::{SpecArgs, expect_store_keys},
         status::{ClusterStatus, NodeRole},
+        store_arguments::parse_file,
         wait::wait_until_healthy,
     },
     model::{ClusterName, RecoveryTarget, SystemId},
@@ -52,6 +55,10 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", requires = "clone_from")]
     clone_system: Option<SystemId>,
 
+    /// With --clone-from, where its backups are encrypted with another key than it knows of: the file with that key
+    #[arg(long, value_name = "FILE", requires = "clone_from", value_parser = parse_file)]
+    clone_key: Option<PathBuf>,
+
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -88,6 +95,7 @@ async fn create(context: &Context, interrupt: Interrupt, args: &Args, mut spec: 
     if platform.observe(&cluster).await?.stored.is_none() {
         expect_store_keys(&spec)?;
     }
+    let key = spec.archive.as_ref().and_then(|archive| archive.key_file.clone());
     let wish = Wish::Create { image: args.spec.image.source(&spec)?, spec };
     if args.plan.plan {
         return show_plan(context, &platform, &cluster, &wish, args.plan.exit_code).await;
@@ -105,6 +113,9 @@ async fn create(context: &Context, interrupt: Interrupt, args: &Args, mut spec: 
     })
     .await?;
     context.ui.say(format_args!("cluster '{cluster}' is healthy: {}", seen.status.reason));
+    if let Some(key) = key {
+        context.ui.say(format_args!("its backups are worth nothing without the key in '{}': keep a copy of that elsewhere", key.display()));
+    }
     let leader = seen.status.nodes.iter().find(|node| node.role == Some(NodeRole::Leader)).map(|node| node.name.to_string());
     context.show(&Created { uri: connection.uri(), status: seen.status, connection: connection.parameters() })?;
     say_what_to_try(context, &cluster, leader.as_deref().unwrap_or("NODE"));
@@ -124,11 +135,14 @@ async fn clone_source<P: Platform>(
         return Err(CommandError::new(ErrorKind::Refused, refused).hint("choose another name for the new cluster"));
     }
     let inventory = platform.observe(other).await?;
-    let archive = match &inventory.stored {
+    let mut archive = match &inventory.stored {
         Some(stored) => stored.spec.stored_archive(),
         None if inventory.archive().is_some() => ArchiveSpec::volume(),
         None => return Err(no_such_cluster(other)),
     };
+    if args.clone_key.is_some() {
+        archive.key_file.clone_from(&args.clone_key);
+    }
     let there = match archive.store {
         ArchiveStore::None => false,
         ArchiveStore::Volume => inventory.archive().is_some(),

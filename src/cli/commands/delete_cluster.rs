@@ -73,6 +73,10 @@ async fn delete(context: &Context, interrupt: Interrupt, args: &Args) -> Result<
         None => context.ui.say(format_args!("cluster '{cluster}' is deleted, nothing of it is left")),
         Some(kept) => {
             context.ui.say(format_args!("cluster '{cluster}' is deleted; its backups stay in {}", kept.object));
+            let archive = before.stored.as_ref().map(|stored| stored.spec.stored_archive());
+            if let Some(key) = archive.and_then(|archive| archive.key_file) {
+                context.ui.say(format_args!("they are encrypted: without the key in '{}' nobody can read them", key.display()));
+            }
             if before.archive().is_some() {
                 context.ui.hint(format_args!("to remove them too: spilo delete cluster {cluster} --backups"));
             }

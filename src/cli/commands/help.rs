@@ -51,6 +51,7 @@ The spec file (spilo create cluster -f FILE); everything but the name may be lef
     retry_timeout: 2
   archive:                  # where base backups and WAL are kept
     store: volume           # or s3://BUCKET/PREFIX, or none
+    key_file: null          # a file here with the key that all of it is encrypted with (spilo backup key new FILE)
     endpoint: null          # S3 only, as is what follows: where it answers, if that is not Amazon's
     region: null
     credentials_file: null  # a file here with the key to the bucket, in the form of ~/.aws/credentials

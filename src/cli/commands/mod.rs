@@ -8,6 +8,7 @@ pub mod backup_create;
 pub mod backup_drill;
 pub mod backup_expire;
 pub mod backup_keep;
+pub mod backup_key;
 pub mod backup_list;
 pub mod backup_restore;
 pub mod backup_take;

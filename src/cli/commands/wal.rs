@@ -14,6 +14,7 @@ use super::wal_check;
 use crate::{
     backup::{
         self, Archive, ArchiveError, Fetched,
+        encryption::SealedStore,
         wal_service::{self, ServiceSettings},
         wal_silence,
     },
@@ -44,6 +45,9 @@ pub enum Command {
         /// The store.
         #[command(flatten)]
         store: StoreArgs,
+        /// Whose archive is begun there too: it gets its own key now, if there is one to encrypt it with
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<ClusterName>,
     },
     /// Archive a WAL file: archive_command = 'spilo wal push %p %f'
     Push {
@@ -119,12 +123,12 @@ pub struct Way {
 pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
     match command {
         Command::Check(args) => wal_check::run(context, args),
-        Command::Init { store } => runtime()?.block_on(Store::init(&store.config())).map(|_| Exit::OK).map_err(failed),
+        Command::Init { store, cluster } => runtime()?.block_on(init(&store.config(), cluster.as_ref())),
         Command::Push { way, path, file } => match way.place()? {
             Some((store, cluster)) => {
                 let system = own_system(path)?;
                 let pushed = async {
-                    let archive = open(&store, cluster, system).await?;
+                    let archive = open(&store, cluster, system).await.map_err(failed)?;
                     backup::push(&archive, path, *file).await.map_err(failed)
                 };
                 runtime()?.block_on(pushed).map(|_| Exit::OK)
@@ -195,8 +199,10 @@ async fn fetch(
                 Err(error @ ArchiveError::Store(StoreError::Unavailable { .. })) => failed(error),
                 Err(error) => return Err(failed(error)),
             },
+            // Another key than that of the archive does not become the right one by waiting.
+            Err(error @ ArchiveError::Key(_)) => return Err(failed(error)),
             // Its volume may not be mounted yet.
-            Err(error) => error,
+            Err(error) => failed(error),
         };
         if begun.elapsed() >= patience {
             return Err(error);
@@ -211,9 +217,23 @@ fn own_system(path: &Path) -> Result<SystemId, CommandError> {
     system.map_err(|error| failed(error).hint("is this run by PostgreSQL, in its data directory?"))
 }
 
-async fn open(store: &StoreConfig, cluster: &ClusterName, system: SystemId) -> Result<Archive<Store>, CommandError> {
-    let root: ObjectName = cluster.as_str().parse().map_err(failed)?;
-    Ok(Archive::new(Store::open(store).await.map_err(failed)?, root, system))
+/// Makes the store, and begins the archive of the cluster, if one is named: a key that does not fit is known before there is any data.
+async fn init(store: &StoreConfig, cluster: Option<&ClusterName>) -> Result<Exit, CommandError> {
+    if store.key_file.is_some() && cluster.is_none() {
+        let told = "each archive in a store has a key of its own: with '--store-key', '--cluster' has to say whose is begun";
+        return Err(CommandError::new(ErrorKind::Usage, told));
+    }
+    Store::init(store).await.map_err(failed)?;
+    if let Some(cluster) = cluster {
+        let root: ObjectName = cluster.as_str().parse().map_err(failed)?;
+        SealedStore::open(store, root).await.map_err(failed)?.sealer().await.map_err(failed)?;
+    }
+    Ok(Exit::OK)
+}
+
+async fn open(store: &StoreConfig, cluster: &ClusterName, system: SystemId) -> Result<Archive<Store>, ArchiveError> {
+    let root: ObjectName = cluster.as_str().parse()?;
+    Ok(Archive::of(SealedStore::open(store, root).await?, system))
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CommandError {

@@ -21,7 +21,7 @@ use crate::{
         which_archive::{WhichArchive, Whose},
     },
     model::{ClusterName, SystemId, WalFile},
-    storage::{ObjectStore as _, Store},
+    storage::Store,
 };
 
 /// Check whether the archived WAL is whole: exit code 20 for a fault, 21 when the newest backup cannot be recovered to the end

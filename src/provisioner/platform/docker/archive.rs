@@ -15,14 +15,14 @@ use super::{
     ensure, names,
 };
 use crate::{
-    model::{StoreConfig, StoreUrl},
+    model::{ClusterName, StoreConfig, StoreUrl},
     provisioner::{
         error::ProvisionError,
         observe::{ObjectKind, StoredSpec},
     },
     spec::{ArchiveSpec, ArchiveStore, CloneSource, ClusterSpec},
     templates::{
-        agent_config::{ARCHIVE_DIRECTORY, CLONE_CREDENTIALS, Origin, STORE_CREDENTIALS},
+        agent_config::{ARCHIVE_DIRECTORY, CLONE_CREDENTIALS, CLONE_KEY, Origin, STORE_CREDENTIALS, STORE_KEY},
         dockerfile::POSTGRES_UID,
     },
 };
@@ -39,6 +39,7 @@ pub(super) fn access(archive: &ArchiveSpec) -> Option<StoreConfig> {
         endpoint: archive.endpoint.clone(),
         region: archive.region.clone(),
         credentials_file: archive.credentials_file.is_some().then(|| STORE_CREDENTIALS.into()),
+        key_file: archive.key_file.is_some().then(|| STORE_KEY.into()),
     })
 }
 
@@ -66,7 +67,8 @@ pub(super) fn origin(source: &CloneSource) -> Option<Origin> {
         s3 => s3,
     };
     let credentials_file = access.credentials_file.map(|_| CLONE_CREDENTIALS.into());
-    let archive = StoreConfig { url, credentials_file, ..access };
+    let key_file = access.key_file.map(|_| CLONE_KEY.into());
+    let archive = StoreConfig { url, credentials_file, key_file, ..access };
     Some(Origin { cluster: source.cluster.to_string(), archive, system: source.system, at: source.at.clone() })
 }
 
@@ -110,7 +112,7 @@ fn request(stored: &StoredSpec, access: &StoreConfig) -> ContainerCreateBody {
     ContainerCreateBody {
         user: Some(format!("{POSTGRES_UID}:{POSTGRES_UID}")),
         image: Some(stored.image.clone()),
-        cmd: Some(command(access)),
+        cmd: Some(command(access, cluster)),
         labels: Some(names::labels(cluster, ObjectKind::ArchiveStarter, None)),
         host_config: Some(HostConfig {
             network_mode: Some(names::network(cluster)),
@@ -124,8 +126,11 @@ fn request(stored: &StoredSpec, access: &StoreConfig) -> ContainerCreateBody {
     }
 }
 
-fn command(access: &StoreConfig) -> Vec<String> {
-    ["spilo", "wal", "init"].into_iter().map(str::to_owned).chain(access.options()).collect()
+/// It begins the archive in the store too: what an earlier cluster of this name has left there with another key, or without one, is told before
+/// there are any data.
+fn command(access: &StoreConfig, cluster: &ClusterName) -> Vec<String> {
+    let words = ["spilo", "wal", "init"].into_iter().map(str::to_owned);
+    words.chain(access.options()).chain([format!("--cluster={cluster}")]).collect()
 }
 
 /// The options that tell a command inside a node where the archive of the cluster is.
@@ -182,10 +187,11 @@ mod tests {
             endpoint: Some("http://s3:9000".into()),
             region: None,
             credentials_file: Some("/home/ann/key".into()),
+            key_file: Some("/home/ann/orders.key".into()),
         };
-        let command = command(&access(&archive).unwrap()).join(" ");
-        let expected =
-            "spilo wal init --store=s3://backups/prod --store-endpoint=http://s3:9000 --store-credentials=/etc/spilo/secrets/store";
+        let command = command(&access(&archive).unwrap(), &"orders".parse().unwrap()).join(" ");
+        let expected = "spilo wal init --store=s3://backups/prod --store-endpoint=http://s3:9000 \
+            --store-credentials=/etc/spilo/secrets/store --store-key=/etc/spilo/secrets/archive-key --cluster=orders";
         assert_eq!(command, expected);
     }
 

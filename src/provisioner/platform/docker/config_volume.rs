@@ -42,6 +42,10 @@ const STORE_SECRET: &str = "secrets/store";
 /// The key to the bucket with the backup that the cluster is begun with.
 const CLONE_SECRET: &str = "secrets/clone-store";
 
+/// The keys that the archive, and the backup that the cluster is begun with, are encrypted with.
+const ARCHIVE_KEY: &str = "secrets/archive-key";
+const CLONE_KEY: &str = "secrets/clone-key";
+
 /// Written last: a volume without it was left half-written, and nothing has been made from it yet.
 const COMPLETE: &str = "complete";
 
@@ -66,13 +70,14 @@ pub(super) async fn ensure_config(docker: &Docker, stored: &StoredSpec) -> Resul
     ensure::removed(docker, &writer).await
 }
 
-/// The keys to buckets are in the volume, as the file of whoever creates the cluster has it now.
+/// The keys to buckets, and those of encrypted archives, are in the volume, as the files of whoever creates the cluster have them now.
 pub(super) async fn ensure_store_credentials(docker: &Docker, stored: &StoredSpec) -> Result<(), ProvisionError> {
-    let own = stored.spec.archive.as_ref().map(|archive| (STORE_SECRET, archive));
-    let others = stored.spec.clone_of.as_ref().map(|source| (CLONE_SECRET, &source.archive));
+    let own = stored.spec.archive.as_ref().map(|archive| ([STORE_SECRET, ARCHIVE_KEY], archive));
+    let others = stored.spec.clone_of.as_ref().map(|source| ([CLONE_SECRET, CLONE_KEY], &source.archive));
     let wanted = own.into_iter().chain(others);
     let files: Result<Vec<ConfigFile>, ProvisionError> = wanted
-        .filter_map(|(file, archive)| Some((file, archive.credentials_file.as_ref()?)))
+        .flat_map(|([store, key], archive)| [(store, &archive.credentials_file), (key, &archive.key_file)])
+        .filter_map(|(file, path)| Some((file, path.as_ref()?)))
         .map(|(file, path)| {
             let content = std::fs::read_to_string(path).map_err(local(format!("read the key to a store, '{}'", path.display())))?;
             Ok(ConfigFile { path: file.to_owned(), mode: 0o600, content: Secret::new(content) })

@@ -241,6 +241,7 @@ fn creating_a_cluster_again_with_another_way_to_its_archive_is_refused() {
         endpoint: endpoint.map(str::to_owned),
         region: None,
         credentials_file: key.map(Into::into),
+        key_file: None,
     };
     let with = |archive| ClusterSpec { archive: Some(archive), ..stored().spec };
     let inventory = complete(StoredSpec { spec: with(archive(Some("http://old:9000"), Some("/old"))), ..stored() });
