@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
+    io::{self, ErrorKind, Read, Seek, SeekFrom},
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -235,7 +235,7 @@ fn unfinished(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     // One that a crash leaves is in nobody's way: it is not listed, its name is not used again, and it goes when it is old.
     let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-    file.write_all(content)?;
+    files::write(file.as_file_mut(), content)?;
     file.as_file().sync_all()?;
     Ok(file)
 }

@@ -7,12 +7,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Bytes that are written at once. Of a call with many megabytes Linux makes pages of many megabytes for a new file, which costs three times the
+/// processor time (measured on ext4, Linux 6.18).
+const PART: usize = 256 << 10;
+
+/// Writes all of `content`.
+pub fn write(file: &mut File, content: &[u8]) -> io::Result<()> {
+    content.chunks(PART).try_for_each(|part| file.write_all(part))
+}
+
 /// Replaces `path` by `content` so that a crash leaves the old file or the new one, never a part: a temporary file beside it is written,
 /// synced and renamed over it, then the directory is synced. `mode` is the new file's mode.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = beside(path, ".new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(content)?;
+    write(&mut file, content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     sync_parent(path)
@@ -87,6 +96,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         replace(&path, b"one", 0o600).unwrap();
+        let long: Vec<u8> = (0..3 * PART + 7).map(|at| (at / 1000).to_le_bytes()[0]).collect();
+        replace(&path, &long, 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), long);
         replace(&path, b"two", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

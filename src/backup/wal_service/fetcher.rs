@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     rc::Rc,
@@ -353,7 +353,8 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let written = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(content);
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let written = files::write(&mut file, content);
     if written.is_err() {
         // On a disk that is full, half of it would take what somebody else needs.
         let _ = files::remove_file(path);
