@@ -39,6 +39,8 @@ pub struct CopiedServer {
     pub archive_mode: String,
     /// `wal_level`.
     pub wal_level: String,
+    /// When its postmaster was started, in seconds since 1970 with all digits that the server has.
+    pub running_since: String,
 }
 
 /// A session with a server whose files are being copied.
@@ -65,7 +67,8 @@ const DESCRIBE: &str =
   current_setting('data_directory'), current_setting('block_size')::int,
   (select setting::int from pg_settings where name = 'segment_size'),
   (select setting::int from pg_settings where name = 'wal_segment_size'),
-  current_setting('data_checksums') = 'on', current_setting('archive_mode'), current_setting('wal_level')
+  current_setting('data_checksums') = 'on', current_setting('archive_mode'), current_setting('wal_level'),
+  extract(epoch from pg_postmaster_start_time())::text
 from pg_control_system()";
 
 /// A primary is on the timeline that it writes, a standby on that of the last WAL that its pages need.
@@ -115,6 +118,7 @@ impl BackupMode {
                     checksums: row.try_get(8)?,
                     archive_mode: row.try_get(9)?,
                     wal_level: row.try_get(10)?,
+                    running_since: row.try_get(11)?,
                 },
             ))
         };

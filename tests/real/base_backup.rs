@@ -130,6 +130,42 @@ fn a_backup_taken_while_files_come_and_go_is_consistent() {
     assert!(ground.stored_below("lease").is_empty(), "nobody is at work any more");
 }
 
+/// Longer ago than this a file has to have been written to before a backup begins, for the next one not to read it again.
+const SETTLED: Duration = Duration::from_secs(62);
+
+#[test]
+fn files_that_nobody_has_written_to_are_not_read_again_and_a_write_that_hides_itself_is_seen() {
+    let Some(ground) = Ground::prepare() else { return };
+    let server = ground.server("primary", "autovacuum = off\n");
+    fill(&server, "accounts", 10_000);
+    fill(&server, "still", 10_000);
+    thread::sleep(SETTLED);
+    let first = ground.taken(&server, &[]);
+    let second = ground.taken(&server, &[]);
+    assert_eq!((number(&first, "unread"), number(&second, "bytes")), (0, number(&first, "bytes")));
+    assert!(number(&second, "unread") > 20_000_000 && number(&second, "unread") <= number(&second, "reused"), "{second}");
+    // A row that is deleted changes a page in its place.
+    let (_, file) = server.file_of("accounts");
+    let before = fs::metadata(&file).unwrap();
+    server.execute("delete from accounts where i = 77");
+    server.execute("checkpoint");
+    fs::File::options().write(true).open(&file).unwrap().set_modified(before.modified().unwrap()).unwrap();
+    let after = fs::metadata(&file).unwrap();
+    assert_eq!((after.len(), after.modified().unwrap()), (before.len(), before.modified().unwrap()));
+    let third = ground.taken(&server, &[]);
+    let unread = number(&third, "unread");
+    assert!(unread > 10_000_000 && unread < number(&second, "unread") - before.len() / 2, "{third}");
+    assert_eq!(number(&ground.taken(&server, &["--read-all"]), "unread"), 0);
+    // Whoever was started again has to read everything once.
+    let restarted = ground.postgres("pg_ctl", &["-D", "primary", "-l", "primary.log", "-w", "-t", "120", "restart"]);
+    assert_eq!(restarted.code, 0, "{}", restarted.stderr);
+    assert_eq!(number(&ground.taken(&server, &[]), "unread"), 0);
+    drop(server);
+    let restored = started(&ground, "restored", text(&third, "id"));
+    assert_eq!(restored.query("select (select count(*) from accounts) || ' ' || (select count(*) from still)"), "9999 10000");
+    assert_eq!(restored.query("select count(*)::text from accounts where i = 77"), "0");
+}
+
 #[test]
 fn after_few_changes_little_is_stored_and_all_of_it_comes_back() {
     let Some(ground) = Ground::prepare() else { return };

@@ -8,6 +8,7 @@ mod budget;
 mod control_file;
 mod data_files;
 mod error;
+mod file_memory;
 mod known_chunks;
 pub mod lease;
 mod leftovers;
@@ -30,6 +31,7 @@ mod upload;
 mod wal_wait;
 
 use std::{
+    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -41,7 +43,7 @@ pub use error::BackupError;
 pub use lease::Lease;
 pub use progress::{Phase, Progress, Seen};
 
-use self::{prepare::Prepared, transfer::Sources};
+use self::{file_memory::MemoryWriter, prepare::Prepared, transfer::Sources};
 use crate::{
     backup::{
         Archive, BackupId,
@@ -79,6 +81,8 @@ pub struct Request {
     pub primary_role: Option<Credentials>,
     /// Nothing of earlier backups is used.
     pub full: bool,
+    /// Every file is read, also those that nobody has written to since the backup before.
+    pub read_all: bool,
     /// Bytes that may be read in a second.
     pub rate: Option<u64>,
     /// Bytes of data that may be in memory at the same time.
@@ -107,6 +111,8 @@ pub struct Report {
     pub header: Header,
     /// Bytes of content that were in the store already.
     pub reused: u64,
+    /// Of these, bytes of files that were not read, because nobody has written to them since the backup before.
+    pub unread: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -135,7 +141,7 @@ pub async fn create<S: ObjectStore>(
         error = lease.keep(archive) => Err(error),
     };
     match made {
-        Ok(header) => {
+        Ok((header, unread)) => {
             // Whoever condemned what looked given up may have done so after that was last looked at.
             if let Err(error) = upload::patiently(async || marks::remove_tomb(archive, &header.id).await).await {
                 tell(Told::Warning(format!("whether the backup is marked as one that is to go was not found out: {error}")));
@@ -144,7 +150,7 @@ pub async fn create<S: ObjectStore>(
             if let Err(error) = archive.store.remove(&archive.lease(&header.id)?).await {
                 tell(Told::Warning(format!("the lease was not removed: {error}")));
             }
-            Ok(Report { reused: progress.seen().spared, took: begun.elapsed(), header })
+            Ok(Report { reused: progress.seen().spared, unread, took: begun.elapsed(), header })
         }
         Err(error) => {
             // Without that note the next one only waits a little longer before it uses what this one has stored.
@@ -162,14 +168,21 @@ async fn make<S: ObjectStore>(
     lease: &Lease,
     progress: &Arc<Progress>,
     tell: &dyn Fn(Told),
-) -> Result<Header, BackupError> {
-    let prepared = prepare::prepare(archive, request, &lease.backup, tell).await?;
+) -> Result<(Header, u64), BackupError> {
+    let prepared = prepare::prepare(archive, request, &lease.backup, server, tell).await?;
     let (id, parent) = (lease.backup.clone(), prepared.parent_id.clone());
-    let copied = copy(archive, request, session, server, &id, prepared, progress, tell).await?;
+    let mut copied = copy(archive, request, session, server, &id, prepared, progress, tell).await?;
     progress.enter(Phase::Finishing);
     // Nobody removes packs while somebody is known to use them; the store may just have been away for a while.
     upload::patiently(async || lease.write(archive).await).await?;
-    seal::seal(archive, request, server, id, parent, copied).await
+    let (unread, memory) = (copied.packed.unread, std::mem::replace(&mut copied.packed.memory, Err(io::ErrorKind::Other.into())));
+    let header = seal::seal(archive, request, server, id, parent, copied).await?;
+    // Only now there is a backup for the next one to be compared with.
+    if let Err(error) = memory.and_then(MemoryWriter::keep) {
+        let beside = request.data_dir.display();
+        tell(Told::Note(format!("the next backup reads all files: what this one knows of them cannot be kept beside '{beside}': {error}")));
+    }
+    Ok((header, unread))
 }
 
 /// What is known when everything was copied.

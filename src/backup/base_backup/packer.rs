@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io::BufWriter,
+    io::{self, BufWriter},
     sync::{Arc, mpsc::Receiver},
 };
 
@@ -13,7 +13,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     budget::Held,
     error::BackupError,
+    file_memory::{FileState, MemoryWriter},
     known_chunks::{OtherPacks, Stored},
+    parent::Before,
     piece::{BadBlock, ChunkRead, Fate, PieceRead},
     progress::Progress,
     reader::{InOrder, Next},
@@ -53,6 +55,10 @@ pub struct Packed {
     pub bad_pages: BadPages,
     /// What was left out although nobody asked for that.
     pub strange: Vec<Vec<u8>>,
+    /// Bytes of files that were not read, because nobody has written to them since the backup before.
+    pub unread: u64,
+    /// What the next backup may need of this one, or why there is nothing.
+    pub memory: io::Result<MemoryWriter>,
 }
 
 /// Damaged pages, and those that may be.
@@ -109,16 +115,19 @@ pub struct Packer {
     strange: VecDeque<Vec<u8>>,
     size: u64,
     stored: u64,
+    unread: u64,
+    memory: io::Result<MemoryWriter>,
 }
 
 impl Packer {
-    /// For the backup of this name. Packs go to `ready`.
+    /// For the backup of this name. Packs go to `ready`, and what is to be remembered of files to `memory`.
     pub fn new(
         id: BackupId,
         new_packs: NewPacks,
         other_packs: Arc<OtherPacks>,
         ready: UnboundedSender<ReadyPack>,
         progress: Arc<Progress>,
+        memory: io::Result<MemoryWriter>,
     ) -> Packer {
         Packer {
             id,
@@ -135,6 +144,8 @@ impl Packer {
             strange: VecDeque::new(),
             size: 0,
             stored: 0,
+            unread: 0,
+            memory,
         }
     }
 
@@ -148,8 +159,17 @@ impl Packer {
         loop {
             let entry = match next.recv() {
                 Ok(Next::Directory { path, mode, modified }) => Entry { path, mode, modified, kind: EntryKind::Directory },
-                Ok(Next::File { path, mode, modified, chunk_size, pieces: count }) => {
-                    let Some(kind) = self.file(&path, chunk_size, count, &mut pieces)? else { return Err(BackupError::Interrupted) };
+                Ok(Next::File { path, mode, modified, chunk_size, pieces: count, settled }) => {
+                    let file = self.file(&path, chunk_size, count, &mut pieces)?;
+                    let Some((kind, is_whole)) = file else { return Err(BackupError::Interrupted) };
+                    // A damaged page is to be told of each time.
+                    settled.filter(|_| is_whole).into_iter().for_each(|state| self.remember(&path, &state));
+                    Entry { path, mode, modified, kind }
+                }
+                Ok(Next::Unread { path, mode, modified, before, settled, held }) => {
+                    self.remember(&path, &settled);
+                    let kind = self.unread(before);
+                    drop(held);
                     Entry { path, mode, modified, kind }
                 }
                 Ok(Next::Strange(path)) => {
@@ -165,13 +185,32 @@ impl Packer {
         self.close();
         let count = writer.count();
         let entries = writer.finish().and_then(|file| file.into_inner().map_err(std::io::Error::from)).map_err(kept)?;
-        let Packer { size, stored, packs, bad_pages, strange, .. } = self;
-        Ok(Packed { entries, count, size, stored, packs, bad_pages, strange: strange.into() })
+        let Packer { size, stored, packs, bad_pages, strange, unread, memory, .. } = self;
+        Ok(Packed { entries, count, size, stored, packs, bad_pages, strange: strange.into(), unread, memory })
     }
 
-    /// The file whose pieces come next; `None` when they do not come.
-    fn file(&mut self, path: &[u8], chunk_size: u32, count: u64, pieces: &mut InOrder) -> Result<Option<EntryKind>, BackupError> {
-        let (mut size, mut crc32c, mut chunks) = (0, 0, Vec::new());
+    /// The next backup need not read the file, if it is like this then. Without room for that it reads everything.
+    fn remember(&mut self, path: &[u8], state: &FileState) {
+        if let Ok(memory) = &mut self.memory
+            && let Err(error) = memory.add(path, state)
+        {
+            self.memory = Err(error);
+        }
+    }
+
+    /// A file as the backup before has it.
+    fn unread(&mut self, before: Before) -> EntryKind {
+        let Before { chunk_size, size, crc32c, chunks } = before;
+        self.size += size;
+        self.unread += size;
+        let place = |(digest, stored): (_, Option<Stored>)| Chunk { digest, place: stored.map(|stored| self.known(stored)) };
+        let chunks = chunks.into_iter().map(place).collect();
+        EntryKind::File { size, crc32c, chunk_size, chunks }
+    }
+
+    /// The file whose pieces come next, and whether all of its pages are right; `None` when they do not come.
+    fn file(&mut self, path: &[u8], chunk_size: u32, count: u64, pieces: &mut InOrder) -> Result<Option<(EntryKind, bool)>, BackupError> {
+        let (mut size, mut crc32c, mut chunks, mut is_whole) = (0, 0, Vec::new(), true);
         for _ in 0..count {
             let Some(piece) = pieces.take() else { return Ok(None) };
             let Ok(length) = usize::try_from(piece.length) else { return Ok(None) };
@@ -181,11 +220,12 @@ impl Packer {
                 _ => crc32c::crc32c_combine(crc32c, piece.crc32c, length),
             };
             size += piece.length;
+            is_whole &= piece.bad_pages.is_empty();
             piece.bad_pages.iter().for_each(|bad| self.bad_pages.add(path, *bad));
             self.add(piece, &mut chunks)?;
         }
         self.size += size;
-        Ok(Some(EntryKind::File { size, crc32c, chunk_size, chunks }))
+        Ok(Some((EntryKind::File { size, crc32c, chunk_size, chunks }, is_whole)))
     }
 
     fn add(&mut self, piece: PieceRead, chunks: &mut Vec<Chunk>) -> Result<(), BackupError> {
@@ -261,3 +301,7 @@ fn last_of(packs: &[Pack]) -> u32 {
 fn kept(source: std::io::Error) -> BackupError {
     BackupError::file("keep the manifest's entries in", std::env::temp_dir())(source)
 }
+
+#[cfg(test)]
+#[path = "packer_tests.rs"]
+mod tests;

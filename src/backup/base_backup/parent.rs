@@ -20,8 +20,19 @@ use crate::storage::ObjectName;
 pub struct Before {
     /// Bytes of a chunk.
     pub chunk_size: u32,
-    /// Its chunks; `None`: zeros.
-    pub chunks: Vec<Option<(Digest, Stored)>>,
+    /// Bytes of the file.
+    pub size: u64,
+    /// CRC-32C of them.
+    pub crc32c: u32,
+    /// Its chunks, and where they are; `None`: zeros.
+    pub chunks: Vec<(Digest, Option<Stored>)>,
+}
+
+impl Before {
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> u64 {
+        (self.chunks.capacity() * size_of::<(Digest, Option<Stored>)>()) as u64
+    }
 }
 
 /// The files of the backup before.
@@ -56,16 +67,17 @@ impl ParentFiles {
     }
 
     fn before(&self, entry: &Entry) -> Option<Before> {
-        let EntryKind::File { chunk_size, chunks, .. } = &entry.kind else { return None };
+        let EntryKind::File { size, crc32c, chunk_size, chunks } = &entry.kind else { return None };
         // Pieces consist of whole chunks, and chunks of whole pages.
         if !chunk_size.is_power_of_two() || u64::from(*chunk_size) > PIECE || *chunk_size < 1 << 15 {
             return None;
         }
         let stored = |chunk: &crate::backup::manifest::Chunk| {
-            let place = chunk.place?;
+            let Some(place) = chunk.place else { return Some((chunk.digest, None)) };
             let pack = *self.packs.get(place.pack as usize)?;
-            Some((chunk.digest, Stored { pack, offset: place.offset, length: place.length }))
+            Some((chunk.digest, Some(Stored { pack, offset: place.offset, length: place.length })))
         };
-        Some(Before { chunk_size: *chunk_size, chunks: chunks.iter().map(stored).collect() })
+        let chunks = chunks.iter().map(stored).collect::<Option<_>>()?;
+        Some(Before { chunk_size: *chunk_size, size: *size, crc32c: *crc32c, chunks })
     }
 }

@@ -1,8 +1,13 @@
 //! What there is already that a new backup can use.
 
+use std::io;
+
+use jiff::Timestamp;
+
 use super::{
     Request, Told,
     error::BackupError,
+    file_memory::{self, About, FileMemory, MemoryWriter},
     known_chunks::{OtherPacks, StoredChunks},
     leftovers,
     parent::ParentFiles,
@@ -10,6 +15,7 @@ use super::{
 };
 use crate::{
     backup::{Archive, ArchiveError, BackupId, marks, spooled_manifest::SpooledManifest, verdict::read_verdicts},
+    postgres::backup_mode::CopiedServer,
     storage::{ObjectStore, StoreError},
 };
 
@@ -26,6 +32,12 @@ pub struct Prepared {
     pub parent_id: Option<BackupId>,
     /// Chunks of interrupted backups.
     pub leftovers: StoredChunks,
+    /// What the backup before remembers of files that need not be read again.
+    pub memory: Option<FileMemory>,
+    /// When the new one begins to read.
+    pub begun: Timestamp,
+    /// What the next one may need of this one.
+    pub remember: io::Result<MemoryWriter>,
 }
 
 /// Looks for what a new backup can use.
@@ -36,6 +48,7 @@ pub async fn prepare<S: ObjectStore>(
     archive: &Archive<S>,
     request: &Request,
     own: &BackupId,
+    server: &CopiedServer,
     tell: &dyn Fn(Told),
 ) -> Result<Prepared, BackupError> {
     let mut others = OtherPacks::default();
@@ -58,7 +71,16 @@ pub async fn prepare<S: ObjectStore>(
         let names: Vec<&str> = found.backups.iter().map(BackupId::as_str).collect();
         tell(Told::Note(format!("{} chunks of interrupted backups may be used: {}", found.chunks.len(), names.join(", "))));
     }
-    Ok(Prepared { others, parent, parent_id, leftovers: found.chunks })
+    let begun = Timestamp::now();
+    let run = file_memory::run_of(server);
+    let memory = run.as_ref().zip(parent_id.as_ref()).filter(|_| !request.read_all);
+    let memory = memory.and_then(|(run, parent)| FileMemory::open(&request.data_dir, parent, archive.system, run, begun));
+    let all_read = memory.as_ref().map_or(begun, |memory| memory.about.all_read);
+    let remember = match run {
+        Some(run) => MemoryWriter::begin(&request.data_dir, &About { backup: own.clone(), system: archive.system, run, all_read }),
+        None => Err(io::Error::other("this machine does not tell when it was started")),
+    };
+    Ok(Prepared { others, parent, parent_id, leftovers: found.chunks, memory, begun, remember })
 }
 
 /// The newest complete backups that nobody wants to remove, and of which nothing is known to be damaged: that would be in the new one too.

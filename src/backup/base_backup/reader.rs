@@ -14,12 +14,15 @@ use std::{
     time::Instant,
 };
 
+use jiff::Timestamp;
+
 use super::{
-    budget::Budget,
+    budget::{Budget, Held},
     control_file,
     data_files::{CONTROL_FILE, DataFiles, Found},
     error::BackupError,
-    parent::ParentFiles,
+    file_memory::{FileMemory, FileState},
+    parent::{Before, ParentFiles},
     piece::{PIECE, Piece, PieceRead, PieceReader},
     progress::Progress,
     read_limit::ReadLimit,
@@ -56,6 +59,23 @@ pub enum Next {
         chunk_size: u32,
         /// How many pieces follow.
         pieces: u64,
+        /// How the kernel tells that nobody has written to it since, if it does.
+        settled: Option<FileState>,
+    },
+    /// A file that nobody has written to since the backup before has read it.
+    Unread {
+        /// Its path.
+        path: Vec<u8>,
+        /// Permissions.
+        mode: u32,
+        /// Last change.
+        modified: i64,
+        /// What the backup before has of it.
+        before: Before,
+        /// How the kernel tells that.
+        settled: FileState,
+        /// The memory that `before` takes.
+        held: Held,
     },
     /// Something that is no file or directory and is left out.
     Strange(Vec<u8>),
@@ -75,6 +95,10 @@ pub struct Walk {
     pub page_size: u32,
     /// The backup before, if this one is compared with one.
     pub parent: Option<ParentFiles>,
+    /// What that one remembers of the files.
+    pub memory: Option<FileMemory>,
+    /// When this backup began.
+    pub begun: Timestamp,
     /// How fast.
     pub limit: ReadLimit,
     /// How much at once.
@@ -169,17 +193,30 @@ impl Walk {
             None => None,
         };
         let before = before.filter(|before| chunk::may_stay(before.chunk_size, self.total, length));
+        let state = FileState::of(&found);
+        let settled = (relation.is_some() && state.is_settled(&file, self.begun)).then_some(state);
+        if let Some(settled) = settled
+            && self.memory.as_mut().and_then(|memory| memory.state(path)) == Some(settled)
+            && let Some(before) = before.as_ref().filter(|before| before.size == found.len())
+        {
+            let Some(held) = self.budget.take(before.bytes().max(LEAST)) else { return Err(BackupError::Interrupted) };
+            self.progress.has_done(before.size);
+            self.progress.has_spared(before.size);
+            let (path, before) = (path.to_vec(), before.clone());
+            return self.say(Next::Unread { path, mode: mode(&found), modified: found.mtime(), before, settled, held });
+        }
         let chunk_size = before.as_ref().map_or_else(|| chunk::size_for(self.total, length), |before| before.chunk_size);
         let pieces = length.div_ceil(PIECE);
         self.open.add(pieces);
-        self.say(Next::File { path: path.to_vec(), mode: mode(&found), modified: found.mtime(), chunk_size, pieces })?;
+        self.say(Next::File { path: path.to_vec(), mode: mode(&found), modified: found.mtime(), chunk_size, pieces, settled })?;
         let (file, here): (_, Arc<Path>) = (Arc::new(file), here.into());
         let per_piece = usize::try_from(PIECE / u64::from(chunk_size)).unwrap_or(1);
         for part in 0..pieces {
             let offset = part * PIECE;
             let length = PIECE.min(length - offset);
             let skip = usize::try_from(part).unwrap_or(usize::MAX).saturating_mul(per_piece);
-            let before = before.as_ref().map(|before| before.chunks.iter().skip(skip).take(per_piece).copied().collect());
+            let stored = |(digest, stored): &(_, Option<_>)| stored.map(|stored| (*digest, stored));
+            let before = before.as_ref().map(|before| before.chunks.iter().skip(skip).take(per_piece).map(stored).collect());
             let first_block = relation.map(|file| {
                 let pages = offset / u64::from(self.page_size.max(1));
                 file.segment.wrapping_mul(self.segment_pages).wrapping_add(u32::try_from(pages).unwrap_or(0))
@@ -212,7 +249,7 @@ impl Walk {
         let (chunk_size, length) = (chunk::size_for(self.total, 0), content.len() as u64);
         let path = CONTROL_FILE.as_bytes().to_vec();
         self.open.add(1);
-        self.say(Next::File { path, mode: mode(&found), modified: found.mtime(), chunk_size, pieces: 1 })?;
+        self.say(Next::File { path, mode: mode(&found), modified: found.mtime(), chunk_size, pieces: 1, settled: None })?;
         let Some(held) = self.budget.take(length.max(LEAST)) else { return Err(BackupError::Interrupted) };
         let (number, before) = (self.take_number(), Vec::new());
         let piece =
@@ -226,7 +263,7 @@ impl Walk {
     }
 
     fn say(&self, next: Next) -> Result<(), BackupError> {
-        if matches!(next, Next::File { .. }) {
+        if matches!(next, Next::File { .. } | Next::Unread { .. }) {
             self.progress.has_files(1);
         }
         self.next.send(next).map_err(|_| BackupError::Interrupted)
@@ -284,3 +321,7 @@ impl InOrder {
 fn mode(found: &Metadata) -> u32 {
     found.mode() & 0o7777
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

@@ -89,6 +89,7 @@ mod tests {
             checksums: true,
             archive_mode: "on".to_owned(),
             wal_level: "replica".to_owned(),
+            running_since: "1795293900.000001".to_owned(),
         }
     }
 
@@ -102,6 +103,7 @@ mod tests {
             primary: None,
             primary_role: None,
             full: false,
+            read_all: false,
             rate: None,
             memory: 256 << 20,
             threads: 1,

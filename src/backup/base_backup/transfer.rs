@@ -96,7 +96,7 @@ fn start(
     done: oneshot::Sender<Result<Packed, BackupError>>,
 ) -> Result<(), BackupError> {
     let Sources { request, server, start } = sources;
-    let Prepared { others, parent, leftovers, .. } = prepared;
+    let Prepared { others, parent, leftovers, memory, begun, remember, .. } = prepared;
     let (pieces, to_read) = mpsc::sync_channel(WAITING);
     let (next, to_pack) = mpsc::sync_channel(ENTRIES);
     let (read, in_order) = mpsc::channel();
@@ -115,9 +115,9 @@ fn start(
         let total = reader::total(&files)?;
         walk_progress.expect(total);
         let (budget, progress) = (walk_budget, walk_progress);
-        Walk { files, total, segment_pages, page_size, parent, limit, budget, open, progress, pieces, next, number: 0 }.run()
+        Walk { files, total, segment_pages, page_size, parent, memory, begun, limit, budget, open, progress, pieces, next, number: 0 }.run()
     })?;
-    let packer = Packer::new(id.clone(), new_packs, Arc::new(others), packs, progress.clone());
+    let packer = Packer::new(id.clone(), new_packs, Arc::new(others), packs, progress.clone(), remember);
     spawn("backup pack", budget, failures, move || {
         // Whoever waits for it may be gone.
         let _ = done.send(packer.run(&to_pack, InOrder::new(in_order)));

@@ -76,6 +76,9 @@ pub struct Args {
     /// Use nothing of earlier backups; what an interrupted one has left is used all the same
     #[arg(long)]
     pub full: bool,
+    /// Read every file, also those that nobody has written to since the backup before; once a week that is done anyway
+    #[arg(long)]
+    pub read_all: bool,
     /// Read at most so much in a second, such as 100M
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub rate: Option<u64>,
@@ -108,6 +111,7 @@ struct Summary {
     bytes: u64,
     stored: u64,
     reused: u64,
+    unread: u64,
     bad_page_count: u64,
     bad_pages: Vec<BadPage>,
     seconds: f64,
@@ -117,8 +121,9 @@ impl Shown for Summary {
     const KIND: &'static str = "Backup";
 
     fn text(&self, _: bool) -> String {
-        let [bytes, stored, reused] = [self.bytes, self.stored, self.reused].map(bytes_in_words);
-        format!("{}  {bytes}, {stored} stored, {reused} reused, {}", self.id, in_words(Duration::from_secs_f64(self.seconds)))
+        let [bytes, stored, reused, unread] = [self.bytes, self.stored, self.reused, self.unread].map(bytes_in_words);
+        let unread = if self.unread > 0 { format!(" ({unread} of that not read again)") } else { String::new() };
+        format!("{}  {bytes}, {stored} stored, {reused} reused{unread}, {}", self.id, in_words(Duration::from_secs_f64(self.seconds)))
     }
 }
 
@@ -169,6 +174,7 @@ fn request(context: &Context, args: &Args) -> Result<Request, CommandError> {
         primary_role,
         primary: args.primary_host.clone().map(|host| Address { host, port: args.primary_port }),
         full: args.full,
+        read_all: args.read_all,
         rate: args.rate,
         memory: args.memory,
         threads: args.threads.unwrap_or(half),
@@ -223,6 +229,7 @@ fn summary(report: &Report) -> Summary {
         bytes: header.size,
         stored: header.stored,
         reused: report.reused,
+        unread: report.unread,
         bad_page_count: header.bad_page_count,
         bad_pages: header.bad_pages.clone(),
         seconds: report.took.as_secs_f64(),
