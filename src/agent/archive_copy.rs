@@ -158,9 +158,8 @@ impl Tools {
         let restore = |to: &std::path::Path| {
             let to = to.to_string_lossy().into_owned();
             let restore = program(["backup", "restore", &to]).args(origin.archive.options());
-            let more = [("--system", origin.system.map(|system| system.to_string())), ("--at", origin.at.clone())];
-            let more = more.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
-            more.fold(restore, Run::args)
+            let system = origin.system.map(|system| format!("--system={system}"));
+            restore.args(system).args(origin.goal.options())
         };
         let shown = Shown(self.copy_progress.clone());
         let mut last = String::new();

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::config::{self, Overrides},
-        model::{StoreConfig, SystemId},
+        model::{GOAL_KEYS, RecoveryGoal, RecoveryTarget, StoreConfig, SystemId, TargetTimeline},
         spec::{dynamic, idle},
         templates::agent_config::{AgentConfig, CLONE_CREDENTIALS, CLONE_KEY, Origin, STORE_CREDENTIALS, STORE_KEY, render_agent_config},
     };
@@ -123,11 +123,17 @@ mod tests {
             credentials_file: Some(credentials.into()),
             key_file: Some(key.into()),
         };
+        let goal = RecoveryGoal {
+            target: RecoveryTarget::Xid(742),
+            exclusive: true,
+            timeline: TargetTimeline::Current,
+            backup: "20261121T204500Z-1a2b3c4d".parse().ok(),
+        };
         let origin = Origin {
             cluster: "old".to_owned(),
             archive: archive(CLONE_CREDENTIALS, CLONE_KEY),
             system: Some(SystemId(7_710_753_353_203_642_389)),
-            at: Some("2026-11-21T20:00:00Z".to_owned()),
+            goal: goal.clone(),
         };
         let (scope, parameters) = ("orders", &parameters);
         let ours = AgentConfig {
@@ -144,13 +150,16 @@ mod tests {
         };
         let mut file: Value = serde_json::from_str(&render_agent_config(&ours)).unwrap();
         assert_eq!(judge(&file), Found::default());
+        let mut others = file.clone();
+        GOAL_KEYS.iter().for_each(|key| others["spilo"]["begin_from"][*key] = "x".into());
+        assert_eq!(judge(&others), Found::default());
         // The secrets are where the agent runs.
         file["postgresql"]["authentication"] = json!({"superuser": {"username": "postgres"}});
         file["spilo"]["roles"] = json!([]);
         let here = Overrides { name: Some("orders-1".to_owned()), address: Some("orders-1".to_owned()), join_only: false };
         let read = config::check(&file, &here).unwrap();
         let from = read.bootstrap.unwrap().from.unwrap();
-        assert_eq!((from.system, from.at.as_deref()), (Some(SystemId(7_710_753_353_203_642_389)), Some("2026-11-21T20:00:00Z")));
+        assert_eq!((from.system, from.goal), (Some(SystemId(7_710_753_353_203_642_389)), goal));
         assert_eq!((read.archive.unwrap().store.region.as_deref(), from.archive.cluster.as_str()), (Some("eu-1"), "old"));
         let dcs = &file["bootstrap"]["dcs"];
         assert_eq!((dynamic::mistakes_of_file(dcs), idle::idle(dcs)), (vec![], vec![]));

@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use super::{
-    backup_id::BackupId,
+    BackupId,
     encryption::{KeyError, SealedStore},
     pack,
 };

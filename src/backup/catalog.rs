@@ -3,8 +3,8 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
+    BackupId,
     archive::{Archive, ArchiveError},
-    backup_id::BackupId,
     encryption::SealedStore,
     manifest::Header,
     manifest_file,

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::backup_id::BackupId;
+use super::BackupId;
 use crate::model::{Lsn, SystemId, Timeline};
 
 /// All but the files: kept as JSON at the object's beginning, so that a catalogue is read without the rest.

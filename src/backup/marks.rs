@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    BackupId,
     archive::{Archive, ArchiveError},
-    backup_id::BackupId,
     catalog::Unreadable,
 };
 use crate::{

@@ -2,7 +2,6 @@
 
 mod archive;
 pub mod archived_wal;
-mod backup_id;
 pub mod base_backup;
 pub mod catalog;
 pub mod chunk;
@@ -36,7 +35,7 @@ pub mod wal_service;
 pub mod wal_silence;
 pub mod wal_wire;
 
+pub use crate::model::{BackupId, InvalidBackupId};
 pub use archive::{Archive, ArchiveError};
-pub use backup_id::{BackupId, InvalidBackupId};
 pub use wal_fetch::{Fetched, fetch};
 pub use wal_push::{Pushed, push};

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    backup_id::BackupId,
+    BackupId,
     manifest::Header,
     verdict::{Depth, Verdicts},
 };

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
+    BackupId,
     archive::{Archive, ArchiveError},
-    backup_id::BackupId,
     manifest::Header,
     manifest_file::{self, Entries, ManifestCheck, PREFIX},
 };

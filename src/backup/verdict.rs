@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    BackupId,
     archive::{Archive, ArchiveError},
-    backup_id::BackupId,
     expire_plan::Proof,
     manifest::Header,
     problem::{Findings, Problem},

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    BackupId,
     archive::{Archive, ArchiveError},
-    backup_id::BackupId,
     manifest::{Header, Pack},
     problem::{Findings, Problem},
     spooled_manifest::SpooledManifest,

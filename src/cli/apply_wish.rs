@@ -1,14 +1,15 @@
 //! What `apply` and `plan` wish for: a new cluster, the stored spec restored, or another number of nodes.
 
 use super::{
-    CommandError, ErrorKind,
+    CommandError, Context, ErrorKind,
+    clone_source::{Parent, expect_no_earlier_archive},
     look::{look, stored_spec},
     spec_arguments::{ImageArgs, SpecArgs, expect_store_keys},
 };
 use crate::{
     model::ClusterName,
     provisioner::{Platform, StoredSpec, Wish},
-    spec::{ClusterSpec, Difference, differences},
+    spec::{CloneWish, ClusterSpec, Difference, SpecDocument, differences},
 };
 
 /// What a command line asks for, before anything is looked at.
@@ -17,7 +18,7 @@ pub enum Asked {
     /// The cluster as its stored spec says.
     AsStored(ClusterName),
     /// The cluster as this spec says.
-    AsSpecified(Box<ClusterSpec>),
+    AsSpecified(Box<SpecDocument>),
 }
 
 impl Asked {
@@ -33,26 +34,33 @@ impl Asked {
     pub fn cluster(&self) -> &ClusterName {
         match self {
             Asked::AsStored(name) => name,
-            Asked::AsSpecified(spec) => &spec.name,
+            Asked::AsSpecified(document) => &document.spec.name,
         }
     }
 
     /// The wish that it comes to, given what there is.
-    pub async fn wish<P: Platform>(&self, platform: &P, image: &ImageArgs) -> Result<Wish, CommandError> {
+    pub async fn wish<P: Platform>(&self, context: &Context, platform: &P, image: &ImageArgs) -> Result<Wish, CommandError> {
         let inventory = platform.observe(self.cluster()).await?;
-        let spec = match (self, &inventory.stored) {
+        let SpecDocument { spec, clone_from } = match (self, &inventory.stored) {
             (Asked::AsStored(_), _) => {
                 let stored = stored_spec(&inventory)?;
                 return Ok(Wish::Apply { image: image.source(&stored.spec)? });
             }
-            (Asked::AsSpecified(spec), None) => {
-                expect_store_keys(spec)?;
-                return Ok(Wish::Create { spec: (**spec).clone(), image: image.source(spec)? });
+            (Asked::AsSpecified(document), None) => {
+                let mut spec = document.spec.clone();
+                if let Some(wish) = &document.clone_from {
+                    expect_no_earlier_archive(&spec.name, inventory.archive().is_some())?;
+                    let parent = Parent::find(platform, &spec, wish).await?;
+                    parent.foresee(context, platform).await?;
+                    spec.clone_of = Some(Box::new(parent.source));
+                }
+                expect_store_keys(&spec)?;
+                return Ok(Wish::Create { image: image.source(&spec)?, spec });
             }
-            (Asked::AsSpecified(spec), Some(_)) => spec,
+            (Asked::AsSpecified(document), Some(_)) => &**document,
         };
         let image = image.source(spec)?;
-        match changes(stored_spec(&inventory)?, spec)? {
+        match changes(stored_spec(&inventory)?, spec, clone_from.as_ref())? {
             Changes::None => Ok(Wish::Apply { image }),
             Changes::Nodes => {
                 let leader = look(platform, &spec.name).await?.status.leader;
@@ -72,13 +80,19 @@ enum Changes {
 }
 
 /// Only the number of nodes can be changed; anything else is refused before anything is done.
-fn changes(stored: &StoredSpec, wanted: &ClusterSpec) -> Result<Changes, CommandError> {
+fn changes(stored: &StoredSpec, wanted: &ClusterSpec, clone_from: Option<&CloneWish>) -> Result<Changes, CommandError> {
     let all = differences(&stored.spec, wanted);
     let (nodes, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|difference| difference.path == "nodes");
-    if others.is_empty() {
+    let begun = match (&stored.spec.clone_of, clone_from) {
+        (Some(source), Some(wish)) => source.differences(wish),
+        (None, Some(wish)) => vec![format!("it began with nothing, not with a backup of '{}'", wish.cluster)],
+        // Of what it began with nobody has to speak for ever.
+        (_, None) => Vec::new(),
+    };
+    if others.is_empty() && begun.is_empty() {
         return Ok(if nodes.is_empty() { Changes::None } else { Changes::Nodes });
     }
-    let words: Vec<String> = others.iter().map(Difference::to_string).collect();
+    let words: Vec<String> = others.iter().map(Difference::to_string).chain(begun).collect();
     let cluster = &wanted.name;
     Err(CommandError::new(ErrorKind::Refused, format!("cluster '{cluster}' exists with other settings: {}", words.join(", ")))
         .hint("only the number of nodes can be changed yet")
@@ -88,6 +102,10 @@ fn changes(stored: &StoredSpec, wanted: &ClusterSpec) -> Result<Changes, Command
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        model::{RecoveryGoal, RecoveryTarget},
+        spec::{ArchiveSpec, CloneSource},
+    };
 
     fn stored() -> StoredSpec {
         StoredSpec {
@@ -104,15 +122,29 @@ mod tests {
     #[test]
     fn another_number_of_nodes_is_a_change_that_can_be_made() {
         let wanted = ClusterSpec { nodes: 5.try_into().unwrap(), ..stored().spec };
-        assert_eq!(changes(&stored(), &wanted).unwrap(), Changes::Nodes);
-        assert_eq!(changes(&stored(), &stored().spec).unwrap(), Changes::None);
+        assert_eq!(changes(&stored(), &wanted, None).unwrap(), Changes::Nodes);
+        assert_eq!(changes(&stored(), &stored().spec, None).unwrap(), Changes::None);
     }
 
     #[test]
     fn other_changes_are_refused_with_what_differs() {
         let wanted = ClusterSpec { postgres: 16.try_into().unwrap(), nodes: 5.try_into().unwrap(), ..stored().spec };
-        let error = changes(&stored(), &wanted).unwrap_err();
+        let error = changes(&stored(), &wanted, None).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Refused);
         assert_eq!(error.to_string(), "cluster 'orders' exists with other settings: 'postgres.version' is 17, not 16");
+    }
+    #[test]
+    fn a_file_may_go_on_saying_what_the_cluster_began_with() {
+        let goal = |text: &str| RecoveryGoal { target: RecoveryTarget::time(text).unwrap(), ..RecoveryGoal::default() };
+        let wish = |text: &str| CloneWish { cluster: "old".parse().unwrap(), system: None, key_file: None, goal: goal(text) };
+        let then = "2026-11-21T20:45:00Z";
+        let source = CloneSource { cluster: "old".parse().unwrap(), archive: ArchiveSpec::volume(), system: None, goal: goal(then) };
+        let cloned = StoredSpec { spec: ClusterSpec { clone_of: Some(Box::new(source)), ..stored().spec }, ..stored() };
+        assert_eq!(changes(&cloned, &stored().spec, Some(&wish(then))).unwrap(), Changes::None);
+        assert_eq!(changes(&cloned, &stored().spec, None).unwrap(), Changes::None);
+        let error = changes(&cloned, &stored().spec, Some(&wish("2026-11-21T20:46:00Z"))).unwrap_err().to_string();
+        assert!(error.contains("is 2026-11-21T20:45:00Z, not 2026-11-21T20:46:00Z"), "{error}");
+        let error = changes(&stored(), &stored().spec, Some(&wish(then))).unwrap_err().to_string();
+        assert!(error.contains("it began with nothing"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use super::{
     CommandError, Context, Exit, GlobalArgs,
     commands::{
         agent, agent_worker, apply, backup, completion, connect, create_cluster, delete_cluster, doctor, dsn, help, image, list, logs,
-        plan, probe, request, router, scale, status, switchover, version, wal,
+        plan, probe, request, restore, router, scale, status, switchover, version, wal,
     },
 };
 use crate::telemetry::{LogFormat, LogSettings};
@@ -42,6 +42,7 @@ pub enum Command {
     /// Create a cluster
     #[command(subcommand)]
     Create(Create),
+    Restore(restore::Args),
     #[command(flatten)]
     Verb(Verb),
     /// Delete a cluster
@@ -110,6 +111,7 @@ pub enum Verb {
 #[allow(missing_docs)]
 pub enum Cluster {
     Create(create_cluster::Args),
+    Restore(restore::Args),
     #[command(flatten)]
     Verb(Verb),
     Delete(delete_cluster::Args),
@@ -131,9 +133,11 @@ impl Command {
     pub fn run(self, context: &Context) -> Result<Exit, CommandError> {
         match self {
             Command::Create(Create::Cluster(args)) => create_cluster::run(context, &args),
+            Command::Restore(args) => restore::run(context, &args),
             Command::Verb(verb) => verb.run(context),
             Command::Delete(Delete::Cluster(args)) => delete_cluster::run(context, &args),
             Command::Cluster(Cluster::Create(args)) => create_cluster::run(context, &args),
+            Command::Cluster(Cluster::Restore(args)) => restore::run(context, &args),
             Command::Cluster(Cluster::Verb(verb)) => verb.run(context),
             Command::Cluster(Cluster::Delete(args)) => delete_cluster::run(context, &args),
             Command::Image(command) => image::run(context, &command),

@@ -2,14 +2,17 @@
 
 mod apply_wish;
 mod arguments;
+mod arrival;
 mod bytes;
 mod change;
+mod clone_source;
 mod cluster_store;
 mod commands;
 mod connection;
 mod context;
 mod engine;
 mod error;
+mod goal_arguments;
 mod inside;
 mod interrupt;
 mod look;

@@ -18,8 +18,8 @@ use crate::{
     model::ClusterName,
     provisioner::{ImageRecipe, ImageSource},
     spec::{
-        ArchiveOptions, ArchiveStore, ClusterSpec, Durability, EtcdCount, InvalidSpec, NodeCount, PostgresVersion, SpecOverrides,
-        check_endpoint, check_first_port, check_region, check_spec, parse_spec,
+        ArchiveOptions, ArchiveStore, ClusterSpec, Durability, EtcdCount, InvalidSpec, NodeCount, PostgresVersion, SpecDocument,
+        SpecOverrides, check_endpoint, check_first_port, check_region, check_spec, parse_spec,
     },
 };
 
@@ -118,7 +118,7 @@ pub struct ImageArgs {
 
 impl SpecArgs {
     /// The spec: from the file where there is one, options over it, defaults below.
-    pub fn spec(&self, name: Option<&ClusterName>) -> Result<ClusterSpec, CommandError> {
+    pub fn spec(&self, name: Option<&ClusterName>) -> Result<SpecDocument, CommandError> {
         let overrides = SpecOverrides {
             name: name.cloned(),
             nodes: self.nodes,
@@ -129,16 +129,46 @@ impl SpecArgs {
             image: self.image.image.clone(),
             archive: self.archive.options(),
         };
-        let mut spec = self.checked(name, &overrides)?;
-        // Whoever brings the cluster back may do so from another directory.
-        let files = spec.archive.iter_mut().flat_map(|archive| [&mut archive.credentials_file, &mut archive.key_file]);
-        for path in files.flatten() {
-            *path = std::path::absolute(&*path).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
-        }
+        let mut document = self.checked(name, &overrides)?;
+        make_absolute(&mut document.spec)?;
+        Ok(document)
+    }
+
+    /// The spec of a cluster like another one, options over it: of another name, on other ports, with an archive of its own at the same place.
+    pub fn spec_like(&self, name: &ClusterName, other: &ClusterSpec) -> Result<ClusterSpec, CommandError> {
+        // An image of another version, or instead of one that is to be compiled, is not meant.
+        let same_image = self.image.from_source.is_none() && self.pg.is_none_or(|version| version == other.postgres);
+        let there = other.stored_archive();
+        let there = ArchiveOptions {
+            store: Some(there.store),
+            endpoint: there.endpoint,
+            region: there.region,
+            credentials_file: there.credentials_file,
+            key_file: there.key_file,
+        };
+        let unfit = |key: &str| {
+            let option = key.trim_end_matches("_file");
+            let where_to = if option == "key" { "for an archive" } else { "for a store in S3" };
+            CommandError::new(ErrorKind::Usage, format!("--store-{option} is {where_to} only: --store s3://BUCKET/PREFIX"))
+        };
+        let mut spec = ClusterSpec {
+            name: name.clone(),
+            nodes: self.nodes.unwrap_or(other.nodes),
+            postgres: self.pg.unwrap_or(other.postgres),
+            parameters: other.parameters.clone(),
+            durability: self.durability.unwrap_or(other.durability),
+            timings: other.timings,
+            etcd: self.etcd.unwrap_or(other.etcd),
+            port: self.port,
+            image: self.image.image.clone().or_else(|| other.image.clone().filter(|_| same_image)),
+            archive: self.archive.options().over(there).archive().map_err(unfit)?,
+            clone_of: None,
+        };
+        make_absolute(&mut spec)?;
         Ok(spec)
     }
 
-    fn checked(&self, name: Option<&ClusterName>, overrides: &SpecOverrides) -> Result<ClusterSpec, CommandError> {
+    fn checked(&self, name: Option<&ClusterName>, overrides: &SpecOverrides) -> Result<SpecDocument, CommandError> {
         match &self.file {
             Some(path) => parse_spec(&read(path)?, overrides).map_err(|invalid| invalid_spec(path, &invalid)),
             None if name.is_none() => Err(CommandError::new(ErrorKind::Usage, "a cluster needs a name")
@@ -172,6 +202,15 @@ impl ImageArgs {
         };
         recipe.map_err(CommandError::from)
     }
+}
+
+/// Whoever brings the cluster back may do so from another directory.
+fn make_absolute(spec: &mut ClusterSpec) -> Result<(), CommandError> {
+    let files = spec.archive.iter_mut().flat_map(|archive| [&mut archive.credentials_file, &mut archive.key_file]);
+    for path in files.flatten() {
+        *path = std::path::absolute(&*path).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
+    }
+    Ok(())
 }
 
 /// The keys to the stores can be read. They are needed when half of a new cluster is there; that they are not is better known before.
@@ -227,6 +266,32 @@ fn durability() -> impl TypedValueParser<Value = Durability> {
 mod tests {
     use super::*;
     use crate::spec::ArchiveSpec;
+
+    #[test]
+    fn a_cluster_like_another_one_differs_in_its_name_its_ports_and_what_is_said() {
+        let archive =
+            ArchiveSpec { region: Some("eu-1".into()), ..ArchiveSpec { store: "s3://backups".parse().unwrap(), ..ArchiveSpec::volume() } };
+        let old = ClusterSpec {
+            nodes: 5.try_into().unwrap(),
+            postgres: 16.try_into().unwrap(),
+            parameters: [("work_mem".to_owned(), "8MB".to_owned())].into(),
+            durability: Durability::Async,
+            port: Some(5432),
+            image: Some("mine:16".to_owned()),
+            archive: Some(archive),
+            ..ClusterSpec::named("orders".parse().unwrap())
+        };
+        let name = "trial".parse().unwrap();
+        let like = SpecArgs::default().spec_like(&name, &old).unwrap();
+        assert_eq!(like, ClusterSpec { name: name.clone(), port: None, ..old.clone() });
+        let args = SpecArgs { nodes: 1.try_into().ok(), port: Some(6000), ..SpecArgs::default() };
+        let other = args.spec_like(&name, &old).unwrap();
+        assert_eq!((other.nodes.get(), other.port, other.postgres.get()), (1, Some(6000), 16));
+        let elsewhere = ArchiveArgs { store: Some(ArchiveStore::Volume), ..ArchiveArgs::default() };
+        let args = SpecArgs { archive: elsewhere, pg: 17.try_into().ok(), ..SpecArgs::default() };
+        let other = args.spec_like(&name, &old).unwrap();
+        assert_eq!((other.archive, other.image), (Some(ArchiveSpec::volume()), None));
+    }
 
     #[test]
     fn a_key_that_cannot_be_read_is_known_before_anything_is_made() {

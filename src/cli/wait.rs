@@ -16,6 +16,9 @@ use crate::{model::ClusterName, provisioner::Platform};
 /// How long to wait when the user does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The same for a cluster that begins with a backup, which may be large.
+const LONGEST_RESTORE: Duration = Duration::from_secs(6 * 3600);
+
 /// Pause between two looks: short against the seconds that a bootstrap takes, long against the cost of a probe.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -27,12 +30,14 @@ pub async fn wait_until_healthy<P: Platform>(
     platform: &P,
     cluster: &ClusterName,
 ) -> Result<Look, CommandError> {
-    let timeout = context.timeout_or(DEFAULT_TIMEOUT);
-    let deadline = Instant::now() + timeout;
+    let begun = Instant::now();
     let step = context.ui.step("wait until healthy");
     let mut recorded = false;
+    let mut timeout = None;
     loop {
         let seen = look(platform, cluster).await?;
+        let is_restored = seen.stored.spec.clone_of.is_some() && !seen.stored.initialized;
+        let timeout = *timeout.get_or_insert(context.timeout_or(if is_restored { LONGEST_RESTORE } else { DEFAULT_TIMEOUT }));
         if seen.system.is_some() && !seen.stored.initialized && !recorded {
             platform.record_initialized(cluster).await?;
             recorded = true;
@@ -42,7 +47,7 @@ pub async fn wait_until_healthy<P: Platform>(
             return Ok(seen);
         }
         step.note(&seen.status.reason);
-        if Instant::now() >= deadline {
+        if begun.elapsed() >= timeout {
             step.failed();
             return Err(timed_out(cluster, timeout, &seen));
         }

@@ -1,9 +1,11 @@
 //! The words of the field as types: what each may hold is checked once, when it is parsed. No I/O.
 
+mod backup_id;
 mod length;
 mod lsn;
 mod names;
 mod object_name;
+mod recovery_goal;
 mod recovery_target;
 mod secret;
 mod store_config;
@@ -13,10 +15,12 @@ mod term;
 mod timeline;
 mod wal_file;
 
+pub use backup_id::{BackupId, InvalidBackupId};
 pub use length::length_in_words;
 pub use lsn::Lsn;
 pub use names::{ClusterName, InvalidName, MemberName};
 pub use object_name::{InvalidObjectName, ObjectName};
+pub use recovery_goal::{GOAL_KEYS, RecoveryGoal, WrongGoal};
 pub use recovery_target::{InvalidTarget, RecoveryTarget, TargetTimeline};
 pub use secret::Secret;
 pub use store_config::StoreConfig;

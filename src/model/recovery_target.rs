@@ -14,9 +14,10 @@ const LONGEST_NAME: usize = 63;
 const FIRST_XID: u32 = 3;
 
 /// Where recovery ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum RecoveryTarget {
     /// Where the WAL ends.
+    #[default]
     End,
     /// As soon as the data are consistent.
     Immediate,

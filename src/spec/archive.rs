@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Mistake, raw::kind_of};
-use crate::model::{ClusterName, StoreUrl, SystemId};
+use crate::model::StoreUrl;
 
 /// Every key of the section.
 pub(super) const KEYS: &[&str] = &["store", "endpoint", "region", "credentials_file", "key_file"];
@@ -55,22 +55,6 @@ impl ArchiveSpec {
     pub fn volume() -> ArchiveSpec {
         ArchiveSpec::default()
     }
-}
-
-/// The backup of another cluster that a cluster is begun with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CloneSource {
-    /// The other cluster.
-    pub cluster: ClusterName,
-    /// Where its backups are.
-    pub archive: ArchiveSpec,
-    /// Which database cluster of that name, by its system identifier; `None`: there is only one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub system: Option<SystemId>,
-    /// As it was then; `None`: to the end of what it has archived.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<String>,
 }
 
 /// What was said of an archive, in a file or on the command line; nothing of it has to be there.

@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 use serde_json::{Map, Value};
 
 use super::{
-    ArchiveOptions, ArchiveSpec, ClusterSpec, Durability, EtcdCount, HaTimings, InvalidSpec, Mistake, NodeCount, PostgresVersion, archive,
+    ArchiveOptions, ArchiveSpec, CloneWish, ClusterSpec, Durability, EtcdCount, HaTimings, InvalidSpec, Mistake, NodeCount,
+    PostgresVersion, archive, clone,
     parameters::check_parameters,
     raw::{kind_of, parse_spec_text},
 };
 use crate::model::ClusterName;
 
-const TOP_LEVEL: &[&str] = &["name", "nodes", "postgres", "ha", "archive", "docker"];
+const TOP_LEVEL: &[&str] = &["name", "nodes", "postgres", "ha", "archive", "clone_from", "docker"];
 const POSTGRES: &[&str] = &["version", "parameters"];
 const HA: &[&str] = &["durability", "ttl", "loop_wait", "retry_timeout"];
 const DOCKER: &[&str] = &["etcd", "port", "image"];
@@ -40,8 +41,17 @@ pub struct SpecOverrides {
     pub archive: ArchiveOptions,
 }
 
+/// What a spec file and the command line over it come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecDocument {
+    /// What the cluster should be.
+    pub spec: ClusterSpec,
+    /// Whose backup it is to begin with, by the file.
+    pub clone_from: Option<CloneWish>,
+}
+
 /// Reads and checks a spec file's text.
-pub fn parse_spec(text: &str, overrides: &SpecOverrides) -> Result<ClusterSpec, InvalidSpec> {
+pub fn parse_spec(text: &str, overrides: &SpecOverrides) -> Result<SpecDocument, InvalidSpec> {
     match parse_spec_text(text) {
         Ok(keys) => check_spec(&keys, overrides),
         Err(unreadable) => {
@@ -52,7 +62,7 @@ pub fn parse_spec(text: &str, overrides: &SpecOverrides) -> Result<ClusterSpec, 
 }
 
 /// Checks a raw spec. The file is checked as it stands, also where the command line overrides it: a mistake in it stays a mistake.
-pub fn check_spec(keys: &Map<String, Value>, overrides: &SpecOverrides) -> Result<ClusterSpec, InvalidSpec> {
+pub fn check_spec(keys: &Map<String, Value>, overrides: &SpecOverrides) -> Result<SpecDocument, InvalidSpec> {
     let mut check = Check::default();
     check.unknown_keys("", keys, TOP_LEVEL);
     let name = check.text(keys, "name").and_then(|name| check.parsed::<ClusterName>("name", name));
@@ -60,25 +70,29 @@ pub fn check_spec(keys: &Map<String, Value>, overrides: &SpecOverrides) -> Resul
     let (postgres, parameters) = check.postgres(keys);
     let (durability, timings) = check.ha(keys);
     let archive = check.archive(keys, &overrides.archive);
+    let clone_from = check.clone_from(keys);
     let (etcd, port, image) = check.docker(keys);
     if !keys.contains_key("name") && overrides.name.is_none() {
         check.mistake("name", None, "a cluster needs a name, here or on the command line");
     }
     let name = overrides.name.clone().or(name);
     match (name, check.mistakes.is_empty()) {
-        (Some(name), true) => Ok(ClusterSpec {
-            name,
-            nodes: overrides.nodes.or(nodes).unwrap_or_default(),
-            postgres: overrides.postgres.or(postgres).unwrap_or_default(),
-            parameters,
-            durability: overrides.durability.or(durability).unwrap_or_default(),
-            timings,
-            etcd: overrides.etcd.or(etcd).unwrap_or_default(),
-            port: overrides.port.or(port),
-            image: overrides.image.clone().or(image),
-            archive,
-            clone_of: None,
-        }),
+        (Some(name), true) => {
+            let spec = ClusterSpec {
+                name,
+                nodes: overrides.nodes.or(nodes).unwrap_or_default(),
+                postgres: overrides.postgres.or(postgres).unwrap_or_default(),
+                parameters,
+                durability: overrides.durability.or(durability).unwrap_or_default(),
+                timings,
+                etcd: overrides.etcd.or(etcd).unwrap_or_default(),
+                port: overrides.port.or(port),
+                image: overrides.image.clone().or(image),
+                archive,
+                clone_of: None,
+            };
+            Ok(SpecDocument { spec, clone_from })
+        }
         _ => Err(InvalidSpec { mistakes: check.mistakes }),
     }
 }
@@ -177,6 +191,11 @@ impl Check {
             }
             None
         })
+    }
+
+    fn clone_from(&mut self, keys: &Map<String, Value>) -> Option<CloneWish> {
+        let section = self.section(keys, "clone_from", &clone::keys())?;
+        clone::read(section, &mut self.mistakes)
     }
 
     fn docker(&mut self, keys: &Map<String, Value>) -> (Option<EtcdCount>, Option<u16>, Option<String>) {
@@ -297,7 +316,9 @@ mod tests {
 
     #[test]
     fn a_name_alone_takes_every_default() {
-        let spec = parse_spec("name: orders", &SpecOverrides::default()).unwrap();
+        let SpecDocument { spec, clone_from: None } = parse_spec("name: orders", &SpecOverrides::default()).unwrap() else {
+            panic!("nobody's")
+        };
         assert_eq!(spec, ClusterSpec::named("orders".parse().unwrap()));
     }
 
@@ -320,7 +341,7 @@ mod tests {
     fn the_command_line_wins_over_the_file() {
         let overrides =
             SpecOverrides { name: "new".parse().ok(), nodes: NodeCount::try_from(5).ok(), port: Some(6000), ..Default::default() };
-        let spec = parse_spec("name: old\nnodes: 2\ndocker: {port: 5000}", &overrides).unwrap();
+        let spec = parse_spec("name: old\nnodes: 2\ndocker: {port: 5000}", &overrides).unwrap().spec;
         assert_eq!((spec.name.as_str(), spec.nodes.get(), spec.port), ("new", 5, Some(6000)));
     }
 

@@ -3,6 +3,7 @@
 mod archive;
 pub mod backup_policy;
 mod check;
+mod clone;
 mod cluster;
 mod difference;
 pub mod dynamic;
@@ -14,8 +15,9 @@ pub mod settings;
 pub mod slots;
 pub mod standby_cluster;
 
-pub use archive::{ArchiveOptions, ArchiveSpec, ArchiveStore, CloneSource, check_endpoint, check_region};
-pub use check::{SpecOverrides, check_first_port, check_spec, misspelt, nearest, parse_spec};
+pub use archive::{ArchiveOptions, ArchiveSpec, ArchiveStore, check_endpoint, check_region};
+pub use check::{SpecDocument, SpecOverrides, check_first_port, check_spec, misspelt, nearest, parse_spec};
+pub use clone::{CloneSource, CloneWish};
 pub use cluster::{ClusterSpec, Durability, EtcdCount, HaTimings, NodeCount, OutOfRange, PostgresVersion};
 pub use difference::{Difference, archive_differences, differences};
 pub use mistake::{InvalidSpec, Mistake, Origin};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::model::{StoreConfig, SystemId};
+use crate::model::{RecoveryGoal, StoreConfig, SystemId};
 
 /// Where the configuration volume is mounted.
 pub const CONFIG_DIRECTORY: &str = "/etc/spilo";
@@ -33,8 +33,8 @@ pub struct Origin {
     pub archive: StoreConfig,
     /// Which database cluster of that name.
     pub system: Option<SystemId>,
-    /// As it was then.
-    pub at: Option<String>,
+    /// How far it is recovered.
+    pub goal: RecoveryGoal,
 }
 
 /// What an agent's configuration depends on.
@@ -111,9 +111,7 @@ pub fn render_agent_config(config: &AgentConfig<'_>) -> String {
             // As text: it is more than a number in JSON holds.
             section["system"] = system.to_string().into();
         }
-        if let Some(at) = &origin.at {
-            section["at"] = at.as_str().into();
-        }
+        origin.goal.section().into_iter().for_each(|(key, value)| section[key] = value);
         document["spilo"]["begin_from"] = section;
     }
     format!("{document:#}\n")

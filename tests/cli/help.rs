@@ -4,6 +4,7 @@ use crate::spilo::spilo;
 
 const USAGE: &[(&str, &str)] = &[
     ("create cluster", "Usage: spilo create cluster [OPTIONS] [NAME]"),
+    ("restore", "Usage: spilo restore [OPTIONS] --from <OLD> <NEW>"),
     ("apply", "Usage: spilo apply [OPTIONS] [NAME]"),
     ("plan", "Usage: spilo plan [OPTIONS] [NAME]"),
     ("status", "Usage: spilo status [OPTIONS] <NAME>"),
@@ -54,6 +55,7 @@ fn the_list_of_commands_is_the_one_that_is_tested() {
         .collect();
     let expected = [
         "create",
+        "restore",
         "apply",
         "plan",
         "status",
@@ -112,7 +114,7 @@ fn every_exit_code_is_explained() {
 fn the_spec_in_the_help_is_valid() {
     let text = spilo(&["help", "spec"]).exits(0).stdout;
     let yaml: String = text.lines().filter_map(|line| line.strip_prefix("  ")).map(|line| format!("{line}\n")).collect();
-    let spec = spilo::spec::parse_spec(&yaml, &spilo::spec::SpecOverrides::default()).unwrap();
+    let spec = spilo::spec::parse_spec(&yaml, &spilo::spec::SpecOverrides::default()).unwrap().spec;
     assert_eq!((spec.name.as_str(), spec.port), ("orders", Some(5432)));
 }
 

@@ -6,6 +6,7 @@ mod completion;
 mod encryption;
 mod errors;
 mod help;
+mod restore;
 #[path = "../support/run.rs"]
 mod run;
 mod specs;

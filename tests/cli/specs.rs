@@ -20,7 +20,7 @@ fn files(directory: &str) -> Vec<PathBuf> {
 
 fn spec(path: &str) -> ClusterSpec {
     let text = fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    parse_spec(&text, &SpecOverrides::default()).unwrap_or_else(|error| panic!("{path}: {error}"))
+    parse_spec(&text, &SpecOverrides::default()).unwrap_or_else(|error| panic!("{path}: {error}")).spec
 }
 
 #[test]

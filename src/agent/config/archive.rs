@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use crate::model::{ClusterName, StoreConfig, StoreUrl, SystemId};
+use crate::model::{ClusterName, RecoveryGoal, StoreConfig, StoreUrl, SystemId};
 
 /// Whose backup a new cluster begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,8 +12,8 @@ pub struct Origin {
     pub archive: ArchiveSettings,
     /// Which database cluster of that name; `None`: there is only one.
     pub system: Option<SystemId>,
-    /// As it was then; `None`: to the end of its WAL.
-    pub at: Option<String>,
+    /// How far it is recovered.
+    pub goal: RecoveryGoal,
 }
 
 impl Origin {
@@ -34,8 +34,15 @@ impl Origin {
                 None
             }
         });
-        Some(Origin { archive, system, at: reader.text("spilo.begin_from.at") })
+        Some(Origin { archive, system, goal: goal(reader)? })
     }
+}
+
+/// A mistake in it must not become "to the end": that moment may be the one to come before.
+fn goal(reader: &mut Reader<'_>) -> Option<RecoveryGoal> {
+    let read = reader.at("spilo.begin_from").as_object().map_or(Ok(RecoveryGoal::default()), RecoveryGoal::read);
+    read.map_err(|wrong| reader.mistakes.extend(wrong.iter().map(|wrong| format!("'spilo.begin_from.{}': {}", wrong.key, wrong.problem))))
+        .ok()
 }
 
 /// The archive, as the WAL service is told of it.
@@ -164,7 +171,17 @@ mod tests {
         let origin =
             read(json!({"store": "s3://backups", "cluster": "orders", "system": "7710753353203642389", "at": "2026-11-21T20:00:00Z"}));
         let origin = origin.unwrap().unwrap();
-        assert_eq!((origin.system, origin.at.as_deref()), (Some(SystemId(7_710_753_353_203_642_389)), Some("2026-11-21T20:00:00Z")));
+        assert_eq!(
+            (origin.system, origin.goal.options().join(" ").as_str()),
+            (Some(SystemId(7_710_753_353_203_642_389)), "--at=2026-11-21T20:00:00Z")
+        );
+        let point = read(json!({"store": "s3://backups", "cluster": "orders", "restore_point": "before", "timeline": 2})).unwrap().unwrap();
+        assert_eq!(point.goal.options(), ["--restore-point=before", "--timeline=2"]);
+        let wrong = read(json!({"store": "s3://backups", "cluster": "orders", "at": "2026-11-21 20:00:00", "lsn": "7"})).unwrap_err();
+        assert!(
+            wrong.contains("'spilo.begin_from.at': ") && wrong.contains("time zone") && wrong.contains("'spilo.begin_from.lsn'"),
+            "{wrong}"
+        );
         assert!(read(json!({"store": "s3://backups", "cluster": "trial"})).unwrap_err().contains("own archive"));
         assert!(read(json!({"store": "s3://backups", "cluster": "orders", "system": "x"})).unwrap_err().contains("begin_from.system"));
     }

@@ -68,6 +68,13 @@ const BEGIN_FROM: Key = Section(
         ("cluster", Heeded),
         ("system", Heeded),
         ("at", Heeded),
+        ("lsn", Heeded),
+        ("xid", Heeded),
+        ("restore_point", Heeded),
+        ("immediate", Heeded),
+        ("exclusive", Heeded),
+        ("timeline", Heeded),
+        ("backup", Heeded),
     ],
 );
 

@@ -18,8 +18,8 @@ pub use scratch::{Scratch, remove_left};
 
 use self::server::{NotRecovered, ThrowAway};
 use super::{
+    BackupId,
     archive::{Archive, ArchiveError},
-    backup_id::BackupId,
     manifest::Header,
     restore::{self, Limits, NoWay, Recovery, RestoreError, Space, Start, TargetAction, Way, Wish},
 };

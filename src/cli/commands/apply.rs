@@ -55,14 +55,14 @@ async fn apply(context: &Context, interrupt: Interrupt, args: &Args, asked: Aske
     let platform = connect().await?;
     let cluster = asked.cluster().clone();
     if args.plan.plan {
-        let wish = asked.wish(&platform, &args.image).await?;
+        let wish = asked.wish(context, &platform, &args.image).await?;
         return show_plan(context, &platform, &cluster, &wish, args.plan.exit_code).await;
     }
     let consent = if args.yes { Consent::Given } else { Consent::Ask };
     let command = format!("apply {cluster}");
     let seen = with_lock(&platform, &cluster, &command, async {
         // What there is, and who leads, is read under the lock: it decides what is to be done.
-        let wish = asked.wish(&platform, &args.image).await?;
+        let wish = asked.wish(context, &platform, &args.image).await?;
         let plan = carry_out(context, &interrupt, &platform, &cluster, &wish, consent).await?;
         if plan.is_empty() {
             context.ui.say(format_args!("all of cluster '{cluster}' is in place, nothing to do"));

@@ -21,11 +21,12 @@ use crate::{
         CommandError, Context, ErrorKind, Exit,
         bytes::parse_bytes,
         cluster_store::ClusterStoreArgs,
+        goal_arguments::GoalArgs,
         interrupt::{interrupted, run_async},
         output::Shown,
         ui::{Ui, UiStep, in_words},
     },
-    model::{Lsn, RecoveryTarget, SystemId, TargetTimeline},
+    model::{RecoveryGoal, RecoveryTarget, SystemId},
     sys::process::Run,
 };
 
@@ -63,12 +64,15 @@ pub struct Args {
     /// Which database cluster of this name, by its system identifier
     #[arg(long, value_name = "NUMBER")]
     system: Option<SystemId>,
-    /// Which backup [default: the newest that leads to the target]
-    #[arg(long, value_name = "ID")]
-    backup: Option<BackupId>,
     /// Where recovery ends.
     #[command(flatten)]
-    target: TargetArgs,
+    goal: GoalArgs,
+    /// What the server does when it is there
+    #[arg(long, value_name = "ACTION", default_value = "promote", value_parser = parse_action)]
+    action: TargetAction,
+    /// Show from which backup it would be restored, and write nothing: DIR is not looked at
+    #[arg(long, visible_alias = "dry-run")]
+    plan: bool,
     /// Keep what is right of the data in the directory, and remove what does not belong to them
     #[arg(long)]
     delta: bool,
@@ -76,7 +80,7 @@ pub struct Args {
     #[arg(long, value_name = "OID=DIR", value_parser = parse_space)]
     tablespace: Vec<Space>,
     /// As a standby whose recovery an agent configures
-    #[arg(long, conflicts_with_all = ["at", "lsn", "xid", "name", "immediate", "exclusive", "action", "keep_archiving"])]
+    #[arg(long, conflicts_with_all = ["at", "lsn", "xid", "restore_point", "immediate", "exclusive", "action", "keep_archiving"])]
     standby: bool,
     /// The restored server archives as the backed up one did: only where that cannot be its parent's place
     #[arg(long)]
@@ -90,43 +94,6 @@ pub struct Args {
     /// Memory for data, such as 256M
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256M")]
     memory: u64,
-}
-
-/// Where recovery ends.
-#[derive(Debug, clap::Args)]
-pub struct TargetArgs {
-    /// Recover to the last commit before this time, such as 2026-11-21T20:45:00Z
-    #[arg(long, value_name = "TIME", group = "target", value_parser = RecoveryTarget::time)]
-    at: Option<RecoveryTarget>,
-    /// Recover to this position, such as 0/16B3748
-    #[arg(long, value_name = "LSN", group = "target")]
-    lsn: Option<Lsn>,
-    /// Recover to the end of this transaction
-    #[arg(long, value_name = "NUMBER", group = "target", value_parser = RecoveryTarget::xid)]
-    xid: Option<RecoveryTarget>,
-    /// Recover to this restore point
-    #[arg(long, value_name = "NAME", group = "target", value_parser = RecoveryTarget::name)]
-    name: Option<RecoveryTarget>,
-    /// Recover no further than until the backup is consistent
-    #[arg(long, group = "target")]
-    immediate: bool,
-    /// With --at, --lsn or --xid: stop just before the target instead of just after it
-    #[arg(long, requires = "target", conflicts_with_all = ["name", "immediate"])]
-    exclusive: bool,
-    /// The timeline on which recovery ends: 'latest', 'current' (the backup's), or a number
-    #[arg(long, value_name = "TIMELINE", default_value = "latest")]
-    timeline: TargetTimeline,
-    /// What the server does when it is there
-    #[arg(long, value_name = "ACTION", default_value = "promote", value_parser = parse_action)]
-    action: TargetAction,
-}
-
-impl TargetArgs {
-    fn target(&self) -> RecoveryTarget {
-        let said = self.at.as_ref().or(self.xid.as_ref()).or(self.name.as_ref()).cloned();
-        let said = said.or(self.lsn.map(RecoveryTarget::Lsn));
-        said.unwrap_or(if self.immediate { RecoveryTarget::Immediate } else { RecoveryTarget::End })
-    }
 }
 
 /// What was restored, as data.
@@ -174,8 +141,36 @@ impl Shown for Restored {
     }
 }
 
+/// The way to the target, as data: whoever asks from outside reads it too.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Foreseen {
+    backup: BackupId,
+    system: SystemId,
+    backup_time: Timestamp,
+    target: RecoveryTarget,
+    timeline: u32,
+    wal_end: String,
+    doubts: Vec<String>,
+}
+
+impl Shown for Foreseen {
+    const KIND: &'static str = "RestorationPlan";
+
+    fn text(&self, _: bool) -> String {
+        let Foreseen { backup, backup_time, target, timeline, wal_end, .. } = self;
+        format!(
+            "backup {backup}, complete at {backup_time}, leads along timeline {timeline} to {target}; archived WAL is whole to {wal_end}\n"
+        )
+    }
+}
+
 /// Restores it.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    if args.plan {
+        context.show(&run_async(|_| foresee(context, args))?)?;
+        return Ok(Exit::OK);
+    }
     refuse_root()?;
     let restored = run_async(|interrupt| async move {
         tokio::select! {
@@ -187,13 +182,35 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     Ok(Exit::OK)
 }
 
+async fn foresee(context: &Context, args: &Args) -> Result<Foreseen, CommandError> {
+    let archive = args.archive.opened(args.system).await?;
+    let wish = wish(args);
+    let way = restore::find_way(&archive, &wish).await?;
+    way.doubts.iter().for_each(|doubt| context.ui.warn(doubt));
+    compare_versions(args, &way).await?;
+    Ok(Foreseen {
+        backup: way.backup.id,
+        system: way.backup.system,
+        backup_time: way.backup.stop.time,
+        target: wish.target,
+        timeline: way.timeline.0,
+        wal_end: way.end.to_string(),
+        doubts: way.doubts,
+    })
+}
+
+fn wish(args: &Args) -> Wish {
+    let RecoveryGoal { target, timeline, backup, .. } = args.goal.goal();
+    Wish { target, timeline, backup }
+}
+
 async fn restore(context: &Context, args: &Args) -> Result<Restored, CommandError> {
     if args.memory < LEAST_MEMORY {
         return Err(CommandError::new(ErrorKind::Usage, format!("a restore needs at least {} MB of memory", LEAST_MEMORY >> 20)));
     }
     let directory = std::path::absolute(&args.directory).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
     let archive = args.archive.opened(args.system).await?;
-    let wish = Wish { target: args.target.target(), timeline: args.target.timeline, backup: args.backup.clone() };
+    let wish = wish(args);
     let step = context.ui.step("looking for the way to the target");
     let way = restore::find_way(&archive, &wish).await?;
     step.done();
@@ -265,9 +282,9 @@ fn start(args: &Args, wish: &Wish, way: &Way) -> Result<Start, CommandError> {
     }
     Ok(Start::Recovers(Recovery {
         target: wish.target.clone(),
-        exclusive: args.target.exclusive,
+        exclusive: args.goal.goal().exclusive,
         timeline: way.timeline,
-        action: args.target.action,
+        action: args.action,
         restore_command: args.archive.restore_command()?,
         keep_archiving: args.keep_archiving,
     }))
@@ -330,6 +347,10 @@ impl From<RestoreError> for CommandError {
             }
             RestoreError::NoWay(NoWay::UnknownTimeline(_) | NoWay::NoneLeads { .. }) => {
                 (ErrorKind::Refused, "which timelines there are says 'spilo wal check'; choose one with --timeline".to_owned())
+            }
+            RestoreError::NoWay(NoWay::BehindTheEnd { .. }) => {
+                let hint = "what was written last is archived when its segment is full, or after archive_timeout: try again then";
+                (ErrorKind::Refused, hint.to_owned())
             }
             RestoreError::NoWay(_) => (ErrorKind::Refused, "what there is says 'spilo wal check'; nothing was written".to_owned()),
             RestoreError::Archive(ArchiveError::Damaged { .. }) => {

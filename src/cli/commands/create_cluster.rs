@@ -8,20 +8,22 @@ use super::dsn::connection;
 use crate::{
     cli::{
         CommandError, Context, ErrorKind, Exit,
+        arrival::Arrival,
         change::{Consent, PlanArgs, carry_out, show_plan},
+        clone_source::{Foreseen, Parent, expect_no_earlier_archive},
         connection::ConnectionParameters,
         engine::{connect, expect_fit_machine},
+        goal_arguments::GoalArgs,
         interrupt::{Interrupt, run_async},
-        look::{look, no_such_cluster},
         output::Shown,
-        spec_arguments::{SpecArgs, expect_store_keys},
+        spec_arguments::{ImageArgs, SpecArgs, expect_store_keys},
         status::{ClusterStatus, NodeRole},
         store_arguments::parse_file,
         wait::wait_until_healthy,
     },
-    model::{ClusterName, RecoveryTarget, SystemId},
+    model::{ClusterName, SystemId},
     provisioner::{Platform, Wish, with_lock},
-    spec::{ArchiveSpec, ArchiveStore, CloneSource, ClusterSpec},
+    spec::{CloneWish, ClusterSpec, SpecDocument},
 };
 
 const EXAMPLES: &str = "\
@@ -47,10 +49,6 @@ pub struct Args {
     #[arg(long, value_name = "CLUSTER")]
     clone_from: Option<ClusterName>,
 
-    /// With --clone-from: as the other cluster was then, such as 2026-11-21T20:45:00Z
-    #[arg(long, value_name = "TIME", requires = "clone_from", value_parser = parse_time)]
-    at: Option<String>,
-
     /// With --clone-from, where several database clusters had that name: which, by its system identifier [default: the one there is now]
     #[arg(long, value_name = "NUMBER", requires = "clone_from")]
     clone_system: Option<SystemId>,
@@ -60,7 +58,33 @@ pub struct Args {
     clone_key: Option<PathBuf>,
 
     #[command(flatten)]
+    goal: GoalArgs,
+
+    #[command(flatten)]
     plan: PlanArgs,
+}
+
+impl Args {
+    /// Whose backup, by the options, else by the file.
+    fn clone_wish(&self, of_file: Option<CloneWish>) -> Result<Option<CloneWish>, CommandError> {
+        match (&self.clone_from, of_file) {
+            (Some(_), Some(wish)) => {
+                let twice = format!("the file says already that the cluster begins with a backup of '{}'", wish.cluster);
+                Err(CommandError::new(ErrorKind::Usage, twice).hint("say it in one of the two places: --clone-from, or 'clone_from'"))
+            }
+            (Some(cluster), None) => Ok(Some(CloneWish {
+                cluster: cluster.clone(),
+                system: self.clone_system,
+                key_file: self.clone_key.clone(),
+                goal: self.goal.goal(),
+            })),
+            (None, _) if self.goal.is_given() => {
+                let aimless = "the options that say where recovery ends are for a cluster that begins with another one's backup";
+                Err(CommandError::new(ErrorKind::Usage, aimless).hint("whose? --clone-from CLUSTER"))
+            }
+            (None, wish) => Ok(wish),
+        }
+    }
 }
 
 /// What was created.
@@ -70,6 +94,8 @@ struct Created {
     #[serde(flatten)]
     status: ClusterStatus,
     connection: ConnectionParameters,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored: Option<Arrival>,
 }
 
 impl Shown for Created {
@@ -82,26 +108,55 @@ impl Shown for Created {
 
 /// Creates the cluster.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    let spec = args.spec.spec(args.name.as_ref())?;
-    run_async(|interrupt| create(context, interrupt, args, spec))
+    let SpecDocument { spec, clone_from } = args.spec.spec(args.name.as_ref())?;
+    let wish = args.clone_wish(clone_from)?;
+    run_async(|interrupt| {
+        create(context, interrupt, Birth { spec, wish, image: &args.spec.image, plan: &args.plan, verb: "create cluster" })
+    })
 }
 
-async fn create(context: &Context, interrupt: Interrupt, args: &Args, mut spec: ClusterSpec) -> Result<Exit, CommandError> {
+/// What is created, and how.
+pub struct Birth<'a> {
+    /// What it should be.
+    pub spec: ClusterSpec,
+    /// Whose backup it begins with.
+    pub wish: Option<CloneWish>,
+    /// Where its image comes from.
+    pub image: &'a ImageArgs,
+    /// Whether it is only planned.
+    pub plan: &'a PlanArgs,
+    /// What was asked for, for whoever finds the cluster's lock taken.
+    pub verb: &'static str,
+}
+
+/// Creates a cluster of this spec, and waits until it is healthy.
+pub async fn create(context: &Context, interrupt: Interrupt, birth: Birth<'_>) -> Result<Exit, CommandError> {
     let platform = connect().await?;
-    if let Some(other) = &args.clone_from {
-        spec.clone_of = Some(Box::new(clone_source(&platform, &spec.name, other, args).await?));
-    }
+    let Birth { mut spec, wish, image, plan, verb } = birth;
     let cluster = spec.name.clone();
-    if platform.observe(&cluster).await?.stored.is_none() {
+    let inventory = platform.observe(&cluster).await?;
+    let is_new = inventory.stored.is_none();
+    let mut foreseen = None;
+    if let Some(wish) = &wish {
+        let parent = Parent::find(&platform, &spec, wish).await?;
+        parent.farewell().iter().for_each(|gone| context.ui.say(gone));
+        if is_new {
+            expect_no_earlier_archive(&cluster, inventory.archive().is_some())?;
+            foreseen = parent.foresee(context, &platform).await?;
+        }
+        foreseen.iter().for_each(|foreseen| say_the_way(context, foreseen));
+        spec.clone_of = Some(Box::new(parent.source));
+    }
+    if is_new {
         expect_store_keys(&spec)?;
     }
     let key = spec.archive.as_ref().and_then(|archive| archive.key_file.clone());
-    let wish = Wish::Create { image: args.spec.image.source(&spec)?, spec };
-    if args.plan.plan {
-        return show_plan(context, &platform, &cluster, &wish, args.plan.exit_code).await;
+    let wish = Wish::Create { image: image.source(&spec)?, spec };
+    if plan.plan {
+        return show_plan(context, &platform, &cluster, &wish, plan.exit_code).await;
     }
     expect_fit_machine(context, &platform).await?;
-    let command = format!("create cluster {cluster}");
+    let command = format!("{verb} {cluster}");
     let (seen, connection) = with_lock(&platform, &cluster, &command, async {
         let plan = carry_out(context, &interrupt, &platform, &cluster, &wish, Consent::Ask).await?;
         if plan.is_empty() {
@@ -116,52 +171,20 @@ async fn create(context: &Context, interrupt: Interrupt, args: &Args, mut spec: 
     if let Some(key) = key {
         context.ui.say(format_args!("its backups are worth nothing without the key in '{}': keep a copy of that elsewhere", key.display()));
     }
+    let restored = Arrival::ask(&platform, &seen, foreseen.as_ref()).await;
+    restored.iter().for_each(|restored| context.ui.say(restored.sentence(&cluster)));
     let leader = seen.status.nodes.iter().find(|node| node.role == Some(NodeRole::Leader)).map(|node| node.name.to_string());
-    context.show(&Created { uri: connection.uri(), status: seen.status, connection: connection.parameters() })?;
+    context.show(&Created { uri: connection.uri(), status: seen.status, connection: connection.parameters(), restored })?;
     say_what_to_try(context, &cluster, leader.as_deref().unwrap_or("NODE"));
     Ok(Exit::OK)
 }
 
-/// Where the other cluster has its backups: it is asked, or, where it is gone, the volume that it left.
-async fn clone_source<P: Platform>(
-    platform: &P,
-    name: &ClusterName,
-    other: &ClusterName,
-    args: &Args,
-) -> Result<CloneSource, CommandError> {
-    if name == other {
-        // Both would have one system identifier, and one place in the archive.
-        let refused = format!("cluster '{other}' cannot be begun with a backup of itself under its own name");
-        return Err(CommandError::new(ErrorKind::Refused, refused).hint("choose another name for the new cluster"));
-    }
-    let inventory = platform.observe(other).await?;
-    let mut archive = match &inventory.stored {
-        Some(stored) => stored.spec.stored_archive(),
-        None if inventory.archive().is_some() => ArchiveSpec::volume(),
-        None => return Err(no_such_cluster(other)),
-    };
-    if args.clone_key.is_some() {
-        archive.key_file.clone_from(&args.clone_key);
-    }
-    let there = match archive.store {
-        ArchiveStore::None => false,
-        ArchiveStore::Volume => inventory.archive().is_some(),
-        ArchiveStore::S3(_) => true,
-    };
-    if !there {
-        return Err(CommandError::new(ErrorKind::Refused, format!("cluster '{other}' has no archive, and so no backup to begin with")));
-    }
-    // What an earlier cluster of that name has left is not meant where there is one.
-    let system = match (args.clone_system, inventory.stored.is_some()) {
-        (None, true) => look(platform, other).await?.system.and_then(|system| system.parse().ok()),
-        (said, _) => said,
-    };
-    Ok(CloneSource { cluster: other.clone(), archive, system, at: args.at.clone() })
-}
-
-/// Whether it is a time is found out here, and not by the node that has to recover to it.
-fn parse_time(text: &str) -> Result<String, String> {
-    RecoveryTarget::time(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+fn say_the_way(context: &Context, foreseen: &Foreseen) {
+    let Foreseen { backup, backup_time, timeline, wal_end, doubts } = foreseen;
+    context
+        .ui
+        .say(format_args!("backup {backup} of {backup_time} leads there, along timeline {timeline}; archived WAL is whole to {wal_end}"));
+    doubts.iter().for_each(|doubt| context.ui.warn(doubt));
 }
 
 fn say_what_to_try(context: &Context, cluster: &ClusterName, leader: &str) {

@@ -55,6 +55,9 @@ The spec file (spilo create cluster -f FILE); everything but the name may be lef
     endpoint: null          # S3 only, as is what follows: where it answers, if that is not Amazon's
     region: null
     credentials_file: null  # a file here with the key to the bucket, in the form of ~/.aws/credentials
+  clone_from: null          # or {cluster: NAME}: it begins with that cluster's backup, recovered to the end of its WAL or to one of
+                            # at: TIME, lsn: X/Y, xid: N, restore_point: NAME, immediate: true; more: exclusive: true (just before at,
+                            # lsn, xid), timeline: latest|current|N, backup: ID, system: NUMBER
   docker:
     etcd: 1                 # or 3
     port: 5432              # first of three ports on 127.0.0.1; left out: the next free ones

@@ -26,6 +26,7 @@ pub mod logs;
 pub mod plan;
 pub mod probe;
 pub mod request;
+pub mod restore;
 pub mod router;
 pub mod scale;
 pub mod status;

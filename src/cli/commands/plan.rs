@@ -34,7 +34,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let asked = Asked::of(args.name.as_ref(), &args.spec)?;
     run_async(|_| async {
         let platform = connect().await?;
-        let wish = asked.wish(&platform, &args.spec.image).await?;
+        let wish = asked.wish(context, &platform, &args.spec.image).await?;
         show_plan(context, &platform, asked.cluster(), &wish, args.exit_code).await
     })
 }

@@ -17,6 +17,8 @@ fn what_was_backed_up_comes_back_as_a_replica_and_as_another_cluster_and_outlive
     let id = it_is_backed_up(&cluster);
     cluster.connect(&[], "insert into kept select 1");
     a_lost_replica_is_born_from_the_archive(&cluster);
+    cluster.connect(&["--superuser"], "select pg_create_restore_point('with all rows')");
+    cluster.connect(&[], "delete from kept");
     // The segment with the newest rows is archived before anybody looks for them there.
     cluster.connect(&["--superuser"], "select pg_switch_wal()");
     a_cluster_is_born_from_the_backup(&cluster, &clone);
@@ -58,9 +60,17 @@ fn a_lost_replica_is_born_from_the_archive(cluster: &Cluster) {
 }
 
 fn a_cluster_is_born_from_the_backup(cluster: &Cluster, clone: &Cluster) {
-    let creation = [clone.creation(1), ["--clone-from", &cluster.name].map(str::to_owned).to_vec()].concat();
     cluster.spilo(&["create", "cluster", &cluster.name, "--clone-from", &cluster.name]).exits(6).says("under its own name");
-    clone.spilo(&creation).exits(0);
+    let to = |target: &[&str]| {
+        let begin = ["restore", &clone.name, "--from", &cluster.name].map(str::to_owned);
+        let target: Vec<String> = target.iter().map(|&word| word.to_owned()).collect();
+        clone.spilo(&[&begin[..], &clone.creation(1)[3..], &target].concat())
+    };
+    // What no backup leads to is known before anything is made.
+    to(&["--lsn", "F/0"]).exits(6).says("cannot be restored").says("spilo wal check");
+    to(&["--at", "2001-01-01T00:00:00Z"]).exits(6).says("was complete at");
+    clone.expect_gone();
+    to(&["--restore-point", "with all rows"]).exits(0).says("at restore point \"with all rows\"");
     assert_eq!(clone.connect(&[], "select count(*) from kept"), "1001");
     clone.connect(&[], "insert into kept select 1");
     assert_eq!((clone.status()["timeline"].clone(), cluster.status()["timeline"].clone()), (2.into(), 1.into()));

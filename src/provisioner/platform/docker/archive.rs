@@ -69,7 +69,7 @@ pub(super) fn origin(source: &CloneSource) -> Option<Origin> {
     let credentials_file = access.credentials_file.map(|_| CLONE_CREDENTIALS.into());
     let key_file = access.key_file.map(|_| CLONE_KEY.into());
     let archive = StoreConfig { url, credentials_file, key_file, ..access };
-    Some(Origin { cluster: source.cluster.to_string(), archive, system: source.system, at: source.at.clone() })
+    Some(Origin { cluster: source.cluster.to_string(), archive, system: source.system, goal: source.goal.clone() })
 }
 
 fn clone_directory(source: &CloneSource) -> String {

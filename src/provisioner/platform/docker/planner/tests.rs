@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{ClusterName, SystemId},
+    model::{ClusterName, RecoveryGoal, SystemId},
     provisioner::{
         image::ImageSource,
         observe::{Condition, Foreign, Form, Object, ObjectKind, StoredSpec},
@@ -255,8 +255,8 @@ fn creating_a_cluster_again_with_another_way_to_its_archive_is_refused() {
 #[test]
 fn creating_a_cluster_again_from_another_system_of_that_name_is_refused() {
     let with = |system: Option<u64>| {
-        let source =
-            CloneSource { cluster: "old".parse().unwrap(), archive: ArchiveSpec::volume(), system: system.map(SystemId), at: None };
+        let (cluster, archive, goal) = ("old".parse().unwrap(), ArchiveSpec::volume(), RecoveryGoal::default());
+        let source = CloneSource { cluster, archive, system: system.map(SystemId), goal };
         ClusterSpec { clone_of: Some(Box::new(source)), ..stored().spec }
     };
     let again = |is: Option<u64>, initialized, wanted: Option<u64>| {

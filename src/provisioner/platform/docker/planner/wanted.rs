@@ -124,7 +124,7 @@ fn refuse_differences(stored: &StoredSpec, spec: &ClusterSpec) -> Result<(), Pro
         |spec: &ClusterSpec| format!("{:?}/{:?}/{:?}", spec.timings.ttl(), spec.timings.loop_wait(), spec.timings.retry_timeout());
     compare("ttl/loop_wait/retry_timeout", timings(is), timings(spec));
     if let Some(wanted) = &spec.clone_of {
-        let shown = |source: &CloneSource| format!("{} at {}", source.cluster, source.at.as_deref().unwrap_or("its end"));
+        let shown = |source: &CloneSource| format!("{} at {}", source.cluster, source.goal);
         compare("clone-from", is.clone_of.as_deref().map_or("nobody".to_owned(), shown), shown(wanted));
         let known = is.clone_of.as_deref().and_then(|source| source.system);
         // Whoever was not asked at first, because it did not answer, is not known to have been another one.
