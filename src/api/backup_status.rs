@@ -9,7 +9,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{model::length_in_words, sys::files};
+use crate::{
+    model::{DiskForecast, length_in_words},
+    sys::files,
+};
 
 /// A keeper that has not written for so long is not there any more, or hangs.
 const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(15);
@@ -74,21 +77,17 @@ pub struct WalWaiting {
     /// How many bytes they have.
     #[serde(default)]
     pub bytes: u64,
-    /// When they take all of the disk, if it goes on like this; `None`: that cannot be said yet.
+    /// When they take all of the disk, if it goes on like this; `None`: they do not grow, or nobody knows yet.
     #[serde(default)]
     pub full: Option<Timestamp>,
 }
 
-/// What has waited for less says nothing of a rate.
-const A_WHILE: SignedDuration = SignedDuration::from_secs(60);
-
 impl WalWaiting {
-    /// The same, as seen at this time on a disk that has so many bytes free.
+    /// The same with the moment at which what is forecast now comes true.
     #[must_use]
-    pub fn on_disk(self, free: u64, now: Timestamp) -> WalWaiting {
-        let age = self.since.map(|since| now.duration_since(since)).filter(|age| *age >= A_WHILE && self.bytes > 0);
-        let left = age.map(|age| age.as_secs_f64() * free as f64 / self.bytes as f64);
-        let left = left.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
+    pub fn filling(self, disk: Option<DiskForecast>, now: Timestamp) -> WalWaiting {
+        let left = disk.and_then(|disk| i64::try_from(disk.seconds_until_full).ok()).map(SignedDuration::from_secs);
+        // What will not be in anybody's life is not told.
         WalWaiting { full: left.and_then(|left| now.checked_add(left).ok()), ..self }
     }
 }
@@ -222,8 +221,8 @@ pub(crate) mod tests {
         assert_eq!(BackupStatus { failure: Some("y".to_owned()), ..well() }.troubles(true, at(0)), [""; 0], "it is tried again");
         let waiting = BackupStatus { wal_waiting: WalWaiting { files: 7, since: Some(at(-301)), bytes: 7 << 20, full: None }, ..well() };
         assert_eq!(waiting.troubles(true, at(0)), ["WAL is not archived: 7 files wait, the oldest for 5 min"]);
-        let full = BackupStatus { wal_waiting: waiting.wal_waiting.on_disk(700 << 20, at(0)), ..well() };
-        let told = "WAL is not archived: 7 files wait, the oldest for 5 min; at this rate the disk is full in 8 h";
+        let full = BackupStatus { wal_waiting: waiting.wal_waiting.filling(DiskForecast::of(9 * 3600, 1), at(0)), ..well() };
+        let told = "WAL is not archived: 7 files wait, the oldest for 5 min; at this rate the disk is full in 9 h";
         assert_eq!(full.troubles(true, at(0)), [told]);
         assert_eq!(waiting.troubles(false, at(0)), [""; 0], "a replica's may wait");
         assert_eq!(well().troubles(true, at(1000)), ["nobody has seen to its backups for 17 min"]);
@@ -235,10 +234,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_moment_says_nothing_of_the_disk() {
-        let waiting = |bytes, since| WalWaiting { files: 1, since: Some(at(since)), bytes, full: None }.on_disk(100 << 20, at(0)).full;
-        assert_eq!((waiting(1 << 20, -100), waiting(1 << 20, -59), waiting(0, -100)), (Some(at(10_000)), None, None));
-        assert_eq!(waiting(1, i64::MIN / 1_000_000_000), None, "nor does what will not be in anybody's life");
+    fn what_does_not_grow_says_nothing_of_the_disk() {
+        let full = |disk| WalWaiting { files: 1, ..WalWaiting::default() }.filling(disk, at(0)).full;
+        assert_eq!((full(DiskForecast::of(1000, 10)), full(None)), (Some(at(100)), None));
+        assert_eq!(full(DiskForecast::of(u64::MAX, 1)), None, "nor does what will not be in anybody's life");
     }
 
     #[test]

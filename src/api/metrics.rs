@@ -169,7 +169,7 @@ fn backups(page: &mut Page, backup: &BackupStatus) {
     page.gauge("spilo_oldest_restorable_time", help, time(backup.oldest_point));
     page.gauge("spilo_wal_waiting_files", "WAL files of this node that wait for being archived.", backup.wal_waiting.files);
     page.gauge("spilo_wal_waiting_bytes", "How many bytes they have.", backup.wal_waiting.bytes);
-    let help = "When they take all of the disk if it goes on like this, in seconds since 1970; 0: that cannot be said, or nothing waits.";
+    let help = "When they take all of the disk if it goes on like this, in seconds since 1970; 0: what waits does not grow.";
     page.gauge("spilo_wal_disk_full_time", help, time(backup.wal_waiting.full));
     let help = "Since when the oldest of them waits, in seconds since 1970; 0: none does.";
     page.gauge("spilo_wal_waiting_since_time", help, time(backup.wal_waiting.since));
@@ -291,7 +291,7 @@ mod tests {
     fn backups_are_counted_where_somebody_sees_to_them() {
         assert!(!values(&seen_by("orders-1")).keys().any(|name| name.contains("backup")));
         let wal_waiting = WalWaiting { files: 2, since: "2026-11-22T05:00:00Z".parse().ok(), bytes: 2 << 20, full: None };
-        let wal_waiting = wal_waiting.on_disk(1 << 30, "2026-11-22T06:00:00Z".parse().unwrap());
+        let wal_waiting = wal_waiting.filling(crate::model::DiskForecast::of(1_843_200, 1), "2026-11-22T06:00:00Z".parse().unwrap());
         let backup = Some(BackupStatus { bad_pages: 4, wal_waiting, ..crate::api::backup_status::tests::well() });
         let values = values(&NodeStatus { backup, ..seen_by("orders-1") });
         for (name, value) in [

@@ -4,18 +4,13 @@ use std::{io, path::Path};
 
 use jiff::Timestamp;
 
-use crate::{api::backup_status::WalWaiting, postgres::archive_status, sys::files};
+use crate::{api::backup_status::WalWaiting, postgres::archive_status};
 
-/// What waits. Where there is no server yet, or none any more, nothing does.
+/// What waits; how it grows is for who looks again and again. Where there is no server yet, or none any more, nothing waits.
 pub fn waiting(data_dir: &Path) -> io::Result<WalWaiting> {
     let backlog = archive_status::backlog(data_dir)?;
     let since = backlog.since.and_then(|since| Timestamp::try_from(since).ok());
-    let waiting = WalWaiting { files: backlog.waiting.len() as u64, since, bytes: backlog.bytes, full: None };
-    // Where nothing waits nobody asks, so that what is shown stays as it is while nothing happens.
-    if waiting.files == 0 {
-        return Ok(waiting);
-    }
-    Ok(waiting.on_disk(files::free_space(&data_dir.join("pg_wal"))?, Timestamp::now()))
+    Ok(WalWaiting { files: backlog.waiting.len() as u64, since, bytes: backlog.bytes, full: None })
 }
 
 #[cfg(test)]

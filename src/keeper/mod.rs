@@ -28,7 +28,7 @@ use crate::{
         schedule::{self, Job, Next},
     },
     model::{ObjectName, SystemId},
-    postgres::control_data,
+    postgres::{backlog_growth::BacklogGrowth, control_data},
     spec::backup_policy::BackupPolicy,
     storage::{Store, StoreConfig},
     sys::{causes, files, process::ProcessError},
@@ -83,6 +83,7 @@ struct Keeper {
     said: Option<String>,
     /// Why what a test restore has left cannot be removed.
     left: Option<String>,
+    growth: BacklogGrowth,
 }
 
 /// Keeps on until the process ends. Whatever fails is told and tried again.
@@ -101,6 +102,7 @@ pub async fn keep(config: KeeperConfig) {
         written: None,
         said: None,
         left: None,
+        growth: BacklogGrowth::default(),
     };
     loop {
         let trouble = keeper.turn().await.err().map(|error| error.to_string());
@@ -326,7 +328,11 @@ impl Keeper {
         status.room = self.has_room(self.store.as_ref().map_or(0, |view| view.largest));
         status.failure.clone_from(&self.failure);
         match archived::waiting(&self.config.data_dir) {
-            Ok(waiting) => status.wal_waiting = waiting,
+            Ok(waiting) => {
+                self.growth.sample(Instant::now(), waiting.bytes);
+                let free = files::free_space(&self.config.data_dir.join("pg_wal")).ok();
+                status.wal_waiting = waiting.filling(self.growth.forecast(free), now);
+            }
             Err(error) => status.overdue.push(format!("what waits to be archived cannot be seen: {error}")),
         }
         let same = |known: &BackupStatus| BackupStatus { updated: now, seen: status.seen, ..known.clone() } == status;

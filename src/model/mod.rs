@@ -1,6 +1,7 @@
 //! The words of the field as types: what each may hold is checked once, when it is parsed. No I/O.
 
 mod backup_id;
+mod disk_forecast;
 mod length;
 mod lsn;
 mod names;
@@ -16,6 +17,7 @@ mod timeline;
 mod wal_file;
 
 pub use backup_id::{BackupId, InvalidBackupId};
+pub use disk_forecast::DiskForecast;
 pub use length::length_in_words;
 pub use lsn::Lsn;
 pub use names::{ClusterName, InvalidName, MemberName};

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod archive_status;
 pub mod auto_conf;
+pub mod backlog_growth;
 pub mod backup_mode;
 pub mod bootstrap;
 pub mod clone;

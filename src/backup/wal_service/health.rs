@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -13,13 +13,13 @@ use super::vault::Vault;
 use crate::{
     backup::{archive::ArchiveError, wal_push::Pushed},
     model::WalFile,
-    postgres::archive_status::{self, Backlog},
+    postgres::{
+        archive_status::{self, Backlog},
+        backlog_growth::BacklogGrowth,
+    },
     storage::StoreError,
     sys::{causes, files},
 };
-
-/// Over this time the growth of the backlog is measured.
-const SPAN: Duration = Duration::from_secs(600);
 
 /// While the store is away, every file says so after every attempt, each time in other words: the log says it so often.
 const TOLD_AGAIN: Duration = Duration::from_secs(300);
@@ -45,8 +45,7 @@ struct Known {
     fetch_error: Option<(Timestamp, String)>,
     /// When the log last told of it.
     fetch_told: Option<Timestamp>,
-    /// How many bytes waited, and when.
-    samples: VecDeque<(Instant, u64)>,
+    growth: BacklogGrowth,
 }
 
 struct Failing {
@@ -140,7 +139,7 @@ impl Health {
     /// How much waits, for the rate at which it grows.
     pub async fn look(&self, vault: &Vault) {
         if let Some(backlog) = backlog(vault).await {
-            self.0.borrow_mut().sample(backlog.bytes);
+            self.0.borrow_mut().growth.sample(Instant::now(), backlog.bytes);
         }
     }
 
@@ -148,9 +147,12 @@ impl Health {
     pub async fn told(&self, vault: &Vault, left_behind: Value) -> String {
         let backlog = backlog(vault).await;
         let free = files::free_space(&vault.data_dir.join("pg_wal")).ok();
+        if let Some(backlog) = &backlog {
+            // What has been caught up with since the last look fills nothing any more.
+            self.0.borrow_mut().growth.sample(Instant::now(), backlog.bytes);
+        }
         let known = self.0.borrow();
-        let growth = known.growth();
-        let hours = free.zip(growth).map(|(free, growth)| free as f64 / growth / 3600.0);
+        let forecast = known.growth.forecast(free);
         let time = |at: &Timestamp| at.to_string();
         json!({
             "store": vault.url().to_string(),
@@ -167,27 +169,11 @@ impl Health {
             "fetched": known.fetched,
             "fetch_error": known.fetch_error.as_ref().map(|(at, why)| json!({"at": time(at), "error": why})),
             "free_bytes": free,
-            "growth_bytes_per_second": growth,
-            "hours_until_full": hours,
+            "growth_bytes_per_second": known.growth.rate(),
+            "hours_until_full": forecast.map(|forecast| forecast.seconds_until_full as f64 / 3600.0),
+            "disk": forecast,
         })
         .to_string()
-    }
-}
-
-impl Known {
-    fn sample(&mut self, bytes: u64) {
-        self.samples.push_back((Instant::now(), bytes));
-        while self.samples.front().is_some_and(|(at, _)| at.elapsed() > SPAN) {
-            self.samples.pop_front();
-        }
-    }
-
-    /// Bytes a second by which what waits grows; `None`: it does not, or nobody knows yet.
-    fn growth(&self) -> Option<f64> {
-        let ((first, before), (last, now)) = (self.samples.front()?, self.samples.back()?);
-        let seconds = last.duration_since(*first).as_secs_f64();
-        let growth = now.checked_sub(*before).filter(|growth| *growth > 0)?;
-        (seconds > 0.0).then(|| growth as f64 / seconds)
     }
 }
 
