@@ -20,7 +20,7 @@ use super::{
 use crate::support::{run::Run, wait_until};
 
 /// How long the short outage lasts, in seconds.
-const SHORT: u64 = 54;
+const SHORT: u64 = 36;
 
 /// How long the first backup may take: it begins with one of the keepers' turns.
 const A_ROUND: Duration = Duration::from_secs(300);
@@ -166,8 +166,12 @@ fn a_store_that_is_away_for_a_while_loses_nothing_and_afterwards_the_archive_is_
     eprintln!("the store's process is stopped");
     let frozen = double.freeze();
     stage.stay(outage * 2 / 3);
+    wait_until("it is told", LIMIT, || {
+        std::thread::sleep(Duration::from_millis(200));
+        stage.state()["failing_since"].is_string()
+    });
     let state = stage.look();
-    assert!(state["failing_since"].is_string() && state["waiting"]["files"].as_u64() > Some(0), "{state}");
+    assert!(state["waiting"]["files"].as_u64() > Some(0), "{state}");
     drop(frozen);
     eprintln!("the store takes no connections");
     double.close();
