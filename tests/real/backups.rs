@@ -13,7 +13,7 @@ use super::{
     cluster::{Cluster, LIMIT},
     machine::{as_other_user, bin_dir},
     tags::others,
-    wal_archive::archiving,
+    wal_archive::{archiving, key_option},
 };
 use crate::support::wait_until;
 
@@ -24,6 +24,7 @@ fn spilo(cluster: &Cluster, words: &[&str]) -> (Option<i32>, Value, String) {
     let store = cluster.nodes[0].path("../store").canonicalize().unwrap();
     let mut command = Command::new(cluster.nodes[0].path("../spilo"));
     command.args(["backup"]).args(words).args(["--cluster", "real", "-o", "json", "--store"]).arg(format!("file://{}", store.display()));
+    command.args(key_option(cluster));
     let Output { status, stdout, stderr } = as_other_user(&mut command).output().unwrap();
     let said = serde_json::from_slice(&stdout).unwrap_or(Value::Null);
     (status.code(), said, String::from_utf8_lossy(&stderr).into_owned())

@@ -84,11 +84,8 @@ fn a_drill_touches_nothing_outside_its_directory_and_leaves_nothing_in_it() {
     assert_eq!(files(&stage.path("scratch")), []);
     assert_eq!(server.sql("select count(*) from t"), "100000", "the running server goes on");
     drill(&stage, "select 1 / 0").exits(21).prints("division by zero");
-    let verdict = || {
-        fs::read_to_string(
-            files(&stage.path("store")).into_iter().find(|(path, _)| path.to_string_lossy().contains("/verified/")).unwrap().0,
-        )
-    };
+    let verdict =
+        || fs::read(files(&stage.path("store")).into_iter().find(|(path, _)| path.to_string_lossy().contains("/verified/")).unwrap().0);
     let before = verdict().unwrap();
     for (option, unknown) in [("--user", "nobody"), ("--database", "nothing")] {
         let words = words(&stage, "select true");

@@ -43,18 +43,36 @@ fn a_member_that_does_not_stream_lives_from_the_archive_through_a_failover() {
     assert!(!cluster.node(&leader).path("../store/conflict").exists(), "nothing was archived with two contents");
 }
 
-/// A cluster whose agents archive, in a store in a directory beside the members. Segments have a megabyte.
+/// The key of an archive that is encrypted, beside the store.
+const KEY: &str = "orders.key";
+
+/// The option that names the key of the archive of [`archiving`], if it has one.
+pub fn key_option(cluster: &Cluster) -> Option<String> {
+    let key = cluster.nodes[0].path("../store").canonicalize().unwrap().with_file_name(KEY);
+    key.exists().then(|| format!("--store-key={}", key.display()))
+}
+
+/// A cluster whose agents archive, in a store in a directory beside the members. Segments have a megabyte. Everything is encrypted where
+/// `SPILO_TEST_ENCRYPTED` is set.
 pub fn archiving() -> Option<Cluster> {
+    let encrypted = std::env::var_os("SPILO_TEST_ENCRYPTED").is_some();
     let mut cluster = Cluster::unstarted(&json!({"synchronous_mode": "quorum", "postgresql": {"use_pg_rewind": true}}))?;
     let store = cluster.nodes[0].path("../store");
     std::fs::create_dir(&store).unwrap();
     own(&store);
     let program = cluster.nodes[0].path("../spilo");
-    assert!(as_other_user(Command::new(program).args(["wal", "init", "--store"]).arg(&store)).status().unwrap().success());
+    assert!(as_other_user(Command::new(&program).args(["wal", "init", "--store"]).arg(&store)).status().unwrap().success());
     let store = store.canonicalize().unwrap();
+    let key = store.with_file_name(KEY);
+    if encrypted {
+        assert!(as_other_user(Command::new(program).args(["backup", "key", "new"]).arg(&key)).status().unwrap().success());
+    }
     for node in &mut cluster.nodes {
         node.edit_config(|config| {
             config["spilo"] = json!({"archive": {"store": format!("file://{}", store.display())}});
+            if encrypted {
+                config["spilo"]["archive"]["key_file"] = key.display().to_string().into();
+            }
             config["bootstrap"]["initdb"] = json!([{"encoding": "UTF8"}, "data-checksums", {"wal-segsize": 1}]);
             // The agent's own win.
             config["postgresql"]["parameters"]["archive_command"] = json!("false");
@@ -120,7 +138,11 @@ fn all_readable(cluster: &Cluster) {
     let node = &cluster.nodes[0];
     for name in archived(cluster) {
         let mut fetch = Command::new(node.path("../spilo"));
-        fetch.args(["wal", "fetch", "--store", "../../store", "--cluster", "real", &name, "../checked"]).current_dir(node.path("data"));
+        fetch
+            .args(["wal", "fetch", "--store", "../../store", "--cluster", "real"])
+            .args(key_option(cluster))
+            .args([&name, "../checked"])
+            .current_dir(node.path("data"));
         assert!(as_other_user(&mut fetch).status().unwrap().success(), "{name} is in the archive and does not come back");
     }
 }
