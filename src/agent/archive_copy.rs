@@ -11,7 +11,7 @@ use super::{
     tasks::Tools,
 };
 use crate::{
-    model::{Lsn, SystemId, Timeline},
+    model::{ClusterName, Lsn, SystemId, Timeline},
     postgres::{Address, PostgresError, bootstrap, clone, rewind},
     sys::process::{ProcessError, Run},
 };
@@ -37,6 +37,9 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the archive may take to say which backups it has.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// The same for all of its WAL, without which there is no beginning.
+const LONGEST_LOOK: Duration = Duration::from_secs(3600);
+
 /// What the archive is to lead to.
 #[derive(Debug, Clone, Copy)]
 pub struct Goal {
@@ -46,6 +49,12 @@ pub struct Goal {
     pub timeline: Timeline,
     /// Where the leader is.
     pub position: Lsn,
+}
+
+/// What `spilo backup restore --plan` says, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Foreseen {
+    system: SystemId,
 }
 
 /// What `spilo backup list` says, as far as it matters here.
@@ -161,6 +170,8 @@ impl Tools {
             let system = origin.system.map(|system| format!("--system={system}"));
             restore.args(system).args(origin.goal.options())
         };
+        let foreseen = restore(&self.config.installation.data_dir).args(["--plan", "-o", "json"]).limit(LONGEST_LOOK);
+        self.expect_own_place(foreseen).await.map_err(|why| not_begun(whose, &why))?;
         let shown = Shown(self.copy_progress.clone());
         let mut last = String::new();
         let said = |line: &str| {
@@ -169,8 +180,17 @@ impl Tools {
             shown.say(come(&format!("a backup of '{whose}'"), line));
         };
         let begun = clone::begin_from_archive(&self.config.installation, restore, said).await;
-        let begun = begun.map_err(|error| explained(error, last));
-        begun.map_err(|error| PostgresError::Sql(format!("no cluster was begun from a backup of '{whose}': {error}")))
+        begun.map_err(|error| not_begun(whose, &explained(error, last).to_string()))
+    }
+
+    /// Whoever begins with the data of another cluster has its system identifier: where an earlier one of this name did so too, there is WAL of that
+    /// system, and the same timelines would be archived twice. Found out before anything is restored.
+    async fn expect_own_place(&self, foreseen: Run) -> Result<(), String> {
+        let Some(own) = &self.config.archive else { return Ok(()) };
+        let foreseen = foreseen.output().await.map_err(in_its_words)?;
+        let Foreseen { system } = serde_json::from_str(&foreseen).map_err(|error| format!("its way cannot be read: {error}"))?;
+        let unused = program(["wal", "unused", &format!("--system={system}")]).args(own.options()).limit(LONGEST_LOOK);
+        unused.output().await.map(drop).map_err(in_its_words)
     }
 
     /// A replica by the first way that works.
@@ -230,6 +250,17 @@ fn is_complaint(line: &str) -> bool {
 }
 
 /// The complaint of a program that failed says more than that it did. What went wrong after it is another matter.
+fn not_begun(whose: &ClusterName, why: &str) -> PostgresError {
+    PostgresError::Sql(format!("no cluster was begun from a backup of '{whose}': {why}"))
+}
+
+fn in_its_words(error: ProcessError) -> String {
+    match error {
+        ProcessError::Failed { output, .. } => output,
+        error => error.to_string(),
+    }
+}
+
 fn explained(error: PostgresError, last: String) -> PostgresError {
     match error {
         PostgresError::Program(ProcessError::Failed { .. }) if is_complaint(&last) => PostgresError::NotYet(last),

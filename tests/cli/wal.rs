@@ -45,6 +45,21 @@ fn a_file_is_archived_restored_or_known_not_to_be_there() {
 }
 
 #[test]
+fn where_there_is_wal_of_a_system_nobody_else_begins_with_it() {
+    let outer = data_directory();
+    let data = outer.path().join("data");
+    let unused = |cluster: &str, system: u64| {
+        let system = format!("--system={system}");
+        spilo_in(&data, &["wal", "unused", "--store", "../store", "--cluster", cluster, &system])
+    };
+    unused("orders", SYSTEM).exits(0);
+    push(&data, SEGMENT).exits(0);
+    unused("orders", SYSTEM).exits(6).says(SEGMENT).says("choose another name");
+    unused("orders", SYSTEM + 1).exits(0);
+    unused("orders-2", SYSTEM).exits(0);
+}
+
+#[test]
 fn a_store_that_cannot_be_asked_does_not_end_a_recovery() {
     let outer = data_directory();
     let data = outer.path().join("data");

@@ -99,3 +99,47 @@ fn damage_is_found(cluster: &mut Cluster, leader: &str) {
     let left: Vec<_> = fs::read_dir(&scratch).unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_cluster_begins_with_anothers_backup_where_nobody_has_archived_the_same_data() {
+    let Some(old) = archiving() else { return };
+    let leader = old.leader().unwrap().name.clone();
+    let on = |name: &str| old.nodes.iter().find(|node| node.name == name).unwrap();
+    on(&leader).execute("create table kept as select generate_series(1, 1000) as i");
+    wait_until("a backup is there", A_ROUND, || !objects(&old, "/manifest").is_empty());
+    on(&leader).execute("insert into kept select 1001");
+    on(&leader).execute("select pg_create_restore_point('with all rows')");
+    on(&leader).execute("delete from kept");
+    on(&leader).execute("select pg_switch_wal()");
+    let system = on(&leader).query("select system_identifier::text from pg_control_system()").unwrap();
+
+    let store = old.nodes[0].path("../store").canonicalize().unwrap();
+    // What an earlier cluster of that name has left, which was begun with the same backup.
+    let left = store.join("born/wal").join(&system).join("history");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("00000002.history.zst"), "").unwrap();
+    assert!(Command::new("chown").args(["-R", "--reference"]).args([&store, &store.join("born")]).status().unwrap().success());
+
+    let Some(mut born) = Cluster::unstarted(&json!({})) else { return };
+    let key = key_option(&old).map(|option| option.trim_start_matches("--store-key=").to_owned());
+    let archive = |cluster: &str| {
+        let mut section = json!({"store": format!("file://{}", store.display()), "cluster": cluster});
+        key.iter().for_each(|file| section["key_file"] = json!(file));
+        section
+    };
+    born.nodes[0].edit_config(|config| {
+        config["spilo"] = json!({"archive": archive("born"), "begin_from": archive("real")});
+        config["spilo"]["begin_from"]["restore_point"] = json!("with all rows");
+    });
+    born.nodes[0].start();
+    let why = if key.is_some() { "is not encrypted" } else { "WAL of both would be mixed" };
+    wait_until("it does not begin", LIMIT, || born.nodes[0].log().contains(why));
+    assert!(!born.nodes[0].path("data/PG_VERSION").exists() && !born.nodes[0].path("data.clone").exists());
+    fs::remove_dir_all(store.join("born")).unwrap();
+    let rows = || born.nodes[0].query("select count(*)::text from kept");
+    wait_until("it begins with every row", A_ROUND, || rows().is_ok_and(|count| count == "1001") && born.leader().is_some());
+    born.nodes[0].execute("insert into kept select 1002");
+    born.nodes[0].execute("select pg_switch_wal()");
+    wait_until("it archives to its own place", LIMIT, || left.join("00000002.history.zst").exists());
+    assert!(!store.join("real/conflict").exists() && !store.join("born/conflict").exists());
+}

@@ -74,6 +74,19 @@ pub enum Command {
     },
     /// Check whether the archived WAL is whole
     Check(wal_check::Args),
+    /// Refuse a place where there is WAL of a database cluster already: another one is about to begin with the same data, and would go on there
+    #[command(hide = true)]
+    Unused {
+        /// The store.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Whose archive it would be
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        /// Of which database cluster
+        #[arg(long, value_name = "NUMBER")]
+        system: SystemId,
+    },
     /// Run the service of a data directory that push and fetch ask
     #[command(hide = true)]
     Serve {
@@ -124,6 +137,7 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
     match command {
         Command::Check(args) => wal_check::run(context, args),
         Command::Init { store, cluster } => runtime()?.block_on(init(&store.config(), cluster.as_ref())),
+        Command::Unused { store, cluster, system } => runtime()?.block_on(expect_unused(&store.config(), cluster, *system)),
         Command::Push { way, path, file } => match way.place()? {
             Some((store, cluster)) => {
                 let system = own_system(path)?;
@@ -229,6 +243,17 @@ async fn init(store: &StoreConfig, cluster: Option<&ClusterName>) -> Result<Exit
         SealedStore::open(store, root).await.map_err(failed)?.sealer().await.map_err(failed)?;
     }
     Ok(Exit::OK)
+}
+
+/// Two clusters that begin with the same data have one system identifier, and the timelines that they begin may have one number: in one place
+/// their WAL would be one another's conflicts.
+async fn expect_unused(store: &StoreConfig, cluster: &ClusterName, system: SystemId) -> Result<Exit, CommandError> {
+    let archive = open(store, cluster, system).await.map_err(failed)?;
+    let found = archive.store().list(&archive.wal().map_err(failed)?).await.map_err(failed)?;
+    let Some(object) = found.first() else { return Ok(Exit::OK) };
+    let what = format!("'{}' is there already: an earlier cluster '{cluster}' was begun with the same data", object.name);
+    let refused = CommandError::new(ErrorKind::Refused, format!("{what}, and WAL of both would be mixed in one archive"));
+    Err(refused.hint("choose another name for the new cluster, or another store"))
 }
 
 async fn open(store: &StoreConfig, cluster: &ClusterName, system: SystemId) -> Result<Archive<Store>, ArchiveError> {
