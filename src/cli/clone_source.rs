@@ -96,6 +96,15 @@ impl Parent {
         self.seen.is_none().then(|| format!("cluster '{cluster}' is not on this machine any more: what it has left {place} is restored"))
     }
 
+    /// That what was encrypted in its archive will lie unencrypted in the new cluster's.
+    pub fn exposure(&self, new: &ClusterSpec) -> Option<String> {
+        let CloneSource { cluster, archive, .. } = &self.source;
+        let exposed = new.archive.as_ref().is_some_and(|own| own.store != ArchiveStore::None && own.key_file.is_none());
+        (archive.key_file.is_some() && exposed).then(|| {
+            format!("the backups of '{cluster}' are encrypted, and those of '{}' will not be: --store-key FILE encrypts them", new.name)
+        })
+    }
+
     /// Has a node of it look whether its backups lead to the moment. `None`: nobody is there to ask, or does not know how to.
     ///
     /// # Errors
@@ -283,6 +292,19 @@ mod tests {
         assert!(parent.farewell().unwrap().ends_with("what it has left in its volume is restored"));
         parent.source.archive = bucket;
         assert!(parent.farewell().unwrap().contains("in s3://backups/prod"));
+    }
+
+    #[test]
+    fn what_was_encrypted_and_will_not_be_is_told() {
+        let open = ClusterSpec { archive: Some(ArchiveSpec::volume()), ..ClusterSpec::named("trial".parse().unwrap()) };
+        let sealed = ArchiveSpec { key_file: Some("/keys/a".into()), ..ArchiveSpec::volume() };
+        let mut parent = Parent { source: source(RecoveryTarget::End), seen: None };
+        assert_eq!(parent.exposure(&open), None);
+        parent.source.archive = sealed.clone();
+        assert!(parent.exposure(&open).unwrap().contains("those of 'trial' will not be: --store-key FILE"));
+        assert_eq!(parent.exposure(&ClusterSpec { archive: Some(sealed), ..open.clone() }), None);
+        assert_eq!(parent.exposure(&ClusterSpec { archive: Some(ArchiveSpec::none()), ..open.clone() }), None);
+        assert_eq!(parent.exposure(&ClusterSpec { archive: None, ..open }), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::length_in_words;
 
 /// How long the disk lasts if what waits for being archived goes on growing as it does. There is one only while it grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DiskForecast {
     /// What is free on the disk that WAL lies on.
     pub free_bytes: u64,

@@ -142,6 +142,7 @@ pub async fn create(context: &Context, interrupt: Interrupt, birth: Birth<'_>) -
         parent.farewell().iter().for_each(|gone| context.ui.say(gone));
         if is_new {
             expect_no_earlier_archive(&cluster, inventory.archive().is_some())?;
+            parent.exposure(&spec).iter().for_each(|exposed| context.ui.warn(exposed));
             foreseen = parent.foresee(context, &platform).await?;
         }
         foreseen.iter().for_each(|foreseen| say_the_way(context, foreseen));

@@ -65,6 +65,7 @@ struct WalState {
 
 /// How a node archives, as its WAL service tells it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all(serialize = "camelCase"))]
 struct Archiving {
     waiting: Option<Waiting>,
     failing_since: Option<Timestamp>,
@@ -77,6 +78,7 @@ struct Archiving {
 
 /// What waits.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all(serialize = "camelCase"))]
 struct Waiting {
     files: u64,
     bytes: u64,
@@ -238,6 +240,8 @@ mod tests {
             "disk": DiskForecast::of(10 << 30, 1 << 20),
         }));
         assert!(late.is_late());
+        let told = serde_json::to_value(&late).unwrap();
+        assert_eq!((&told["waiting"]["oldestAgeSeconds"], &told["disk"]["secondsUntilFull"]), (&json!(400), &json!(10_240)), "{told}");
         assert_eq!(
             late.lines(),
             [
