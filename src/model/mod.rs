@@ -1,6 +1,7 @@
 //! The words of the field as types: what each may hold is checked once, when it is parsed. No I/O.
 
 mod backup_id;
+mod count;
 mod disk_forecast;
 mod length;
 mod lsn;
@@ -17,6 +18,7 @@ mod timeline;
 mod wal_file;
 
 pub use backup_id::{BackupId, InvalidBackupId};
+pub use count::counted;
 pub use disk_forecast::DiskForecast;
 pub use length::length_in_words;
 pub use lsn::Lsn;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{image::ImageSource, step::Step};
 use crate::{
-    model::{ClusterName, MemberName},
+    model::{ClusterName, MemberName, counted},
     spec::{ClusterSpec, NodeCount},
 };
 
@@ -96,7 +96,7 @@ impl<A> fmt::Display for Plan<A> {
         if self.is_empty() {
             writeln!(f, "plan for cluster '{}': nothing to do", self.cluster)?;
         } else {
-            writeln!(f, "plan for cluster '{}': {} steps", self.cluster, self.steps.len())?;
+            writeln!(f, "plan for cluster '{}': {}", self.cluster, counted(self.steps.len() as u64, "step"))?;
         }
         for step in &self.steps {
             writeln!(f, "  {}. {} ({})", step.stage, step.title, step.why)?;

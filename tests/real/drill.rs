@@ -78,7 +78,7 @@ fn a_drill_touches_nothing_outside_its_directory_and_leaves_nothing_in_it() {
     let told = drill(&stage, "select count(*) = 100000 from t").exits(0);
     let report: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
     assert!(report["recovery_seconds"].as_f64().unwrap() > 0.0, "{report}");
-    assert!(report["notes"].to_string().contains("100000 rows in 1 tables"), "{report}");
+    assert!(report["notes"].to_string().contains("100000 rows in 1 table of"), "{report}");
     assert_eq!(files(&elsewhere), before);
     assert!(!harm.exists());
     assert_eq!(files(&stage.path("scratch")), []);

@@ -7,6 +7,7 @@ use super::{
     server::{PORT, Session, ThrowAway, told},
 };
 use crate::{
+    model::counted,
     postgres::Installation,
     sys::process::{ProcessError, Run},
 };
@@ -48,14 +49,14 @@ async fn own_checks(session: &Session, request: &Request, report: &mut Report) {
 
 /// Counts every row, which reads every page of every table.
 async fn count(server: &ThrowAway, request: &Request, databases: &[String], report: &mut Report) {
-    let (mut tables, mut rows) = (0_u64, 0_i64);
+    let (mut tables, mut rows) = (0_u64, 0_u64);
     for database in databases {
         match server.connect(&request.user, database).await {
             Ok(session) => match names(&session, TABLES).await {
                 Ok(names) => {
                     for name in names {
                         match session.client.query_one(&format!("select count(*) from only {name}"), &[]).await {
-                            Ok(row) => rows = rows.saturating_add(row.get(0)),
+                            Ok(row) => rows = rows.saturating_add(row.get::<_, i64>(0).unsigned_abs()),
                             Err(error) => {
                                 report.problems.push(format!("table {name} of database '{database}' cannot be read: {}", told(&error)))
                             }
@@ -68,7 +69,12 @@ async fn count(server: &ThrowAway, request: &Request, databases: &[String], repo
             Err(error) => report.problems.push(format!("database '{database}' cannot be connected to: {}", told(&error))),
         }
     }
-    report.notes.push(format!("{rows} rows in {tables} tables of {} databases were read", databases.len()));
+    report.notes.push(format!(
+        "{} in {} of {} were read",
+        counted(rows, "row"),
+        counted(tables, "table"),
+        counted(databases.len() as u64, "database")
+    ));
 }
 
 async fn names(session: &Session, query: &str) -> Result<Vec<String>, String> {

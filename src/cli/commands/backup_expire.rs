@@ -24,7 +24,7 @@ use crate::{
         output::{Shown, table},
         which_archive::{WhichArchive, WhichBackup, Whose},
     },
-    model::ClusterName,
+    model::{ClusterName, counted},
 };
 
 /// With less than this a restore that has just begun may find that its backup is gone.
@@ -106,8 +106,8 @@ impl Shown for Expiry {
         let rows = self.backups.iter().map(|line| [line.id.to_string(), line.what.to_owned(), line.why.clone()]);
         let done = if self.applied { "removed" } else { "would remove" };
         let amount = bytes_in_words(self.bytes);
-        let mut text =
-            table(["BACKUP", "WHAT", "WHY"], rows) + &format!("{done} {} packs and {} WAL files, {amount}\n", self.packs, self.wal);
+        let (packs, wal) = (counted(self.packs as u64, "pack"), counted(self.wal as u64, "WAL file"));
+        let mut text = table(["BACKUP", "WHAT", "WHY"], rows) + &format!("{done} {packs} and {wal}, {amount}\n");
         self.refusals.iter().for_each(|refusal| text += &format!("refused: {refusal}\n"));
         text
     }

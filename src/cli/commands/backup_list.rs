@@ -23,7 +23,7 @@ use crate::{
         ui::in_words,
         which_archive::{WhichArchive, WhichBackup, Whose},
     },
-    model::{ClusterName, SystemId, Timeline},
+    model::{ClusterName, SystemId, Timeline, counted},
 };
 
 /// List the backups in a cluster's archive
@@ -176,7 +176,10 @@ impl Shown for OneBackup {
             ("begun", format!("{}, {}", backup.started, backup.start_lsn)),
             ("complete", format!("{}, {} on timeline {} ({took})", backup.complete, backup.stop_lsn, backup.timeline)),
             ("size", format!("{} in {} files and directories", bytes_in_words(backup.size), backup.entries)),
-            ("stored", format!("{}, and what it shares with others in {} packs", bytes_in_words(backup.stored), self.packs)),
+            (
+                "stored",
+                format!("{}, and what it shares with others in {}", bytes_in_words(backup.stored), counted(self.packs as u64, "pack")),
+            ),
             ("compared with", backup.parent.as_ref().map_or("nothing".to_owned(), ToString::to_string)),
             (
                 "server",

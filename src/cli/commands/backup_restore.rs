@@ -26,7 +26,7 @@ use crate::{
         output::Shown,
         ui::{Ui, UiStep, in_words},
     },
-    model::{RecoveryGoal, RecoveryTarget, SystemId},
+    model::{RecoveryGoal, RecoveryTarget, SystemId, counted},
     sys::process::Run,
 };
 
@@ -123,17 +123,17 @@ impl Shown for Restored {
         let (directory, seconds) = (self.directory.display(), self.seconds.max(0.001));
         let rate = self.bytes as f64 / 1_048_576.0 / seconds;
         format!(
-            "restored backup {} of {} to '{directory}': {} MB in {} files in {} ({rate:.0} MB/s)\n\
-             {} MB were there already, {} MB were fetched, {} files did not belong there\n\
+            "restored backup {} of {:.0} to '{directory}': {} MB in {} in {} ({rate:.0} MB/s)\n\
+             {} MB were there already, {} MB were fetched, {} did not belong there\n\
              recovery goes along timeline {} to {}; archived WAL is whole to {}\n",
             self.backup,
             self.backup_time,
             self.bytes >> 20,
-            self.files,
+            counted(self.files, "file"),
             in_words(Duration::from_secs_f64(self.seconds)),
             self.kept >> 20,
             self.fetched >> 20,
-            self.removed,
+            counted(self.removed, "file"),
             self.timeline,
             self.target,
             self.wal_end,
@@ -160,7 +160,7 @@ impl Shown for Foreseen {
     fn text(&self, _: bool) -> String {
         let Foreseen { backup, backup_time, target, timeline, wal_end, .. } = self;
         format!(
-            "backup {backup}, complete at {backup_time}, leads along timeline {timeline} to {target}; archived WAL is whole to {wal_end}\n"
+            "backup {backup}, complete at {backup_time:.0}, leads along timeline {timeline} to {target}; archived WAL is whole to {wal_end}\n"
         )
     }
 }

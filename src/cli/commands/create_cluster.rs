@@ -182,9 +182,9 @@ pub async fn create(context: &Context, interrupt: Interrupt, birth: Birth<'_>) -
 
 fn say_the_way(context: &Context, foreseen: &Foreseen) {
     let Foreseen { backup, backup_time, timeline, wal_end, doubts } = foreseen;
-    context
-        .ui
-        .say(format_args!("backup {backup} of {backup_time} leads there, along timeline {timeline}; archived WAL is whole to {wal_end}"));
+    context.ui.say(format_args!(
+        "backup {backup} of {backup_time:.0} leads there, along timeline {timeline}; archived WAL is whole to {wal_end}"
+    ));
     doubts.iter().for_each(|doubt| context.ui.warn(doubt));
 }
 

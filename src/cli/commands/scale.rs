@@ -11,7 +11,7 @@ use crate::{
         status::Health,
         wait::wait_until_healthy,
     },
-    model::ClusterName,
+    model::{ClusterName, counted},
     provisioner::{Wish, with_lock},
     spec::NodeCount,
 };
@@ -64,7 +64,7 @@ async fn scale(context: &Context, interrupt: Interrupt, args: &Args) -> Result<E
         wait_until_healthy(context, &interrupt, &platform, cluster).await
     })
     .await?;
-    context.ui.say(format_args!("cluster '{cluster}' has {} nodes: {}", args.nodes, seen.status.reason));
+    context.ui.say(format_args!("cluster '{cluster}' has {}: {}", counted(u64::from(args.nodes.get()), "node"), seen.status.reason));
     Ok(Exit::OK)
 }
 

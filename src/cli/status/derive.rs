@@ -9,7 +9,7 @@ use crate::{
         backup_status::BackupStatus,
         report::{MemberReport, ProbeReport},
     },
-    model::{Lsn, MemberName},
+    model::{Lsn, MemberName, counted},
     spec::{ArchiveStore, Durability, standby_cluster},
 };
 
@@ -121,7 +121,7 @@ fn troubles(evidence: &Evidence<'_>, nodes: &[NodeStatus]) -> Vec<String> {
     }
     let wanted = usize::from(evidence.spec.nodes.get());
     if nodes.len() != wanted {
-        troubles.push(format!("it has {} nodes, not {wanted}", nodes.len()));
+        troubles.push(format!("it has {}, not {wanted}", counted(nodes.len() as u64, "node")));
     }
     let waits_for_nobody = report.sync.as_ref().is_none_or(|sync| sync.sync_standby.is_empty());
     let follows = is_standby_cluster(report);

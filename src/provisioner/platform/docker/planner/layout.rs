@@ -1,17 +1,20 @@
 //! The steps that lay a cluster out, or put right what is not as it should be.
 
-use crate::provisioner::{
-    error::ProvisionError,
-    image::ImageSource,
-    observe::{Condition, Form, Inventory, Object, ObjectKind, StoredSpec, Surroundings},
-    plan::{Plan, Untouched},
-    platform::docker::{
-        action::DockerAction,
-        archive,
-        definition::{Definition, definitions},
-        names,
+use crate::{
+    model::counted,
+    provisioner::{
+        error::ProvisionError,
+        image::ImageSource,
+        observe::{Condition, Form, Inventory, Object, ObjectKind, StoredSpec, Surroundings},
+        plan::{Plan, Untouched},
+        platform::docker::{
+            action::DockerAction,
+            archive,
+            definition::{Definition, definitions},
+            names,
+        },
+        step::Step,
     },
-    step::Step,
 };
 
 type DockerStep = Step<DockerAction>;
@@ -72,7 +75,7 @@ pub(super) fn plan(
     if !plan.is_empty() {
         plan.waits_for = vec!["a primary that accepts writes".to_owned()];
         if wanted.members.len() > 1 {
-            plan.waits_for.push(format!("{} replicas streaming from it", wanted.members.len() - 1));
+            plan.waits_for.push(format!("{} streaming from it", counted(wanted.members.len() as u64 - 1, "replica")));
         }
     }
     Ok(plan)
