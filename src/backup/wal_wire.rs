@@ -3,9 +3,21 @@
 
 use std::{
     ffi::OsStr,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            fs::OpenOptionsExt,
+            net::UnixStream,
+        },
+    },
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use rustix::fs::OFlags;
 
 /// What the socket's name adds to that of the data directory, beside which it lies.
 pub const SOCKET: &str = ".archive.sock";
@@ -99,6 +111,33 @@ pub fn socket_of(data_dir: &Path) -> std::io::Result<PathBuf> {
     let mut name = resolved(data_dir)?.into_os_string().into_vec();
     name.extend_from_slice(SOCKET.as_bytes());
     Ok(PathBuf::from(std::ffi::OsString::from_vec(name)))
+}
+
+/// Reaches the service of the data directory. The socket's path may be longer than the 107 bytes that an address has room for: by way of the
+/// directory that it lies in it is short.
+///
+/// # Errors
+/// When nobody listens there.
+pub fn connect(data_dir: &Path) -> io::Result<UnixStream> {
+    let socket = socket_of(data_dir)?;
+    let (Some(parent), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::Error::other("it is no data directory"));
+    };
+    let folder = File::options().read(true).custom_flags(OFlags::PATH.bits().cast_signed()).open(parent)?;
+    UnixStream::connect(Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name))
+}
+
+/// Says one line to the service and hears its answer. `limit`: how long each step of that may take.
+///
+/// # Errors
+/// In words, when it does not answer.
+pub fn exchange(mut stream: &UnixStream, line: &[u8], limit: Duration) -> Result<Answer, String> {
+    let lost = |error: io::Error| format!("the WAL service did not answer: {error}");
+    stream.set_read_timeout(Some(limit)).and_then(|()| stream.set_write_timeout(Some(limit))).map_err(lost)?;
+    stream.write_all(line).map_err(lost)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(lost)?;
+    Answer::parse(&answer).ok_or_else(|| "the WAL service ended before it had answered".to_owned())
 }
 
 /// The path without symbolic links.

@@ -5,7 +5,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io::{Read, Write},
+    io::Write,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     thread::sleep,
@@ -16,7 +16,7 @@ use super::commands::wal::no_answer;
 use crate::{
     backup::{
         wal_silence::is_never_there,
-        wal_wire::{Answer, Request, SOCKET, resolved},
+        wal_wire::{self, Answer, Request, exchange},
     },
     model::WalFile,
 };
@@ -98,7 +98,7 @@ impl Errand {
         let path = here.join(&self.path);
         let request = if self.fetch { Request::Fetch(name, path) } else { Request::Push(name, path) };
         let line = request.line().ok_or_else(|| format!("'{}' cannot be asked for", self.path.display()))?;
-        exchange(&connect(data, self.socket.as_deref())?, &line)
+        exchange(&connect(data, self.socket.as_deref())?, &line, LONGEST_ANSWER)
     }
 
     fn unanswered(&self, data: &Path, why: &str) -> u8 {
@@ -111,45 +111,21 @@ impl Errand {
 /// How the archive of the data directory fares, as JSON.
 pub fn state(data: &Path, socket: Option<&Path>) -> Result<String, String> {
     let line = Request::Status.line().ok_or("the question has no line")?;
-    match exchange(&connect(data, socket)?, &line)? {
+    match exchange(&connect(data, socket)?, &line, LONGEST_ANSWER)? {
         Answer::Status(state) => Ok(state),
         _ => Err("the WAL service gave an answer to something else".to_owned()),
     }
 }
 
-fn exchange(mut stream: &UnixStream, line: &[u8]) -> Result<Answer, String> {
-    let lost = |error: std::io::Error| format!("the WAL service did not answer: {error}");
-    stream.set_read_timeout(Some(LONGEST_ANSWER)).and_then(|()| stream.set_write_timeout(Some(LONGEST_ANSWER))).map_err(lost)?;
-    stream.write_all(line).map_err(lost)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(lost)?;
-    Answer::parse(&answer).ok_or_else(|| "the WAL service ended before it had answered".to_owned())
-}
-
-/// The socket's path may be longer than the 107 bytes that an address has room for: seen from the directory it lies in, it is short.
 fn connect(data: &Path, socket: Option<&Path>) -> Result<UnixStream, String> {
     let reached = match socket {
         Some(socket) => UnixStream::connect(socket).map_err(|error| (socket, error)),
-        None => connect_beside(data).map_err(|error| (data, error)),
+        None => wal_wire::connect(data).map_err(|error| (data, error)),
     };
     reached.map_err(|(place, error)| {
         let place = place.canonicalize().unwrap_or_else(|_| place.to_owned());
         format!("the WAL service of '{}' cannot be reached: {error}", place.display())
     })
-}
-
-fn connect_beside(data: &Path) -> std::io::Result<UnixStream> {
-    let data = resolved(data)?;
-    let (Some(parent), Some(name)) = (data.parent(), data.file_name()) else {
-        return Err(std::io::Error::other("it is no data directory"));
-    };
-    let mut socket = name.to_owned();
-    socket.push(SOCKET);
-    let here = env::current_dir()?;
-    env::set_current_dir(parent)?;
-    let connected = UnixStream::connect(&socket);
-    env::set_current_dir(here)?;
-    connected
 }
 
 /// PostgreSQL runs its commands in the data directory. `pg_rewind` runs them wherever it was started, with a path that leads there.
