@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{DiskForecast, length_in_words},
+    model::{DiskForecast, WalAccount, length_in_words},
     sys::files,
 };
 
@@ -56,6 +56,9 @@ pub struct BackupStatus {
     pub overdue: Vec<String>,
     /// WAL of this node that waits for being archived.
     pub wal_waiting: WalWaiting,
+    /// What the WAL service of this node has done since it was started; `None`: it did not say.
+    #[serde(default)]
+    pub wal_service: Option<WalAccount>,
 }
 
 /// What a node is at.
@@ -196,6 +199,7 @@ pub(crate) mod tests {
             failure: None,
             overdue: Vec::new(),
             wal_waiting: WalWaiting::default(),
+            wal_service: None,
         }
     }
 

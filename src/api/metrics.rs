@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{NodeStatus, Xlog, backup_status::BackupStatus, health::is_standby_of};
 use crate::{
     dcs::snapshot::{MemberRole, PgState},
-    model::Lsn,
+    model::{Lsn, WalAccount},
     spec::settings::SyncMode,
     sys::clock::Moment,
 };
@@ -173,11 +173,26 @@ fn backups(page: &mut Page, backup: &BackupStatus) {
     page.gauge("spilo_wal_disk_full_time", help, time(backup.wal_waiting.full));
     let help = "Since when the oldest of them waits, in seconds since 1970; 0: none does.";
     page.gauge("spilo_wal_waiting_since_time", help, time(backup.wal_waiting.since));
+    if let Some(account) = &backup.wal_service {
+        wal_service(page, account);
+    }
     page.whether(
         "spilo_backup_overdue",
         "something should have been backed up, verified or restored by now, or is damaged",
         !backup.overdue.is_empty(),
     );
+}
+
+/// What the WAL service of this node has done. It counts from its start, as counters may.
+fn wal_service(page: &mut Page, account: &WalAccount) {
+    let help = "WAL files of this node of which the archive has another content; somebody has to find out why.";
+    page.gauge("spilo_wal_conflicts", help, account.conflicting);
+    page.counter("spilo_wal_archived_total", "Files that this node's WAL service has archived, or found archived.", account.archived);
+    page.counter("spilo_wal_archived_bytes_total", "Bytes that were sent for them, packed.", account.stored_bytes);
+    page.counter("spilo_wal_archive_failures_total", "Attempts to archive a file that failed.", account.failures);
+    let help = "Files that this node's WAL service has fetched from the archive, those it has fetched ahead among them.";
+    page.counter("spilo_wal_fetched_total", help, account.fetched);
+    page.counter("spilo_wal_fetched_bytes_total", "How many bytes they have, unpacked.", account.fetched_bytes);
 }
 
 /// `4.1.5` as 040105.
@@ -292,7 +307,17 @@ mod tests {
         assert!(!values(&seen_by("orders-1")).keys().any(|name| name.contains("backup")));
         let wal_waiting = WalWaiting { files: 2, since: "2026-11-22T05:00:00Z".parse().ok(), bytes: 2 << 20, full: None };
         let wal_waiting = wal_waiting.filling(crate::model::DiskForecast::of(1_843_200, 1), "2026-11-22T06:00:00Z".parse().unwrap());
-        let backup = Some(BackupStatus { bad_pages: 4, wal_waiting, ..crate::api::backup_status::tests::well() });
+        let account = WalAccount {
+            archived: 7,
+            stored_bytes: 70,
+            failures: 2,
+            fetched: 5,
+            fetched_bytes: 50,
+            conflicting: 1,
+            ..WalAccount::default()
+        };
+        let backup = BackupStatus { bad_pages: 4, wal_waiting, wal_service: Some(account), ..crate::api::backup_status::tests::well() };
+        let backup = Some(backup);
         let values = values(&NodeStatus { backup, ..seen_by("orders-1") });
         for (name, value) in [
             ("spilo_backups", "3"),
@@ -305,9 +330,18 @@ mod tests {
             ("spilo_wal_waiting_since_time", "1795323600"),
             ("spilo_wal_disk_full_time", "1797170400"),
             ("spilo_backup_overdue", "0"),
+            ("spilo_wal_conflicts", "1"),
+            ("spilo_wal_archived_total", "7"),
+            ("spilo_wal_archived_bytes_total", "70"),
+            ("spilo_wal_archive_failures_total", "2"),
+            ("spilo_wal_fetched_total", "5"),
+            ("spilo_wal_fetched_bytes_total", "50"),
         ] {
             assert_eq!(values[name], value, "{name}");
         }
+        // A service that does not say what it has done has not done nothing.
+        let silent = NodeStatus { backup: Some(crate::api::backup_status::tests::well()), ..seen_by("orders-1") };
+        assert!(!metrics(&silent, Moment(1000)).contains("spilo_wal_archived_total"));
     }
 
     #[test]

@@ -327,6 +327,7 @@ impl Keeper {
         status.running = running;
         status.room = self.has_room(self.store.as_ref().map_or(0, |view| view.largest));
         status.failure.clone_from(&self.failure);
+        status.wal_service = archived::account(&self.config.data_dir);
         match archived::waiting(&self.config.data_dir) {
             Ok(waiting) => {
                 self.growth.sample(Instant::now(), waiting.bytes);

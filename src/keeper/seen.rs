@@ -99,6 +99,7 @@ impl Store {
             failure: None,
             overdue: self.unreadable.clone(),
             wal_waiting: WalWaiting::default(),
+            wal_service: None,
         }
     }
 }

@@ -15,6 +15,7 @@ mod store_url;
 mod system_id;
 mod term;
 mod timeline;
+mod wal_account;
 mod wal_file;
 
 pub use backup_id::{BackupId, InvalidBackupId};
@@ -32,4 +33,5 @@ pub use store_url::{InvalidStoreUrl, StoreUrl};
 pub use system_id::SystemId;
 pub use term::Term;
 pub use timeline::{HistoryLine, Timeline, parse_history, timeline_at};
+pub use wal_account::{WalAccount, WalConflict};
 pub use wal_file::{InvalidWalFile, WalFile, WalSegment};

@@ -153,7 +153,7 @@ impl Fetcher {
             let read = async { fetch_with(&fetcher.archive_of(system).await?, file, |content| Ok(content.to_vec())).await };
             let outcome = Outcome::of(read.await.map(|content| content.map(Rc::from)));
             if fetcher.window.borrow_mut().read(file, turn, &outcome) {
-                fetcher.note(&outcome);
+                fetcher.note(&outcome, |content| content.len() as u64);
             }
             tell.send_replace(Some(outcome));
         });
@@ -201,7 +201,7 @@ impl Fetcher {
             let path = fetcher.path_in(turn, segment);
             let outcome = fetcher.bring(segment, system, path.clone()).await;
             if fetcher.window.borrow_mut().brought(segment, turn, &outcome) {
-                fetcher.note(&outcome);
+                fetcher.note(&outcome, |size| *size);
             } else {
                 let _ = files::remove_file(&path);
             }
@@ -230,9 +230,9 @@ impl Fetcher {
     }
 
     /// Notes how the store fares.
-    fn note<T>(&self, outcome: &Outcome<T>) {
+    fn note<T>(&self, outcome: &Outcome<T>, bytes: impl Fn(&T) -> u64) {
         match outcome {
-            Outcome::Here(_) => self.succeeded(),
+            Outcome::Here(content) => self.succeeded(bytes(content)),
             Outcome::Absent => self.answered(),
             Outcome::Unknown(_) => self.window.borrow_mut().failed = Some(Instant::now()),
             Outcome::Unfit(_) => {}
@@ -294,9 +294,9 @@ impl Fetcher {
         old.into_iter().for_each(|segment| self.drop_it(segment));
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&self, bytes: u64) {
         self.window.borrow_mut().failed = None;
-        self.health.fetched();
+        self.health.fetched(bytes);
     }
 
     fn answered(&self) {

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::vault::Vault;
 use crate::{
     backup::{archive::ArchiveError, wal_push::Pushed},
-    model::WalFile,
+    model::{WalAccount, WalConflict, WalFile},
     postgres::{
         archive_status::{self, Backlog},
         backlog_growth::BacklogGrowth,
@@ -33,15 +33,14 @@ pub struct Health(RefCell<Known>);
 
 #[derive(Default)]
 struct Known {
-    archived: u64,
-    stored_bytes: u64,
+    /// The numbers; which conflicts there are is beside it.
+    account: WalAccount,
     last: Option<(WalFile, Timestamp)>,
     failing: Option<Failing>,
-    /// What had another content than the archive, and where this one is.
-    conflicts: BTreeMap<WalFile, String>,
+    /// What has another content than the archive, since when that is known, and where this one is.
+    conflicts: BTreeMap<WalFile, (Timestamp, String)>,
     /// What the archive has and cannot be read.
     damaged: BTreeMap<WalFile, String>,
-    fetched: u64,
     fetch_error: Option<(Timestamp, String)>,
     /// When the log last told of it.
     fetch_told: Option<Timestamp>,
@@ -62,6 +61,32 @@ impl Failing {
     }
 }
 
+impl Known {
+    /// What waits by now: how fast that grows, and that what does not wait any more, because it was rewound or removed, is in nobody's way.
+    fn looked(&mut self, backlog: &Backlog) {
+        self.growth.sample(Instant::now(), backlog.bytes);
+        if self.conflicts.is_empty() && self.damaged.is_empty() {
+            return;
+        }
+        let waiting: HashSet<WalFile> = backlog.waiting.iter().copied().collect();
+        self.conflicts.retain(|file, _| waiting.contains(file));
+        self.damaged.retain(|file, _| waiting.contains(file));
+    }
+
+    fn account(&self) -> WalAccount {
+        let conflict = |(file, (since, aside)): (&WalFile, &(Timestamp, String))| WalConflict {
+            file: file.to_string(),
+            since: *since,
+            aside: aside.clone(),
+        };
+        WalAccount {
+            conflicting: self.conflicts.len() as u64,
+            conflicts: self.conflicts.iter().take(MOST).map(conflict).collect(),
+            ..self.account.clone()
+        }
+    }
+}
+
 impl Health {
     /// Nothing has happened yet.
     pub fn new() -> Health {
@@ -71,7 +96,7 @@ impl Health {
     /// A file is in the archive; so many bytes were sent for it.
     pub fn archived(&self, file: WalFile, how: &Pushed, bytes: u64) {
         let mut known = self.0.borrow_mut();
-        known.archived += 1;
+        known.account.archived += 1;
         known.last = Some((file, Timestamp::now()));
         known.conflicts.remove(&file);
         known.damaged.remove(&file);
@@ -79,7 +104,7 @@ impl Health {
             tracing::info!("'{file}' was archived: it works again, after it had not since {}", failing.since);
         }
         match how {
-            Pushed::Stored => known.stored_bytes += bytes,
+            Pushed::Stored => known.account.stored_bytes += bytes,
             Pushed::WasThere => tracing::debug!("'{file}' was in the archive"),
             Pushed::SameRecords => tracing::warn!("'{file}' was in the archive with the same records, and other bytes behind them"),
             Pushed::Aside(aside) => tracing::warn!("'{file}' was in the archive with another content; this one is kept as '{aside}'"),
@@ -90,8 +115,12 @@ impl Health {
     pub fn failed(&self, file: WalFile, error: &ArchiveError) {
         let why = causes::in_one_line(error);
         let mut known = self.0.borrow_mut();
+        known.account.failures += 1;
         match error {
-            ArchiveError::Conflict { aside, .. } => drop(known.conflicts.insert(file, aside.to_string())),
+            ArchiveError::Conflict { aside, .. } => {
+                // PostgreSQL asks for it again and again.
+                known.conflicts.entry(file).or_insert_with(|| (Timestamp::now(), aside.to_string()));
+            }
             ArchiveError::Damaged { .. } => drop(known.damaged.insert(file, why.clone())),
             _ => {}
         }
@@ -110,10 +139,11 @@ impl Health {
         self.0.borrow().failing.as_ref().map(|failing| failing.why.clone())
     }
 
-    /// A file was restored.
-    pub fn fetched(&self) {
+    /// A file of so many bytes has come from the archive.
+    pub fn fetched(&self, bytes: u64) {
         let mut known = self.0.borrow_mut();
-        known.fetched += 1;
+        known.account.fetched += 1;
+        known.account.fetched_bytes += bytes;
         if known.fetch_error.take().is_some() {
             tracing::info!("the archive answers again");
         }
@@ -136,10 +166,10 @@ impl Health {
         known.fetch_error = Some((now, why.to_owned()));
     }
 
-    /// How much waits, for the rate at which it grows.
+    /// What waits, and how much: that is what it grows by, and of conflicts what is still to be told.
     pub async fn look(&self, vault: &Vault) {
         if let Some(backlog) = backlog(vault).await {
-            self.0.borrow_mut().growth.sample(Instant::now(), backlog.bytes);
+            self.0.borrow_mut().looked(&backlog);
         }
     }
 
@@ -149,24 +179,28 @@ impl Health {
         let free = files::free_space(&vault.data_dir.join("pg_wal")).ok();
         if let Some(backlog) = &backlog {
             // What has been caught up with since the last look fills nothing any more.
-            self.0.borrow_mut().growth.sample(Instant::now(), backlog.bytes);
+            self.0.borrow_mut().looked(backlog);
         }
         let known = self.0.borrow();
+        let account = known.account();
         let forecast = known.growth.forecast(free);
         let time = |at: &Timestamp| at.to_string();
         json!({
             "store": vault.url().to_string(),
             "cluster": vault.cluster().as_str(),
-            "archived": known.archived,
-            "stored_bytes": known.stored_bytes,
+            "archived": account.archived,
+            "stored_bytes": account.stored_bytes,
+            "failures": account.failures,
             "last_archived": known.last.as_ref().map(|(file, at)| json!({"file": file.to_string(), "at": time(at)})),
             "waiting": backlog.as_ref().map_or(Value::Null, waiting),
             "failing_since": known.failing.as_ref().map(|failing| time(&failing.since)),
             "last_error": known.failing.as_ref().map(|failing| &failing.why),
             "left_behind": left_behind,
-            "conflicts": named(&known.conflicts),
+            "conflicting": account.conflicting,
+            "conflicts": account.conflicts,
             "damaged": named(&known.damaged),
-            "fetched": known.fetched,
+            "fetched": account.fetched,
+            "fetched_bytes": account.fetched_bytes,
             "fetch_error": known.fetch_error.as_ref().map(|(at, why)| json!({"at": time(at), "error": why})),
             "free_bytes": free,
             "growth_bytes_per_second": known.growth.rate(),

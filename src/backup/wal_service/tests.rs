@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -209,7 +209,19 @@ async fn another_file_of_a_name_that_was_archived_is_not_taken_for_it() {
         node.put_segment(&Segment { switched: true, ..Segment::new(1, 1) }.with(&[b"other"]), "ready");
         let Answer::Again(why) = node.push(file).await else { panic!("it was taken for the first one") };
         assert!(why.contains("another content"), "{why}");
-        assert_eq!(node.state().await["conflicts"][0]["file"], file.to_string());
+        let state = node.state().await;
+        let told = &state["conflicts"][0];
+        assert_eq!((&told["file"], &state["conflicting"], &state["failures"]), (&json!(file.to_string()), &json!(1), &json!(1)));
+        let (since, aside) = (told["since"].clone(), told["aside"].as_str().unwrap().parse().unwrap());
+        assert!(archive(&world).store().size(&aside).await.unwrap().is_some(), "{aside}");
+        // PostgreSQL asks again: it is the same conflict, since the same moment.
+        assert!(matches!(node.push(file).await, Answer::Again(_)));
+        let state = node.state().await;
+        assert_eq!((&state["conflicts"][0]["since"], &state["conflicting"], &state["failures"]), (&since, &json!(1), &json!(2)));
+        // A rewind has removed the file: nobody wants it archived any more.
+        fs::remove_file(node.data.join(format!("pg_wal/archive_status/{file}.ready"))).unwrap();
+        let state = node.state().await;
+        assert_eq!((&state["conflicts"], &state["conflicting"]), (&json!([]), &json!(0)));
     };
     LocalSet::new().run_until(story).await;
 }
@@ -301,7 +313,8 @@ async fn who_walks_backwards_gets_every_segment_and_nothing_else_is_fetched() {
             let place = other.data.join("pg_wal").join(nth(1, number).to_string());
             assert_eq!(fetcher.fetch(&nth(1, number).to_string(), &place).await, Answer::Done);
         }
-        assert_eq!(other.state().await["fetched"], 10);
+        let state = other.state().await;
+        assert_eq!((&state["fetched"], &state["fetched_bytes"]), (&json!(10), &json!(10 << 20)));
     };
     LocalSet::new().run_until(story).await;
 }
@@ -460,7 +473,7 @@ async fn a_new_primary_archives_what_the_last_one_left() {
         }
         assert_eq!(content(&archive, nth(1, 7)).await, None, "it is no whole segment of that timeline");
         let told = left_behind.told();
-        assert!(told["archived"] == 3 && told["missing"] == serde_json::json!([]) && told["timeline"] == 2, "{told}");
+        assert!(told["archived"] == 3 && told["missing"] == json!([]) && told["timeline"] == 2, "{told}");
     };
     LocalSet::new().run_until(story).await;
 }
@@ -482,7 +495,7 @@ async fn what_neither_the_archive_nor_the_new_primary_has_is_told() {
         fs::remove_file(new.data.join("standby.signal")).unwrap();
         left_behind.look();
         soon("all is archived", async || left_behind.told()["state"] == "done").await;
-        assert_eq!(left_behind.told()["missing"], serde_json::json!([nth(1, 3).to_string(), nth(1, 4).to_string()]));
+        assert_eq!(left_behind.told()["missing"], json!([nth(1, 3).to_string(), nth(1, 4).to_string()]));
         assert!(matches!(new.vault.archive().await.unwrap().store().bare(), Store::File(_)));
     };
     LocalSet::new().run_until(story).await;
@@ -505,7 +518,7 @@ async fn what_the_new_primary_has_removed_of_the_old_timeline_is_told() {
         let left_behind = LeftBehind::new(new.vault.clone(), new.pusher.clone());
         left_behind.heard(WalFile::History(Timeline(2)));
         soon("it has looked", async || left_behind.told()["state"] == "done").await;
-        assert_eq!(left_behind.told()["missing"], serde_json::json!([nth(1, 4).to_string(), nth(1, 5).to_string()]));
+        assert_eq!(left_behind.told()["missing"], json!([nth(1, 4).to_string(), nth(1, 5).to_string()]));
     };
     LocalSet::new().run_until(story).await;
 }

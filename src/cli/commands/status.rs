@@ -13,10 +13,10 @@ use crate::{
         interrupt::{Interrupt, run_async},
         look::look,
         output::{Shown, print, table},
-        status::{ClusterStatus, Health, NodeStatus},
+        status::{ClusterStatus, Health, NodeConflict, NodeStatus},
         ui::{Colour, GREEN, RED, YELLOW, in_words},
     },
-    model::ClusterName,
+    model::{ClusterName, WalConflict, length_in_words},
     provisioner::Platform,
 };
 
@@ -58,6 +58,7 @@ impl Shown for ClusterStatus {
         if let Some(backup) = &self.backup {
             text += &format!("{}\n", backup.line(self.observed_at));
         }
+        self.wal_conflicts.iter().for_each(|found| text += &self.conflict_line(found));
         text += "\n";
         text += &if wide { self.wide_nodes() } else { self.nodes_table() };
         text
@@ -65,6 +66,17 @@ impl Shown for ClusterStatus {
 }
 
 impl ClusterStatus {
+    /// What was found, since when, and what to do about it.
+    fn conflict_line(&self, found: &NodeConflict) -> String {
+        let (node, WalConflict { file, since, aside }) = (&found.node, &found.conflict);
+        let age = length_in_words(self.observed_at.duration_since(*since));
+        format!(
+            "WAL conflict of '{node}' for {age}: '{file}' is archived with another content, and this one is kept as '{aside}'. Another server archives \
+             under the name '{0}': find and stop it, then see 'spilo wal check {0}'\n",
+            self.name
+        )
+    }
+
     fn nodes_table(&self) -> String {
         table(["NODE", "ROLE", "STATE", "TIMELINE", "LAG", "ADDRESS", "AGE"], self.nodes.iter().map(columns))
     }
@@ -189,7 +201,23 @@ mod tests {
             nodes: vec![node("orders-1", NodeRole::Leader, None), node("orders-2", NodeRole::QuorumStandby, Some(0))],
             services: vec![ServiceStatus { name: "spilo-orders-router".to_owned(), container: ContainerState::Running }],
             backup: None,
+            wal_conflicts: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_conflict_in_the_archive_has_a_line_that_says_what_to_do() {
+        let (file, aside) = ("000000010000000000000007".to_owned(), "orders/conflict/7/x.zst".to_owned());
+        let conflict = WalConflict { file, since: "2025-12-31T23:40:00Z".parse().unwrap(), aside };
+        let found = NodeConflict { node: "orders-1".parse().unwrap(), conflict };
+        let status = ClusterStatus { wal_conflicts: vec![found], ..status() };
+        let text = status.text(false);
+        let line = text.lines().find(|line| line.starts_with("WAL conflict of 'orders-1' for 20 min")).expect(&text);
+        assert!(line.contains("'000000010000000000000007' is archived with another content"), "{line}");
+        assert!(line.ends_with("find and stop it, then see 'spilo wal check orders'"), "{line}");
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["wal_conflicts"][0]["node"], "orders-1");
+        assert_eq!(json["wal_conflicts"][0]["aside"], "orders/conflict/7/x.zst");
     }
 
     #[test]

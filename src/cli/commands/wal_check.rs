@@ -24,7 +24,7 @@ use crate::{
         wal_client,
         which_archive::{WhichArchive, Whose},
     },
-    model::{ClusterName, DiskForecast, SystemId, WalFile},
+    model::{ClusterName, DiskForecast, SystemId, WalConflict, WalFile},
     storage::Store,
 };
 
@@ -74,6 +74,9 @@ struct Archiving {
     /// When the disk is full of what waits.
     #[serde(default)]
     disk: Option<DiskForecast>,
+    /// What it cannot archive because the archive has another content.
+    #[serde(default)]
+    conflicts: Vec<WalConflict>,
 }
 
 /// What waits.
@@ -92,6 +95,11 @@ impl Archiving {
         serde_json::from_str(&told).map_err(|error| format!("its WAL service is not understood: {error}"))
     }
 
+    /// Something has to be done about how it archives.
+    fn is_stuck(&self) -> bool {
+        !self.conflicts.is_empty() || self.is_late()
+    }
+
     fn is_late(&self) -> bool {
         self.waiting.as_ref().and_then(|waiting| waiting.oldest_age_seconds).is_some_and(|age| age > PATIENCE)
     }
@@ -101,6 +109,12 @@ impl Archiving {
         let mut lines = Vec::new();
         if let (Some(since), Some(why)) = (self.failing_since, &self.last_error) {
             lines.push(format!("the leader cannot archive since {since}: {why}"));
+        }
+        for WalConflict { file, since, aside } in &self.conflicts {
+            lines.push(format!(
+                "conflict since {since}: '{file}' is archived with another content, and the leader's is kept as '{aside}': find the other server \
+                 that archives here and stop it"
+            ));
         }
         if let Some(Waiting { files, bytes, oldest_age_seconds: Some(age) }) = &self.waiting {
             let files = if *files == 1 { "1 file waits".to_owned() } else { format!("{files} files wait") };
@@ -169,7 +183,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let state = WalState { leader, ..looked? };
     context.show(&state)?;
     Ok(match state.report.verdict {
-        Verdict::Healthy if state.leader.as_ref().is_some_and(Archiving::is_late) => Exit::DEGRADED,
+        Verdict::Healthy if state.leader.as_ref().is_some_and(Archiving::is_stuck) => Exit::DEGRADED,
         Verdict::Healthy => Exit::OK,
         Verdict::Degraded => Exit(20),
         Verdict::Critical => Exit(21),
@@ -219,7 +233,7 @@ mod tests {
     use super::*;
 
     fn archiving(more: &serde_json::Value) -> Archiving {
-        let mut told = json!({"archived": 7, "waiting": {"files": 0, "bytes": 0, "oldest": null, "oldest_age_seconds": null},
+        let mut told = json!({"archived": 7, "waiting": {"files": 0, "bytes": 0, "oldest": null, "oldest_age_seconds": null}, "conflicts": [],
             "failing_since": null, "last_error": null, "free_bytes": 7, "growth_bytes_per_second": null, "hours_until_full": null});
         told.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         serde_json::from_value(told).unwrap()
@@ -228,8 +242,17 @@ mod tests {
     #[test]
     fn a_leader_that_archives_is_not_mentioned() {
         let well = archiving(&json!({}));
-        assert!(well.lines().is_empty() && !well.is_late());
+        assert!(well.lines().is_empty() && !well.is_stuck());
         assert!(archiving(&json!({"waiting": null})).lines().is_empty(), "what waits could not be seen");
+    }
+
+    #[test]
+    fn a_conflict_of_the_leader_is_told_at_once() {
+        let conflict = json!({"file": "000000010000000000000007", "since": "2026-11-21T20:45:00Z", "aside": "orders/conflict/7/x.zst"});
+        let stuck = archiving(&json!({"conflicts": [conflict]}));
+        assert!(stuck.is_stuck() && !stuck.is_late());
+        assert!(stuck.lines()[0].starts_with("conflict since 2026-11-21T20:45:00Z: '000000010000000000000007' is archived with"));
+        assert_eq!(serde_json::to_value(&stuck).unwrap()["conflicts"], json!([conflict]));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 //! Healthy is said only of what was seen: a leader that answered a real read as primary, every node of the spec streaming on its
 //! timeline, and, where commits wait for a quorum, somebody to wait for. What was not seen counts as not working.
 
-use super::{ClusterStatus, ContainerState, Evidence, Health, NodeRole, NodeStatus, Place, ServiceStatus};
+use super::{ClusterStatus, ContainerState, Evidence, Health, NodeConflict, NodeRole, NodeStatus, Place, ServiceStatus};
 use crate::{
     api::{
         backup_status::BackupStatus,
         report::{MemberReport, ProbeReport},
     },
-    model::{Lsn, MemberName, counted},
+    model::{Lsn, MemberName, WalAccount, counted},
     spec::{ArchiveStore, Durability, standby_cluster},
 };
 
@@ -39,6 +39,7 @@ pub fn derive(evidence: &Evidence<'_>) -> ClusterStatus {
         nodes,
         services: services(evidence),
         backup: backup(evidence).map(|(backup, _)| backup),
+        wal_conflicts: wal_accounts(evidence).into_iter().flat_map(conflicts).collect(),
     }
 }
 
@@ -138,22 +139,47 @@ fn node_troubles(nodes: &[NodeStatus]) -> impl Iterator<Item = String> {
     nodes.iter().filter_map(|node| Some(format!("'{}' {}", node.name, node.trouble.as_ref()?)))
 }
 
+/// What the keeper of a member's node has said.
+fn kept(member: &MemberReport) -> Option<BackupStatus> {
+    serde_json::from_value(member.rest.as_ref()?.body["backup"].clone()).ok()
+}
+
 /// What the leader's node says of the backups, or the member that has said something last; and whether that is the leader's.
 fn backup(evidence: &Evidence<'_>) -> Option<(BackupStatus, bool)> {
     let report = evidence.probe.ok()?;
-    let said = |member: &MemberReport| {
-        let backup = serde_json::from_value(member.rest.as_ref()?.body["backup"].clone()).ok()?;
-        Some((backup, report.leader.as_ref() == Some(&member.name)))
-    };
+    let said = |member: &MemberReport| Some((kept(member)?, report.leader.as_ref() == Some(&member.name)));
     report.members.iter().filter_map(said).max_by_key(|(backup, leads): &(BackupStatus, bool)| (*leads, backup.updated))
 }
 
 fn backup_troubles(evidence: &Evidence<'_>) -> Vec<String> {
+    let mut troubles: Vec<String> = wal_accounts(evidence).iter().filter_map(|(node, account)| conflicting(node, account)).collect();
     match backup(evidence) {
-        Some((backup, leads)) => backup.troubles(leads, evidence.now),
-        None if lacks_keeper(evidence) => vec!["nobody sees to its backups".to_owned()],
-        None => Vec::new(),
+        Some((backup, leads)) => troubles.extend(backup.troubles(leads, evidence.now)),
+        None if lacks_keeper(evidence) => troubles.push("nobody sees to its backups".to_owned()),
+        None => {}
     }
+    troubles
+}
+
+/// What the WAL service of each node has done. A conflict is one on whichever node: it may be a former leader's.
+fn wal_accounts(evidence: &Evidence<'_>) -> Vec<(MemberName, WalAccount)> {
+    let members = evidence.probe.map_or(&[][..], |report| &report.members);
+    members.iter().filter_map(|member| Some((member.name.clone(), kept(member)?.wal_service?))).collect()
+}
+
+/// Told at once: it does not pass by itself, and nothing is archived behind it.
+fn conflicting(node: &MemberName, account: &WalAccount) -> Option<String> {
+    let first = &account.conflicts.first()?.file;
+    let more = match account.conflicting {
+        0 | 1 => String::new(),
+        2 => " and another WAL file".to_owned(),
+        files => format!(" and {} more WAL files", files - 1),
+    };
+    Some(format!("'{node}' cannot archive '{first}'{more}: the archive has another content under this name"))
+}
+
+fn conflicts((node, account): (MemberName, WalAccount)) -> impl Iterator<Item = NodeConflict> {
+    account.conflicts.into_iter().map(move |conflict| NodeConflict { node: node.clone(), conflict })
 }
 
 /// There is an archive, and a node has been there for long enough to have a keeper.

@@ -146,6 +146,24 @@ fn a_backup_that_is_overdue_or_wal_that_waits_is_a_trouble() {
 }
 
 #[test]
+fn wal_of_which_the_archive_has_another_content_is_told_at_once_whosever_it_is() {
+    let conflict = |file: &str| json!({"file": file, "since": "2026-01-01T00:59:50Z", "aside": format!("orders/conflict/7/{file}.x.zst")});
+    let account = json!({"wal_service": {"conflicting": 1, "conflicts": [conflict("000000010000000000000007")]}});
+    let world = World::healthy().says(0, keeper(20, &json!({}))).says(2, keeper(20, &account));
+    let told = "cannot archive '000000010000000000000007': the archive has another content under this name";
+    world.is(Health::Degraded, &format!("'orders-1' takes writes, but 'orders-3' {told}"));
+    let found = world.status().wal_conflicts;
+    assert_eq!((found.len(), found[0].node.as_str(), found[0].conflict.aside.ends_with("7.x.zst")), (1, "orders-3", true));
+    let many = json!({"wal_service": {"conflicting": 9, "conflicts": [conflict("000000010000000000000007"), conflict("000000010000000000000008")]}});
+    let world = World::healthy().says(0, keeper(20, &many));
+    let told = "cannot archive '000000010000000000000007' and 8 more WAL files: the archive has another content under this name";
+    world.is(Health::Degraded, &format!("'orders-1' takes writes, but 'orders-1' {told}"));
+    assert_eq!(world.status().wal_conflicts.len(), 2);
+    let resolved = json!({"wal_service": {"archived": 7, "conflicting": 0, "conflicts": []}});
+    World::healthy().says(0, keeper(20, &resolved)).is(Health::Healthy, "'orders-1' takes writes on timeline 1, all 2 replicas stream");
+}
+
+#[test]
 fn an_archive_that_nobody_sees_to_is_a_trouble() {
     let silent = keeper(3600, &json!({}));
     World::healthy().says(0, silent).is(Health::Degraded, "'orders-1' takes writes, but nobody has seen to its backups for 1 h");

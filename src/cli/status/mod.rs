@@ -11,7 +11,7 @@ pub use evidence::{ContainerState, Evidence, ObservedContainer, Place};
 
 use crate::{
     api::backup_status::BackupStatus,
-    model::{ClusterName, MemberName, Timeline},
+    model::{ClusterName, MemberName, Timeline, WalConflict},
 };
 
 /// How a cluster is, in one word.
@@ -118,6 +118,16 @@ pub struct ServiceStatus {
     pub container: ContainerState,
 }
 
+/// A WAL file that a node cannot archive, because the archive has another content under its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeConflict {
+    /// Whose it is.
+    pub node: MemberName,
+    /// What, since when, and where its content is.
+    #[serde(flatten)]
+    pub conflict: WalConflict,
+}
+
 /// What `spilo status` shows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClusterStatus {
@@ -143,4 +153,6 @@ pub struct ClusterStatus {
     pub services: Vec<ServiceStatus>,
     /// How the backups are, where somebody sees to them.
     pub backup: Option<BackupStatus>,
+    /// WAL that cannot be archived because the archive has something else, the first few files of each node.
+    pub wal_conflicts: Vec<NodeConflict>,
 }
