@@ -131,21 +131,30 @@ impl BackupStatus {
         if silent > SILENT_AFTER {
             found.push(format!("the backups' store has not answered for {}", length_in_words(silent)));
         }
-        let waits = self.wal_waiting.since.map(|since| now.duration_since(since)).filter(|age| leads && *age > WAL_PATIENCE);
-        if let Some(age) = waits {
-            let (files, s) = (self.wal_waiting.files, if self.wal_waiting.files == 1 { "" } else { "s" });
-            let full = self.wal_waiting.full.map(|full| full.duration_since(now).max(SignedDuration::ZERO));
-            let full = full.map_or(String::new(), |left| format!("; at this rate the disk is full in {}", length_in_words(left)));
-            found.push(format!(
-                "WAL is not archived: {files} file{s} wait{}, the oldest for {}{full}",
-                if s.is_empty() { "s" } else { "" },
-                length_in_words(age)
-            ));
+        if leads {
+            found.extend(self.wal_trouble(now));
         }
         if let Some(failure) = self.failure.as_ref().filter(|_| !found.is_empty()) {
             found.push(failure.clone());
         }
         found
+    }
+
+    /// Why what the leader writes is not in the archive: at once when somebody has to see to it, after a while when it may pass.
+    fn wal_trouble(&self, now: Timestamp) -> Option<String> {
+        let failing = self.wal_service.as_ref().and_then(|account| account.failing.as_ref());
+        let refused = failing.filter(|failing| failing.refused);
+        let waits = self.wal_waiting.since.map(|since| now.duration_since(since)).filter(|age| *age > WAL_PATIENCE);
+        let Some(age) = waits else {
+            return refused
+                .map(|failing| format!("WAL is not archived for {}: {}", length_in_words(now.duration_since(failing.since)), failing.why));
+        };
+        let (files, s) = (self.wal_waiting.files, if self.wal_waiting.files == 1 { "" } else { "s" });
+        let full = self.wal_waiting.full.map(|full| full.duration_since(now).max(SignedDuration::ZERO));
+        let full = full.map_or(String::new(), |left| format!("; at this rate the disk is full in {}", length_in_words(left)));
+        let why = failing.map_or(String::new(), |failing| format!("; {}", failing.why));
+        let wait = if s.is_empty() { "waits" } else { "wait" };
+        Some(format!("WAL is not archived: {files} file{s} {wait}, the oldest for {}{full}{why}", length_in_words(age)))
     }
 
     /// One line for people: when something was last backed up, and proven.
@@ -175,6 +184,7 @@ impl BackupStatus {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::model::WalFailure;
 
     pub(crate) fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_795_000_000 + seconds).unwrap()
@@ -229,6 +239,17 @@ pub(crate) mod tests {
         let told = "WAL is not archived: 7 files wait, the oldest for 5 min; at this rate the disk is full in 9 h";
         assert_eq!(full.troubles(true, at(0)), [told]);
         assert_eq!(waiting.troubles(false, at(0)), [""; 0], "a replica's may wait");
+        let failing = |refused, status: &BackupStatus| {
+            let failing = WalFailure { since: at(-60), why: "no such key".to_owned(), refused };
+            BackupStatus { wal_service: Some(WalAccount { failing: Some(failing), ..WalAccount::default() }), ..status.clone() }
+        };
+        assert_eq!(failing(false, &well()).troubles(true, at(0)), [""; 0], "it may pass");
+        assert_eq!(failing(true, &well()).troubles(true, at(0)), ["WAL is not archived for 1 min: no such key"]);
+        assert_eq!(failing(true, &well()).troubles(false, at(0)), [""; 0], "it leads no more, and archives nothing");
+        for refused in [false, true] {
+            let told = "WAL is not archived: 7 files wait, the oldest for 5 min; no such key";
+            assert_eq!(failing(refused, &waiting).troubles(true, at(0)), [told]);
+        }
         assert_eq!(well().troubles(true, at(1000)), ["nobody has seen to its backups for 17 min"]);
         let mute = BackupStatus { updated: at(900), ..well() };
         assert_eq!(mute.troubles(true, at(900)), ["the backups' store has not answered for 16 min"]);

@@ -33,5 +33,5 @@ pub use store_url::{InvalidStoreUrl, StoreUrl};
 pub use system_id::SystemId;
 pub use term::Term;
 pub use timeline::{HistoryLine, Timeline, parse_history, timeline_at};
-pub use wal_account::{WalAccount, WalConflict};
+pub use wal_account::{WalAccount, WalConflict, WalFailure};
 pub use wal_file::{InvalidWalFile, WalFile, WalSegment};

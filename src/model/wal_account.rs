@@ -21,6 +21,19 @@ pub struct WalAccount {
     pub conflicting: u64,
     /// The first of these.
     pub conflicts: Vec<WalConflict>,
+    /// Why the last attempt to archive something failed, if it did.
+    pub failing: Option<WalFailure>,
+}
+
+/// Why nothing gets into the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalFailure {
+    /// Since when nothing does.
+    pub since: Timestamp,
+    /// What the last attempt failed with.
+    pub why: String,
+    /// It does not pass by itself: the store refuses, or a key does not fit.
+    pub refused: bool,
 }
 
 /// A WAL file that cannot be archived, because the archive has another content under its name.

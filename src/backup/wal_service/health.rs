@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::vault::Vault;
 use crate::{
     backup::{archive::ArchiveError, wal_push::Pushed},
-    model::{WalAccount, WalConflict, WalFile},
+    model::{WalAccount, WalConflict, WalFailure, WalFile},
     postgres::{
         archive_status::{self, Backlog},
         backlog_growth::BacklogGrowth,
@@ -50,6 +50,8 @@ struct Known {
 struct Failing {
     since: Timestamp,
     why: String,
+    /// It does not pass by itself.
+    refused: bool,
     /// When the log last said so.
     told: Instant,
 }
@@ -82,6 +84,11 @@ impl Known {
         WalAccount {
             conflicting: self.conflicts.len() as u64,
             conflicts: self.conflicts.iter().take(MOST).map(conflict).collect(),
+            failing: self.failing.as_ref().map(|failing| WalFailure {
+                since: failing.since,
+                why: failing.why.clone(),
+                refused: failing.refused,
+            }),
             ..self.account.clone()
         }
     }
@@ -128,10 +135,12 @@ impl Health {
         let (before, now) = (known.failing.take(), Instant::now());
         let is_told = before.as_ref().is_none_or(|before| before.is_to_be_told(&why, passes, now));
         let (since, told) = before.map_or_else(|| (Timestamp::now(), now), |before| (before.since, before.told));
+        let refused =
+            matches!(error, ArchiveError::Store(StoreError::Refused { .. }) | ArchiveError::Key(_) | ArchiveError::Damaged { .. });
         if is_told {
             tracing::error!("'{file}' could not be archived: {why} (failing since {since})");
         }
-        known.failing = Some(Failing { since, why, told: if is_told { now } else { told } });
+        known.failing = Some(Failing { since, why, refused, told: if is_told { now } else { told } });
     }
 
     /// Why the last attempt to archive failed, if it did.
@@ -166,11 +175,14 @@ impl Health {
         known.fetch_error = Some((now, why.to_owned()));
     }
 
-    /// What waits, and how much: that is what it grows by, and of conflicts what is still to be told.
-    pub async fn look(&self, vault: &Vault) {
-        if let Some(backlog) = backlog(vault).await {
-            self.0.borrow_mut().looked(&backlog);
-        }
+    /// What waits, and how much: that is what it grows by, and of conflicts what is still to be told. Returns the file that waits longest
+    /// where the store has refused: somebody may have seen to it by now.
+    pub async fn look(&self, vault: &Vault) -> Option<WalFile> {
+        let backlog = backlog(vault).await?;
+        let mut known = self.0.borrow_mut();
+        known.looked(&backlog);
+        known.failing.as_ref().filter(|failing| failing.refused)?;
+        backlog.waiting.first().copied()
     }
 
     /// All of it, as JSON.
@@ -195,6 +207,7 @@ impl Health {
             "waiting": backlog.as_ref().map_or(Value::Null, waiting),
             "failing_since": known.failing.as_ref().map(|failing| time(&failing.since)),
             "last_error": known.failing.as_ref().map(|failing| &failing.why),
+            "failing": account.failing,
             "left_behind": left_behind,
             "conflicting": account.conflicting,
             "conflicts": account.conflicts,
@@ -236,7 +249,7 @@ mod tests {
     #[test]
     fn a_store_that_is_away_is_told_of_now_and_then_and_a_conflict_at_once() {
         let begun = Instant::now();
-        let failing = Failing { since: Timestamp::now(), why: "asked 3 times".to_owned(), told: begun };
+        let failing = Failing { since: Timestamp::now(), why: "asked 3 times".to_owned(), refused: false, told: begun };
         let told = |why, passes, seconds| failing.is_to_be_told(why, passes, begun + Duration::from_secs(seconds));
         assert!(!told("asked 4 times", true, 299) && told("asked 4 times", true, 300));
         assert!(told("another content", false, 1) && !told("asked 3 times", false, 1));

@@ -152,6 +152,11 @@ impl LeftBehind {
     }
 }
 
+/// A primary runs on the data directory.
+pub fn is_primary(data_dir: &Path) -> bool {
+    primary(data_dir, None).is_some()
+}
+
 /// Whose primary runs on the data directory, and on which timeline. `None`: there is none.
 fn primary(data_dir: &Path, heard: Option<(SystemId, Timeline)>) -> Option<(SystemId, Timeline)> {
     if data_dir.join("standby.signal").exists() || data_dir.join("recovery.signal").exists() {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{
     health::Health,
     lane::{LANES, Lanes},
+    left_behind,
     vault::Vault,
 };
 use crate::{
@@ -278,8 +279,17 @@ impl Pusher {
         }
     }
 
-    /// Sees how the backlog grows.
+    /// Sees how the backlog grows, and whether a store that has refused still does: PostgreSQL asks only once a minute.
     pub fn look(self: Rc<Self>) {
-        tokio::task::spawn_local(async move { self.health.look(&self.vault).await });
+        tokio::task::spawn_local(async move {
+            let Some(file) = self.health.look(&self.vault).await else { return };
+            // What a former primary has not archived is its successor's to archive.
+            if left_behind::is_primary(&self.vault.data_dir) && !self.state.borrow().jobs.contains_key(&file) {
+                let path = archive_status::path_of(&self.vault.data_dir, file);
+                if let Ok(identity) = Identity::of(&path) {
+                    self.begin(file, path, identity, false);
+                }
+            }
+        });
     }
 }

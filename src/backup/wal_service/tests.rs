@@ -252,6 +252,32 @@ async fn a_store_that_goes_away_loses_nothing_and_is_caught_up_with() {
 }
 
 #[tokio::test]
+async fn a_store_that_has_refused_is_tried_again_by_a_primary_before_postgresql_asks() {
+    let story = async {
+        let world = world();
+        let node = Node::new(&world, "a");
+        let file = node.put_segment(&full(1, 1 << 20), "ready");
+        // Somebody has taken away the right to write there, or the mark of the store.
+        let (mark, away) = (world.path().join("store/.spilo-store"), world.path().join("mark"));
+        fs::rename(&mark, &away).unwrap();
+        assert!(matches!(node.push(file).await, Answer::Again(_)));
+        let failing = node.state().await["failing"].clone();
+        assert!(failing["refused"] == true && failing["why"].as_str().is_some_and(|why| why.contains("store")), "{failing}");
+        fs::rename(&away, &mark).unwrap();
+        // A standby leaves it to the primary.
+        fs::write(node.data.join("standby.signal"), "").unwrap();
+        node.pusher.clone().look();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(node.state().await["failing"].is_object());
+        fs::remove_file(node.data.join("standby.signal")).unwrap();
+        node.pusher.clone().look();
+        soon("it is archived", async || node.state().await["failing"].is_null()).await;
+        assert_eq!(content(&archive(&world), file).await.unwrap(), full(1, 1 << 20).build());
+    };
+    LocalSet::new().run_until(story).await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_stopped_while_the_store_is_away_does_not_wait_for_it() {
     let story = async {
         let world = world();
