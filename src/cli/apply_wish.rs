@@ -1,22 +1,24 @@
 //! What `apply` and `plan` wish for: a new cluster, the stored spec restored, or another number of nodes.
 
+use std::path::{Path, PathBuf};
+
 use super::{
     CommandError, Context, ErrorKind,
     clone_source::{Parent, expect_no_earlier_archive},
     look::{look, stored_spec},
-    spec_arguments::{ImageArgs, SpecArgs, expect_store_keys},
+    spec_arguments::{ImageArgs, SpecArgs, expect_store_keys, expect_usable},
 };
 use crate::{
     model::ClusterName,
-    provisioner::{Platform, StoredSpec, Wish},
+    provisioner::{Platform, StoreSecret, StoreSecrets, StoredSpec, Wish},
     spec::{CloneWish, ClusterSpec, Difference, SpecDocument, differences},
 };
 
 /// What a command line asks for, before anything is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
-    /// The cluster as its stored spec says.
-    AsStored(ClusterName),
+    /// The cluster as its stored spec says, with other secrets of its archive where some are named.
+    AsStored(ClusterName, StoreSecrets),
     /// The cluster as this spec says.
     AsSpecified(Box<SpecDocument>),
 }
@@ -25,7 +27,9 @@ impl Asked {
     /// By the spec if one is given, else by what is stored with the cluster.
     pub fn of(name: Option<&ClusterName>, args: &SpecArgs) -> Result<Asked, CommandError> {
         match name {
-            Some(name) if !args.is_given() => Ok(Asked::AsStored(name.clone())),
+            Some(name) if !args.is_given() => Ok(Asked::AsStored(name.clone(), StoreSecrets::default())),
+            // With those nothing is said of the store, nor of anything else.
+            Some(name) if args.names_only_secrets() => Ok(Asked::AsStored(name.clone(), args.archive.secrets()?)),
             _ => Ok(Asked::AsSpecified(Box::new(args.spec(name)?))),
         }
     }
@@ -33,7 +37,7 @@ impl Asked {
     /// The cluster that is meant.
     pub fn cluster(&self) -> &ClusterName {
         match self {
-            Asked::AsStored(name) => name,
+            Asked::AsStored(name, _) => name,
             Asked::AsSpecified(document) => &document.spec.name,
         }
     }
@@ -42,9 +46,10 @@ impl Asked {
     pub async fn wish<P: Platform>(&self, context: &Context, platform: &P, image: &ImageArgs) -> Result<Wish, CommandError> {
         let inventory = platform.observe(self.cluster()).await?;
         let SpecDocument { spec, clone_from } = match (self, &inventory.stored) {
-            (Asked::AsStored(_), _) => {
+            (Asked::AsStored(_, secrets), _) => {
                 let stored = stored_spec(&inventory)?;
-                return Ok(Wish::Apply { image: image.source(&stored.spec)? });
+                expect_usable(secrets)?;
+                return Ok(Wish::Apply { image: image.source(&stored.spec)?, secrets: secrets.clone() });
             }
             (Asked::AsSpecified(document), None) => {
                 let mut spec = document.spec.clone();
@@ -60,14 +65,31 @@ impl Asked {
             (Asked::AsSpecified(document), Some(_)) => &**document,
         };
         let image = image.source(spec)?;
-        match changes(stored_spec(&inventory)?, spec, clone_from.as_ref())? {
-            Changes::None => Ok(Wish::Apply { image }),
+        let stored = stored_spec(&inventory)?;
+        let changes = changes(stored, spec, clone_from.as_ref())?;
+        let (secrets, kept) = secrets_here(&stored.spec, spec, |path| path.exists());
+        kept.iter().for_each(|path| context.ui.warn(format_args!("'{}' is not here: the nodes keep what they have of it", path.display())));
+        expect_usable(&secrets)?;
+        match changes {
+            Changes::None => Ok(Wish::Apply { image, secrets }),
             Changes::Nodes => {
                 let leader = look(platform, &spec.name).await?.status.leader;
-                Ok(Wish::Scale { nodes: spec.nodes, leader, image })
+                Ok(Wish::Scale { nodes: spec.nodes, leader, image, secrets })
             }
         }
     }
+}
+
+/// The secrets that a file asks for, and the paths of those that it goes on to name, as when the cluster was created, and that are not on this machine
+/// any more.
+fn secrets_here(stored: &ClusterSpec, wanted: &ClusterSpec, exists: impl Fn(&Path) -> bool) -> (StoreSecrets, Vec<PathBuf>) {
+    let before = StoreSecrets::of(stored.archive.as_ref());
+    let mut secrets = StoreSecrets::of(wanted.archive.as_ref());
+    let mut kept = Vec::new();
+    for (file, before) in [(&mut secrets.credentials_file, before.credentials_file), (&mut secrets.key_file, before.key_file)] {
+        kept.extend(file.take_if(|file| Some(&*file) == before.as_ref() && !exists(file)));
+    }
+    (secrets, kept)
 }
 
 /// Which changes of an existing cluster are asked for.
@@ -79,9 +101,11 @@ enum Changes {
     Nodes,
 }
 
-/// Only the number of nodes can be changed; anything else is refused before anything is done.
+/// Only the number of nodes and the secrets of the archive can be changed; anything else is refused before anything is done. Which secrets are
+/// others the content of their files tells, wherever these are.
 fn changes(stored: &StoredSpec, wanted: &ClusterSpec, clone_from: Option<&CloneWish>) -> Result<Changes, CommandError> {
-    let all = differences(&stored.spec, wanted);
+    let mut all = differences(&stored.spec, wanted);
+    all.retain(|difference| StoreSecret::ALL.iter().all(|secret| secret.spec_key() != difference.path));
     let (nodes, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|difference| difference.path == "nodes");
     let begun = match (&stored.spec.clone_of, clone_from) {
         (Some(source), Some(wish)) => source.differences(wish),
@@ -95,7 +119,7 @@ fn changes(stored: &StoredSpec, wanted: &ClusterSpec, clone_from: Option<&CloneW
     let words: Vec<String> = others.iter().map(Difference::to_string).chain(begun).collect();
     let cluster = &wanted.name;
     Err(CommandError::new(ErrorKind::Refused, format!("cluster '{cluster}' exists with other settings: {}", words.join(", ")))
-        .hint("only the number of nodes can be changed yet")
+        .hint("only the number of nodes and the secrets of the archive can be changed yet")
         .hint(format!("to begin anew, without its data: spilo delete cluster {cluster}")))
 }
 
@@ -133,6 +157,45 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Refused);
         assert_eq!(error.to_string(), "cluster 'orders' exists with other settings: 'postgres.version' is 17, not 16");
     }
+    #[test]
+    fn other_secrets_of_the_archive_are_a_change_that_can_be_made_and_another_store_is_none() {
+        let archive = |store: &str, path: &str| ArchiveSpec {
+            credentials_file: Some(path.into()),
+            key_file: Some(path.into()),
+            ..ArchiveSpec { store: store.parse().unwrap(), ..ArchiveSpec::none() }
+        };
+        let with = |archive| ClusterSpec { archive: Some(archive), ..stored().spec };
+        let stored = StoredSpec { spec: with(archive("s3://backups", "/old")), ..stored() };
+        assert_eq!(changes(&stored, &with(archive("s3://backups", "/new")), None).unwrap(), Changes::None);
+        let error = changes(&stored, &with(archive("s3://others", "/new")), None).unwrap_err().to_string();
+        assert_eq!(error, "cluster 'orders' exists with other settings: 'archive.store' is s3://backups, not s3://others");
+    }
+
+    #[test]
+    fn a_file_may_go_on_naming_a_secret_that_is_not_on_this_machine_any_more() {
+        let with = |path: &str| {
+            let archive = ArchiveSpec { credentials_file: Some(path.into()), ..ArchiveSpec::volume() };
+            ClusterSpec { archive: Some(archive), ..stored().spec }
+        };
+        let here = |wanted: &str, exists: bool| secrets_here(&with("/old"), &with(wanted), |_| exists);
+        let named = |path: &str| StoreSecrets { credentials_file: Some(path.into()), key_file: None };
+        assert_eq!(here("/old", true), (named("/old"), Vec::new()));
+        assert_eq!(here("/old", false), (StoreSecrets::default(), vec!["/old".into()]));
+        assert_eq!(here("/new", false), (named("/new"), Vec::new()), "who asks for another one has to have it");
+    }
+
+    #[test]
+    fn secrets_alone_say_nothing_of_the_rest_of_the_cluster() {
+        use crate::cli::spec_arguments::ArchiveArgs;
+        let name = "orders".parse().unwrap();
+        let of = |archive: ArchiveArgs| Asked::of(Some(&name), &SpecArgs { archive, ..SpecArgs::default() }).unwrap();
+        let key = ArchiveArgs { store_key: Some("/key".into()), ..ArchiveArgs::default() };
+        let secrets = StoreSecrets { key_file: Some("/key".into()), credentials_file: None };
+        assert_eq!(of(key.clone()), Asked::AsStored(name.clone(), secrets));
+        let elsewhere = ArchiveArgs { store: Some("volume".parse().unwrap()), ..key };
+        assert!(matches!(of(elsewhere), Asked::AsSpecified(_)));
+    }
+
     #[test]
     fn a_file_may_go_on_saying_what_the_cluster_began_with() {
         let goal = |text: &str| RecoveryGoal { target: RecoveryTarget::time(text).unwrap(), ..RecoveryGoal::default() };

@@ -16,7 +16,7 @@ use super::{CommandError, ErrorKind};
 use crate::{
     backup::encryption::MasterKey,
     model::ClusterName,
-    provisioner::{ImageRecipe, ImageSource},
+    provisioner::{ImageRecipe, ImageSource, StoreSecrets},
     spec::{
         ArchiveOptions, ArchiveStore, ClusterSpec, Durability, EtcdCount, InvalidSpec, NodeCount, PostgresVersion, SpecDocument,
         SpecOverrides, check_endpoint, check_first_port, check_region, check_spec, parse_spec,
@@ -102,6 +102,16 @@ impl ArchiveArgs {
     fn is_given(&self) -> bool {
         self.options() != ArchiveOptions::default()
     }
+
+    /// The files with secrets that are named.
+    pub fn secrets(&self) -> Result<StoreSecrets, CommandError> {
+        let absolute = |path: &Option<PathBuf>| path.as_ref().map(std::path::absolute).transpose();
+        let unfound = |error| CommandError::new(ErrorKind::Usage, error);
+        Ok(StoreSecrets {
+            credentials_file: absolute(&self.store_credentials).map_err(unfound)?,
+            key_file: absolute(&self.store_key).map_err(unfound)?,
+        })
+    }
 }
 
 /// Where the image comes from.
@@ -183,6 +193,12 @@ impl SpecArgs {
         let values = [self.nodes.is_some(), self.pg.is_some(), self.durability.is_some(), self.etcd.is_some(), self.port.is_some()];
         self.file.is_some() || self.image.image.is_some() || self.archive.is_given() || values.contains(&true)
     }
+
+    /// Whether files with secrets of an archive are all that was given.
+    pub fn names_only_secrets(&self) -> bool {
+        let archive = ArchiveArgs { store_credentials: None, store_key: None, ..self.archive.clone() };
+        self.archive.is_given() && !SpecArgs { archive, ..self.clone() }.is_given()
+    }
 }
 
 impl ImageArgs {
@@ -213,20 +229,22 @@ fn make_absolute(spec: &mut ClusterSpec) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// These files can be read, and what is to be a key is one.
+pub fn expect_usable(secrets: &StoreSecrets) -> Result<(), CommandError> {
+    if let Some(path) = &secrets.credentials_file {
+        let unread = |error| CommandError::new(ErrorKind::Usage, format!("cannot read the key to a store, '{}': {error}", path.display()));
+        std::fs::read_to_string(path).map(drop).map_err(unread)?;
+    }
+    if let Some(path) = &secrets.key_file {
+        MasterKey::read(path).map(drop).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
+    }
+    Ok(())
+}
+
 /// The keys to the stores can be read. They are needed when half of a new cluster is there; that they are not is better known before.
 pub fn expect_store_keys(spec: &ClusterSpec) -> Result<(), CommandError> {
     let archives = spec.archive.iter().chain(spec.clone_of.as_deref().map(|source| &source.archive));
-    for archive in archives {
-        if let Some(path) = &archive.credentials_file {
-            let unread =
-                |error| CommandError::new(ErrorKind::Usage, format!("cannot read the key to a store, '{}': {error}", path.display()));
-            std::fs::read_to_string(path).map(drop).map_err(unread)?;
-        }
-        if let Some(path) = &archive.key_file {
-            MasterKey::read(path).map(drop).map_err(|error| CommandError::new(ErrorKind::Usage, error))?;
-        }
-    }
-    Ok(())
+    archives.map(|archive| StoreSecrets::of(Some(archive))).try_for_each(|secrets| expect_usable(&secrets))
 }
 
 fn read(path: &Path) -> Result<String, CommandError> {

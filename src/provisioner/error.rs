@@ -136,6 +136,24 @@ pub enum ProvisionError {
         /// What it said.
         reason: String,
     },
+    /// New secrets do not open the archive.
+    #[error("the new {what} cannot be used with '{store}': {reason}; nothing was changed")]
+    UnfitSecrets {
+        /// Which.
+        what: String,
+        /// Where the archive is.
+        store: String,
+        /// What came of the attempt.
+        reason: String,
+    },
+    /// A secret that the archive was made without.
+    #[error("the archive of cluster '{cluster}' was made without '{key}', and that cannot be added to it yet")]
+    NewKindOfSecret {
+        /// The cluster.
+        cluster: ClusterName,
+        /// As in the spec file.
+        key: &'static str,
+    },
     /// What is in a bucket is not removed from here.
     #[error("the backups of cluster '{cluster}' are in '{store}', and are not removed from there")]
     BackupsInBucket {
@@ -208,6 +226,8 @@ impl ProvisionError {
             | ProvisionError::Deleting(_)
             | ProvisionError::NoLeader(_)
             | ProvisionError::BackupsInBucket { .. }
+            | ProvisionError::UnfitSecrets { .. }
+            | ProvisionError::NewKindOfSecret { .. }
             | ProvisionError::SecretsLost { .. } => ErrorClass::Refused,
             ProvisionError::Step { done: 0, source, .. } => source.class(),
             ProvisionError::Step { .. } | ProvisionError::Remains { .. } | ProvisionError::LockLost { .. } => ErrorClass::PartlyApplied,
@@ -244,6 +264,13 @@ impl ProvisionError {
             ProvisionError::Deleting(cluster) => format!("finish it first: spilo delete cluster {cluster}"),
             ProvisionError::NoLeader(cluster) => format!("wait until it has one: spilo status {cluster} -w"),
             ProvisionError::SecretsLost { volume, .. } => format!("can you restore the volume '{volume}' from a backup?"),
+            ProvisionError::UnfitSecrets { .. } => {
+                "the nodes go on with those that they have: put that right, and run the same command again".to_owned()
+            }
+            ProvisionError::NewKindOfSecret { key: "archive.key_file", .. } => {
+                "an archive is encrypted from its beginning or not at all: leave out the key".to_owned()
+            }
+            ProvisionError::NewKindOfSecret { key, .. } => format!("leave out '{key}'; its nodes find what opens the store by themselves"),
             ProvisionError::Archive { .. } => "a cluster without backups is made with --store none".to_owned(),
             ProvisionError::BackupsInBucket { cluster, .. } => {
                 format!("leave out --backups, and remove what lies below '{cluster}/' there with the bucket's own tools")

@@ -9,6 +9,7 @@ mod plan;
 pub mod platform;
 mod progress;
 mod step;
+mod store_secrets;
 
 pub use apply::{Applied, apply, make_plan};
 pub use error::{ErrorClass, ProvisionError};
@@ -19,3 +20,4 @@ pub use plan::{Plan, Untouched, Wish};
 pub use platform::{Check, DockerAction, DockerPlatform, ExecOutput, LogLine, LogWish, Platform, Verdict};
 pub use progress::{Progress, Remark, Say, Silent};
 pub use step::Step;
+pub use store_secrets::{StoreSecret, StoreSecrets};

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::store_secrets::StoreSecret;
 use crate::{
     model::{ClusterName, MemberName},
     spec::ClusterSpec,
@@ -238,6 +239,8 @@ pub struct Surroundings {
     pub free_port: Option<u16>,
     /// Wanted ports that somebody else listens on.
     pub ports_in_use: Vec<u16>,
+    /// The secrets of the archive whose wanted files say something else than the nodes have.
+    pub changed_secrets: BTreeSet<StoreSecret>,
 }
 
 /// One line of a list of clusters.

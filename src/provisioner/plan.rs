@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{image::ImageSource, step::Step};
+use super::{image::ImageSource, step::Step, store_secrets::StoreSecrets};
 use crate::{
     model::{ClusterName, MemberName, counted},
     spec::{ClusterSpec, NodeCount},
@@ -25,6 +25,8 @@ pub enum Wish {
     Apply {
         /// The image to use when the one that the cluster was made with is gone.
         image: ImageSource,
+        /// New secrets of its archive.
+        secrets: StoreSecrets,
     },
     /// The cluster shall have this many nodes.
     Scale {
@@ -34,6 +36,8 @@ pub enum Wish {
         leader: Option<MemberName>,
         /// The image to use when the one that the cluster was made with is gone.
         image: ImageSource,
+        /// New secrets of its archive.
+        secrets: StoreSecrets,
     },
     /// The cluster shall be gone, with everything that was made for it.
     Delete {
@@ -46,8 +50,16 @@ impl Wish {
     /// The image that this wish offers for new containers.
     pub fn image(&self) -> Option<&ImageSource> {
         match self {
-            Wish::Create { image, .. } | Wish::Apply { image } | Wish::Scale { image, .. } => Some(image),
+            Wish::Create { image, .. } | Wish::Apply { image, .. } | Wish::Scale { image, .. } => Some(image),
             Wish::Delete { .. } => None,
+        }
+    }
+
+    /// The secrets that an archive which is there shall be reached with.
+    pub fn secrets(&self) -> Option<&StoreSecrets> {
+        match self {
+            Wish::Apply { secrets, .. } | Wish::Scale { secrets, .. } => Some(secrets),
+            Wish::Create { .. } | Wish::Delete { .. } => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bollard::query_parameters::InspectContainerOptions;
 use spilo::{
-    provisioner::{Condition, Form, ObjectKind, Platform as _, ProvisionError, Wish},
+    provisioner::{Condition, Form, ObjectKind, Platform as _, ProvisionError, StoreSecrets, Wish},
     spec::{ArchiveSpec, ClusterSpec, EtcdCount, NodeCount},
 };
 
@@ -144,6 +144,7 @@ async fn scaling_adds_nodes_that_only_join_and_retires_the_highest() {
         nodes: NodeCount::try_from(nodes).unwrap(),
         leader: Some(format!("{}-1", scratch.name).parse().unwrap()),
         image: scratch.image.clone(),
+        secrets: StoreSecrets::default(),
     };
     scratch.fulfil(&scale(3)).await;
     let arguments = |part: &str| {

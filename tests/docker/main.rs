@@ -11,6 +11,8 @@ mod heal;
 mod image;
 mod layout;
 mod locks;
+#[path = "../support/s3/mod.rs"]
+mod s3;
 #[path = "../support/mod.rs"]
 mod shared;
 mod support;

@@ -13,7 +13,9 @@ use bollard::{
 };
 use spilo::{
     model::ClusterName,
-    provisioner::{DockerPlatform, ImageRecipe, ImageSource, Inventory, Plan, Platform, ProvisionError, Silent, Wish, apply, make_plan},
+    provisioner::{
+        DockerPlatform, ImageRecipe, ImageSource, Inventory, Plan, Platform, ProvisionError, Silent, StoreSecrets, Wish, apply, make_plan,
+    },
     spec::{ClusterSpec, NodeCount, PostgresVersion},
 };
 
@@ -69,7 +71,7 @@ impl Scratch {
     }
 
     pub fn apply_wish(&self) -> Wish {
-        Wish::Apply { image: self.image.clone() }
+        Wish::Apply { image: self.image.clone(), secrets: StoreSecrets::default() }
     }
 
     pub async fn plan(&self, wish: &Wish) -> Result<DockerPlan, ProvisionError> {
@@ -117,7 +119,12 @@ impl Drop for Scratch {
 /// Deletes whatever there is of a cluster, by its labels.
 pub async fn clean(name: &ClusterName) {
     let platform = DockerPlatform::connect().await.unwrap();
-    match make_plan(&platform, name, &Wish::Delete { backups: true }).await {
+    let plan = match make_plan(&platform, name, &Wish::Delete { backups: true }).await {
+        // Its bucket is the test's, and goes with it.
+        Err(ProvisionError::BackupsInBucket { .. }) => make_plan(&platform, name, &Wish::Delete { backups: false }).await,
+        plan => plan,
+    };
+    match plan {
         Ok(plan) => drop(apply(&platform, &plan, &Silent).await.unwrap()),
         Err(ProvisionError::NoCluster(_)) => {}
         Err(error) => panic!("{error}"),

@@ -107,6 +107,20 @@ impl<S: ObjectStore> SealedStore<S> {
         }
     }
 
+    /// The archive was begun, and what is configured opens it. Nothing is begun.
+    ///
+    /// # Errors
+    /// When it is not so, and when the store does not say.
+    pub async fn expect_begun(&self) -> Result<(), ArchiveError> {
+        match &self.lock {
+            Lock::Open(_) => self.sealer().await.map(drop),
+            Lock::Key(master, key) => match self.known_key(master, key).await? {
+                Some(_) => Ok(()),
+                None => Err(self.key_is_gone()?.into()),
+            },
+        }
+    }
+
     /// Creates the object if there is none of this name, as [`ObjectStore::create`].
     ///
     /// # Errors

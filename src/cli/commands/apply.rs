@@ -9,7 +9,7 @@ use crate::{
         change::{Consent, PlanArgs, carry_out, show_plan},
         engine::connect,
         interrupt::{Interrupt, run_async},
-        spec_arguments::{ImageArgs, SpecArgs},
+        spec_arguments::{ArchiveArgs, ImageArgs, SpecArgs},
         wait::wait_until_healthy,
     },
     model::ClusterName,
@@ -19,7 +19,9 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   spilo apply orders                 restore what was lost of it: containers, network, volumes
-  spilo apply -f orders.yaml         make it as the file says; create it if it is not there";
+  spilo apply -f orders.yaml         make it as the file says; create it if it is not there
+  spilo apply orders --store-credentials FILE
+                                     give its nodes new credentials of the archive's bucket, while they run";
 
 /// Make a cluster as it should be again: by its stored spec, or by a file
 #[derive(Debug, clap::Args)]
@@ -32,6 +34,14 @@ pub struct Args {
     /// Read the spec from this file, `-` for standard input (spilo help spec)
     #[arg(short, long, value_name = "SPEC")]
     file: Option<PathBuf>,
+
+    /// File with new credentials of the archive's bucket; they are tried out, and then go to the nodes, which need no restart
+    #[arg(long, value_name = "FILE")]
+    store_credentials: Option<PathBuf>,
+
+    /// File with another key that opens the archive (spilo backup key); it goes the same way
+    #[arg(long, value_name = "FILE")]
+    store_key: Option<PathBuf>,
 
     #[command(flatten)]
     image: ImageArgs,
@@ -46,7 +56,9 @@ pub struct Args {
 
 /// Applies.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    let spec = SpecArgs { file: args.file.clone(), image: args.image.clone(), ..SpecArgs::default() };
+    let archive =
+        ArchiveArgs { store_credentials: args.store_credentials.clone(), store_key: args.store_key.clone(), ..ArchiveArgs::default() };
+    let spec = SpecArgs { file: args.file.clone(), archive, image: args.image.clone(), ..SpecArgs::default() };
     let asked = Asked::of(args.name.as_ref(), &spec)?;
     run_async(|interrupt| apply(context, interrupt, args, asked))
 }

@@ -12,7 +12,7 @@ use crate::{
         wait::wait_until_healthy,
     },
     model::{ClusterName, counted},
-    provisioner::{Wish, with_lock},
+    provisioner::{StoreSecrets, Wish, with_lock},
     spec::NodeCount,
 };
 
@@ -76,5 +76,5 @@ fn wish(args: &Args, seen: &Look) -> Result<Wish, CommandError> {
         return Err(CommandError::new(ErrorKind::Refused, refused).hint(format!("spilo apply {}", args.name)));
     }
     let image = args.image.source(&seen.stored.spec)?;
-    Ok(Wish::Scale { nodes: args.nodes, leader: seen.status.leader.clone(), image })
+    Ok(Wish::Scale { nodes: args.nodes, leader: seen.status.leader.clone(), image, secrets: StoreSecrets::default() })
 }

@@ -87,6 +87,16 @@ pub enum Command {
         #[arg(long, value_name = "NUMBER")]
         system: SystemId,
     },
+    /// Try out whether these ways open, read and write the archive that there is; nothing is begun
+    #[command(hide = true)]
+    Probe {
+        /// The store.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// Whose archive it is
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+    },
     /// Run the service of a data directory that push and fetch ask
     #[command(hide = true)]
     Serve {
@@ -138,6 +148,7 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, CommandError> {
         Command::Check(args) => wal_check::run(context, args),
         Command::Init { store, cluster } => runtime()?.block_on(init(&store.config(), cluster.as_ref())),
         Command::Unused { store, cluster, system } => runtime()?.block_on(expect_unused(&store.config(), cluster, *system)),
+        Command::Probe { store, cluster } => runtime()?.block_on(probe(&store.config(), cluster)),
         Command::Push { way, path, file } => match way.place()? {
             Some((store, cluster)) => {
                 let system = own_system(path)?;
@@ -243,6 +254,32 @@ async fn init(store: &StoreConfig, cluster: Option<&ClusterName>) -> Result<Exit
         SealedStore::open(store, root).await.map_err(failed)?.sealer().await.map_err(failed)?;
     }
     Ok(Exit::OK)
+}
+
+/// Needs every right that archiving and expiring need, on an object of its own name.
+async fn probe(store: &StoreConfig, cluster: &ClusterName) -> Result<Exit, CommandError> {
+    let root: ObjectName = cluster.as_str().parse().map_err(failed)?;
+    let archive = SealedStore::open(store, root.clone()).await.map_err(failed)?;
+    archive.expect_begun().await.map_err(failed)?;
+    let folder = root.join("probe").map_err(failed)?;
+    let mut chance = [0; 8];
+    getrandom::fill(&mut chance).map_err(|error| CommandError::new(ErrorKind::Failed, format!("no random numbers: {error}")))?;
+    let object = folder.join(&hex::encode(chance)).map_err(failed)?;
+    let tried = tried(&archive, &folder, &object).await;
+    // It is removed in any case: whoever may not remove it is told so, unless something else was wrong before.
+    let removed = archive.remove(&object).await.map_err(failed);
+    tried.and(removed).map(|()| Exit::OK)
+}
+
+async fn tried(archive: &SealedStore<Store>, folder: &ObjectName, object: &ObjectName) -> Result<(), CommandError> {
+    let content = bytes::Bytes::from_static(b"whoever reads this may remove it");
+    archive.create(object, content.clone()).await.map_err(failed)?;
+    let read = archive.read(object).await.map_err(failed)?;
+    let listed = archive.list(folder).await.map_err(failed)?;
+    if read != Some(content) || !listed.iter().any(|found| found.name == *object) {
+        return Err(CommandError::new(ErrorKind::Failed, format!("'{object}' was written, and is not there")));
+    }
+    Ok(())
 }
 
 /// Two clusters that begin with the same data have one system identifier, and the timelines that they begin may have one number: in one place

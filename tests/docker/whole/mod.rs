@@ -9,5 +9,6 @@ mod interruption;
 mod logical_slots;
 mod losses;
 mod neighbours;
+mod new_credentials;
 mod operation;
 mod secrets;

@@ -15,7 +15,7 @@ mod ports;
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -102,8 +102,14 @@ impl S3Double {
     }
 
     pub fn start_with(settings: Settings) -> S3Double {
+        S3Double::start_on(Ipv4Addr::LOCALHOST, settings)
+    }
+
+    /// A server that containers reach too, at an address of this machine's that only they and this machine have a way to.
+    pub fn start_on(host: Ipv4Addr, settings: Settings) -> S3Double {
         // Not the kernel's choice: while the double is closed, a connection that leaves could take the port.
-        let listener = std::net::TcpListener::bind(ports::free_address()).expect("a port is free");
+        let address = SocketAddr::from((host, ports::free_ports(1)));
+        let listener = std::net::TcpListener::bind(address).expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let state = State {
             bucket: Bucket::new(settings.conditions),
@@ -144,6 +150,11 @@ impl S3Double {
     /// The server knows this access key.
     pub fn know_key(&self, key: &str) {
         self.state().keys.insert(key.to_owned(), true);
+    }
+
+    /// The server has never heard of this access key, as after it was removed there.
+    pub fn forget_key(&self, key: &str) {
+        self.state().keys.remove(key);
     }
 
     /// The server takes this access key no more.

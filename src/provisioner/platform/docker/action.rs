@@ -1,9 +1,11 @@
 //! The instructions of a plan on Docker, one per step. None holds a secret.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::definition::Definition;
-use crate::provisioner::{image::ImageSource, observe::StoredSpec};
+use crate::provisioner::{image::ImageSource, observe::StoredSpec, store_secrets::StoreSecret};
 
 /// What a step does. Each may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,6 +27,13 @@ pub enum DockerAction {
     EnsureConfig {
         /// What the files are made from.
         stored: Box<StoredSpec>,
+    },
+    /// The nodes have these secrets of the archive as they are in their files now, which were found to open it.
+    EnsureSecrets {
+        /// Whose, with the names of the files.
+        stored: Box<StoredSpec>,
+        /// Which.
+        secrets: BTreeSet<StoreSecret>,
     },
     /// The archive is there and can be written to; a new one is begun.
     EnsureArchive {

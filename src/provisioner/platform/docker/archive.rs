@@ -1,5 +1,7 @@
 //! The cluster's archive: its volume, where the nodes find it, and the one moment at which it is begun.
 
+use std::{collections::BTreeSet, path::PathBuf};
+
 use bollard::{
     Docker,
     container::LogOutput,
@@ -9,7 +11,7 @@ use bollard::{
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::{
-    config_volume,
+    config_volume::{self, ConfigFile},
     definition::{ArchiveMount, archive_mount, config_mount},
     engine::failed,
     ensure, names,
@@ -19,6 +21,7 @@ use crate::{
     provisioner::{
         error::ProvisionError,
         observe::{ObjectKind, StoredSpec},
+        store_secrets::StoreSecret,
     },
     spec::{ArchiveSpec, ArchiveStore, CloneSource, ClusterSpec},
     templates::{
@@ -91,33 +94,84 @@ pub(super) async fn ensure_archive(docker: &Docker, stored: &StoredSpec) -> Resu
     }
     config_volume::ensure_store_credentials(docker, stored).await?;
     let Some(access) = access(&stored.spec.stored_archive()) else { return Ok(()) };
+    let doing = format!("begin the archive in '{}'", access.url);
+    match run(docker, stored, command("init", &access, cluster), &[], &doing).await? {
+        Ended::Well => Ok(()),
+        Ended::Failed(reason) => Err(ProvisionError::Archive { store: access.url.to_string(), reason }),
+    }
+}
+
+/// The archive can be opened, read and written with these files instead of those that the nodes have. It is tried from where a node is, by a
+/// container that keeps the files to itself.
+///
+/// # Errors
+/// When it cannot.
+pub(super) async fn expect_opened(
+    docker: &Docker,
+    stored: &StoredSpec,
+    secrets: &BTreeSet<StoreSecret>,
+    files: &[ConfigFile],
+) -> Result<(), ProvisionError> {
+    let Some(mut access) = access(&stored.spec.stored_archive()) else { return Ok(()) };
+    for (secret, file) in secrets.iter().zip(files) {
+        let path = Some(PathBuf::from(format!("/{}", file.path)));
+        match secret {
+            StoreSecret::Credentials => access.credentials_file = path,
+            StoreSecret::Key => access.key_file = path,
+        }
+    }
+    let doing = format!("try out the new secrets of '{}'", access.url);
+    match run(docker, stored, command("probe", &access, &stored.spec.name), files, &doing).await? {
+        Ended::Well => Ok(()),
+        Ended::Failed(reason) => {
+            let what: Vec<String> = secrets.iter().map(ToString::to_string).collect();
+            Err(ProvisionError::UnfitSecrets { what: what.join(" or "), store: access.url.to_string(), reason })
+        }
+    }
+}
+
+/// How a command of ours ended.
+enum Ended {
+    Well,
+    /// What it complained of.
+    Failed(String),
+}
+
+/// Runs a command of ours with the rights and the ways of a node, and with these files at its root, which nobody else sees and which go with it.
+async fn run(docker: &Docker, stored: &StoredSpec, words: Vec<String>, files: &[ConfigFile], doing: &str) -> Result<Ended, ProvisionError> {
+    let cluster = &stored.spec.name;
     let name = names::archive_starter(cluster);
     if let Some(left) = ensure::inspect(docker, cluster, &name).await? {
         ensure::removed(docker, left.id.as_deref().unwrap_or(&name)).await?;
     }
-    let id = ensure::created(docker, cluster, &name, request(stored, &access)).await?;
-    let begun = match ensure::start(docker, &name).await {
-        Ok(()) => ended(docker, &id, &access).await,
-        Err(error) => Err(error),
+    let id = ensure::created(docker, cluster, &name, request(stored, words, !files.is_empty())).await?;
+    let ran = async {
+        if !files.is_empty() {
+            config_volume::upload(docker, &id, "/", files).await?;
+        }
+        ensure::start(docker, &name).await?;
+        ended(docker, &id, doing).await
     };
+    let ran = ran.await;
     // What it said is read by now.
     ensure::removed(docker, &id).await?;
-    begun
+    ran
 }
 
-/// The container that begins the store, with the rights and the ways of a node.
-fn request(stored: &StoredSpec, access: &StoreConfig) -> ContainerCreateBody {
+/// The container that runs a command, with the rights and the ways of a node.
+fn request(stored: &StoredSpec, words: Vec<String>, gets_files: bool) -> ContainerCreateBody {
     let cluster = &stored.spec.name;
     let own = mounts(stored).into_iter().filter(|mount| !mount.read_only);
     ContainerCreateBody {
         user: Some(format!("{POSTGRES_UID}:{POSTGRES_UID}")),
         image: Some(stored.image.clone()),
-        cmd: Some(command(access, cluster)),
+        cmd: Some(words),
         labels: Some(names::labels(cluster, ObjectKind::ArchiveStarter, None)),
         host_config: Some(HostConfig {
             network_mode: Some(names::network(cluster)),
             mounts: Some([config_mount(cluster, true)].into_iter().chain(own.map(archive_mount)).collect()),
-            readonly_rootfs: Some(true),
+            // The engine puts no file where nothing may be written.
+            readonly_rootfs: Some(!gets_files),
             cap_drop: Some(vec!["ALL".to_owned()]),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             ..Default::default()
@@ -126,10 +180,10 @@ fn request(stored: &StoredSpec, access: &StoreConfig) -> ContainerCreateBody {
     }
 }
 
-/// It begins the archive in the store too: what an earlier cluster of this name has left there with another key, or without one, is told before
-/// there are any data.
-fn command(access: &StoreConfig, cluster: &ClusterName) -> Vec<String> {
-    let words = ["spilo", "wal", "init"].into_iter().map(str::to_owned);
+/// `init` begins the archive in the store too: what an earlier cluster of this name has left there with another key, or without one, is told
+/// before there are any data.
+fn command(verb: &str, access: &StoreConfig, cluster: &ClusterName) -> Vec<String> {
+    let words = ["spilo", "wal", verb].into_iter().map(str::to_owned);
     words.chain(access.options()).chain([format!("--cluster={cluster}")]).collect()
 }
 
@@ -139,24 +193,23 @@ pub(super) fn options(spec: &ClusterSpec) -> Option<Vec<String>> {
     Some(access.options().into_iter().chain([format!("--cluster={}", spec.name)]).collect())
 }
 
-/// Waits for its end; what it complained of is the error.
-async fn ended(docker: &Docker, id: &str, access: &StoreConfig) -> Result<(), ProvisionError> {
-    let doing = || format!("begin the archive in '{}'", access.url);
+/// Waits for its end.
+async fn ended(docker: &Docker, id: &str, doing: &str) -> Result<Ended, ProvisionError> {
     let waited = docker.wait_container(id, None::<WaitContainerOptions>).next().await;
     let code = match waited {
         Some(Ok(ended)) => ended.status_code,
         // How the client library tells of an exit code that is not 0.
         Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => code,
-        Some(Err(error)) => return Err(failed(doing())(error)),
-        None => return Err(ProvisionError::Engine { doing: doing(), reason: "it did not say how that ended".to_owned() }),
+        Some(Err(error)) => return Err(failed(doing)(error)),
+        None => return Err(ProvisionError::Engine { doing: doing.to_owned(), reason: "it did not say how that ended".to_owned() }),
     };
     if code == 0 {
-        return Ok(());
+        return Ok(Ended::Well);
     }
     let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
-    let said: Vec<LogOutput> = docker.logs(id, Some(options)).try_collect().await.map_err(failed(doing()))?;
+    let said: Vec<LogOutput> = docker.logs(id, Some(options)).try_collect().await.map_err(failed(doing))?;
     let said: String = said.iter().map(ToString::to_string).collect();
-    Err(ProvisionError::Archive { store: access.url.to_string(), reason: sentence(&said, code) })
+    Ok(Ended::Failed(sentence(&said, code)))
 }
 
 /// The error that a command of ours ended with, in one line.
@@ -164,7 +217,7 @@ fn sentence(said: &str, code: i64) -> String {
     let line = said.lines().map(str::trim).find(|line| line.starts_with("error:")).or_else(|| said.lines().next_back());
     match line {
         Some(line) => line.trim().trim_start_matches("error:").trim().to_owned(),
-        None => format!("'spilo wal init' ended with {code} and said nothing"),
+        None => format!("'spilo' ended with {code} there and said nothing"),
     }
 }
 
@@ -189,7 +242,7 @@ mod tests {
             credentials_file: Some("/home/ann/key".into()),
             key_file: Some("/home/ann/orders.key".into()),
         };
-        let command = command(&access(&archive).unwrap(), &"orders".parse().unwrap()).join(" ");
+        let command = command("init", &access(&archive).unwrap(), &"orders".parse().unwrap()).join(" ");
         let expected = "spilo wal init --store=s3://backups/prod --store-endpoint=http://s3:9000 \
             --store-credentials=/etc/spilo/secrets/store --store-key=/etc/spilo/secrets/archive-key --cluster=orders";
         assert_eq!(command, expected);
@@ -198,6 +251,6 @@ mod tests {
     #[test]
     fn what_went_wrong_is_what_the_command_said() {
         assert_eq!(sentence("warn: x\nerror: 's3://b': no such bucket\nhint: make it\n", 1), "'s3://b': no such bucket");
-        assert_eq!(sentence("", 127), "'spilo wal init' ended with 127 and said nothing");
+        assert_eq!(sentence("", 127), "'spilo' ended with 127 there and said nothing");
     }
 }

@@ -3,7 +3,11 @@
 //! Files get in and out through the engine's archives, by way of a container that is created and never started, so that no password passes
 //! through a command line, an environment or a label.
 
-use std::io::{self, Read as _};
+use std::{
+    io::{self, Read as _},
+    path::Path,
+    time::SystemTime,
+};
 
 use bollard::{
     Docker, body_try_stream,
@@ -24,6 +28,7 @@ use crate::{
     provisioner::{
         error::ProvisionError,
         observe::{Inventory, ObjectKind, StoredSpec},
+        store_secrets::StoreSecret,
     },
     spec::Durability,
     templates::{
@@ -50,10 +55,12 @@ const CLONE_KEY: &str = "secrets/clone-key";
 const COMPLETE: &str = "complete";
 
 /// One file of the volume.
-struct ConfigFile {
-    path: String,
+pub(super) struct ConfigFile {
+    /// Where, from the volume's root.
+    pub(super) path: String,
     mode: u32,
-    content: Secret,
+    /// What is in it.
+    pub(super) content: Secret,
 }
 
 /// The volume holds a complete set of files. A complete set keeps its passwords, because a database may know them already.
@@ -63,9 +70,9 @@ pub(super) async fn ensure_config(docker: &Docker, stored: &StoredSpec) -> Resul
     ensure::volume(docker, cluster, &volume, names::labels(cluster, ObjectKind::Config, None)).await?;
     let writer = create_writer(docker, cluster, &stored.image).await?;
     if read_file(docker, &writer, COMPLETE).await?.is_none() {
-        upload(docker, &writer, config_files(stored)?).await?;
+        upload(docker, &writer, CONFIG_DIRECTORY, &config_files(stored)?).await?;
         let mark = ConfigFile { path: COMPLETE.to_owned(), mode: 0o640, content: Secret::new("") };
-        upload(docker, &writer, vec![mark]).await?;
+        upload(docker, &writer, CONFIG_DIRECTORY, &[mark]).await?;
     }
     ensure::removed(docker, &writer).await
 }
@@ -78,18 +85,31 @@ pub(super) async fn ensure_store_credentials(docker: &Docker, stored: &StoredSpe
     let files: Result<Vec<ConfigFile>, ProvisionError> = wanted
         .flat_map(|([store, key], archive)| [(store, &archive.credentials_file), (key, &archive.key_file)])
         .filter_map(|(file, path)| Some((file, path.as_ref()?)))
-        .map(|(file, path)| {
-            let content = std::fs::read_to_string(path).map_err(local(format!("read the key to a store, '{}'", path.display())))?;
-            Ok(ConfigFile { path: file.to_owned(), mode: 0o600, content: Secret::new(content) })
-        })
+        .map(|(file, path)| secret_file(file, path))
         .collect();
     let files = files?;
-    if files.is_empty() {
-        return Ok(());
-    }
+    if files.is_empty() { Ok(()) } else { bring(docker, stored, files).await }
+}
+
+/// The volume holds these files, whatever it held before.
+pub(super) async fn bring(docker: &Docker, stored: &StoredSpec, files: Vec<ConfigFile>) -> Result<(), ProvisionError> {
     let writer = create_writer(docker, &stored.spec.name, &stored.image).await?;
-    upload(docker, &writer, files).await?;
+    upload(docker, &writer, CONFIG_DIRECTORY, &files).await?;
     ensure::removed(docker, &writer).await
+}
+
+/// A secret of the cluster's own archive, as it is in this file now.
+pub(super) fn secret_of_store(secret: StoreSecret, path: &Path) -> Result<ConfigFile, ProvisionError> {
+    let file = match secret {
+        StoreSecret::Credentials => STORE_SECRET,
+        StoreSecret::Key => ARCHIVE_KEY,
+    };
+    secret_file(file, path)
+}
+
+fn secret_file(file: &str, path: &Path) -> Result<ConfigFile, ProvisionError> {
+    let content = std::fs::read_to_string(path).map_err(local(format!("read the key to a store, '{}'", path.display())))?;
+    Ok(ConfigFile { path: file.to_owned(), mode: 0o600, content: Secret::new(content) })
 }
 
 /// Reads a role's password out of the volume, through any container that mounts it or, when there is none, one made for it.
@@ -114,7 +134,8 @@ pub(super) async fn read_secret(docker: &Docker, cluster: &ClusterName, role: &s
     String::from_utf8(content).map(Secret::new).map_err(|_| missing(&file))
 }
 
-fn mounting_container(inventory: &Inventory) -> Option<&str> {
+/// A container that the volume can be read through.
+pub(super) fn mounting_container(inventory: &Inventory) -> Option<&str> {
     let kinds = [ObjectKind::Router, ObjectKind::Node, ObjectKind::Etcd];
     kinds.into_iter().find_map(|kind| inventory.containers(kind).next()).map(|object| object.id.as_str())
 }
@@ -180,9 +201,10 @@ fn random_password() -> Result<Secret, ProvisionError> {
     Ok(Secret::new(hex::encode(bytes)))
 }
 
-async fn upload(docker: &Docker, container: &str, files: Vec<ConfigFile>) -> Result<(), ProvisionError> {
-    let archive = pack(&files).map_err(local("pack the configuration"))?;
-    let options = UploadToContainerOptionsBuilder::default().path(CONFIG_DIRECTORY).build();
+/// Puts the files below a directory of a container.
+pub(super) async fn upload(docker: &Docker, container: &str, directory: &str, files: &[ConfigFile]) -> Result<(), ProvisionError> {
+    let archive = pack(files).map_err(local("pack the configuration"))?;
+    let options = UploadToContainerOptionsBuilder::default().path(directory).build();
     // As a stream, because the client library would show a body in one piece in its trace log.
     let body = body_try_stream(stream::iter([Ok::<_, io::Error>(Bytes::from(archive))]));
     docker.upload_to_container(container, Some(options), body).await.map_err(failed("write the configuration"))
@@ -197,7 +219,10 @@ fn pack(files: &[ConfigFile]) -> io::Result<Vec<u8>> {
     }
     for file in files {
         let content = file.content.expose().as_bytes();
-        archive.append_data(&mut header(file.mode, content.len() as u64), &file.path, content)?;
+        let mut header = header(file.mode, content.len() as u64);
+        // By which who reads it again and again sees that it is another one: a new file may get the inode of the old one.
+        header.set_mtime(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs()));
+        archive.append_data(&mut header, &file.path, content)?;
     }
     archive.into_inner()
 }
@@ -212,7 +237,7 @@ fn header(mode: u32, size: u64) -> tar::Header {
 }
 
 /// The content of a file of the volume; `None` when it is not there.
-async fn read_file(docker: &Docker, container: &str, file: &str) -> Result<Option<Vec<u8>>, ProvisionError> {
+pub(super) async fn read_file(docker: &Docker, container: &str, file: &str) -> Result<Option<Vec<u8>>, ProvisionError> {
     let options = DownloadFromContainerOptionsBuilder::default().path(&format!("{CONFIG_DIRECTORY}/{file}")).build();
     let chunks: Result<Vec<Bytes>, _> = docker.download_from_container(container, Some(options)).try_collect().await;
     match chunks {

@@ -17,6 +17,7 @@ mod names;
 mod planner;
 mod ports;
 mod preflight;
+mod secrets;
 mod spec_store;
 
 use std::collections::BTreeSet;
@@ -119,6 +120,9 @@ impl Platform for DockerPlatform {
         let reserved = self.reserved_ports(&inventory.cluster).await?;
         surroundings.ports_in_use = DockerPlatform::ports_in_use(wish, inventory, &reserved);
         surroundings.free_port = ports::first_free(planner::FIRST_PORT, &reserved, ports::is_in_use);
+        if let Some(wanted) = wish.secrets() {
+            surroundings.changed_secrets = secrets::changed(&self.docker, inventory, wanted).await?;
+        }
         Ok(surroundings)
     }
 
@@ -133,6 +137,7 @@ impl Platform for DockerPlatform {
             DockerAction::EnsureSpec { stored } => spec_store::ensure(docker, stored).await,
             DockerAction::EnsureNetwork => ensure::network(docker, cluster).await.map(|_| ()),
             DockerAction::EnsureConfig { stored } => config_volume::ensure_config(docker, stored).await,
+            DockerAction::EnsureSecrets { stored, secrets } => secrets::ensure_brought(docker, stored, secrets).await,
             DockerAction::EnsureArchive { stored } => archive::ensure_archive(docker, stored).await,
             DockerAction::EnsureRunning { definition, replace } => ensure::running(docker, cluster, definition, *replace).await,
             DockerAction::RetireNode { name } => ensure::retired(docker, cluster, name).await,

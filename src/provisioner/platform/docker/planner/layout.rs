@@ -14,6 +14,7 @@ use crate::{
             names,
         },
         step::Step,
+        store_secrets::StoreSecret,
     },
 };
 
@@ -21,17 +22,19 @@ type DockerStep = Step<DockerAction>;
 
 /// The stages: what a stage needs is complete when it begins.
 const IMAGE: u8 = 1;
+/// New secrets are tried out before anything is changed.
+const SECRETS: u8 = 2;
 /// The spec is stored before anything else of the cluster, so that whoever continues knows what was begun.
-const SPEC: u8 = 2;
+const SPEC: u8 = 3;
 /// Containers need the network and complete configuration.
-const GROUND: u8 = 3;
+const GROUND: u8 = 4;
 /// The archive, whose key is in the configuration, is begun beside it, before anybody has something to archive.
 /// etcd starts first: until it answers it mostly waits for its own election, and the engine starts the others meanwhile.
-const DCS: u8 = 4;
+const DCS: u8 = 5;
 /// Nodes and router start together: they wait for etcd by themselves.
-const CONTAINERS: u8 = 5;
+const CONTAINERS: u8 = 6;
 /// From here on one node is retired per stage, so that never two leave at once.
-const RETIRE: u8 = 6;
+const RETIRE: u8 = 7;
 
 /// What is to be done about one container.
 struct Need {
@@ -62,11 +65,14 @@ pub(super) fn plan(
     let ground = ground_steps(wanted, inventory);
     let archive = archive_step(wanted, inventory, &mut plan.untouched);
     let containers = container_steps(wanted, inventory, definitions, &mut plan.untouched);
-    let needs_image = ground.iter().any(|step| matches!(step.action, DockerAction::EnsureConfig { .. }))
+    let secrets = secrets_step(wanted, surroundings);
+    let needs_image = secrets.is_some()
+        || ground.iter().any(|step| matches!(step.action, DockerAction::EnsureConfig { .. }))
         || containers.iter().any(|step| step.creates.iter().any(|object| object.starts_with("container")));
     if needs_image && !surroundings.images.contains(&wanted.image) {
         plan.steps.push(image_step(image));
     }
+    plan.steps.extend(secrets);
     plan.steps.extend(spec_step(wanted, inventory, needs_image));
     plan.steps.extend(ground);
     plan.steps.extend(archive);
@@ -123,6 +129,23 @@ fn image_step(image: &ImageSource) -> DockerStep {
         ImageSource::Built(_) => (format!("build image '{reference}'"), "no image was built from these inputs yet"),
     };
     Step::new(IMAGE, "image", title, why, DockerAction::EnsureImage { image: image.clone() }).creating([format!("image '{reference}'")])
+}
+
+/// The plan says that a secret is another one, and nothing of what is in it.
+fn secrets_step(wanted: &StoredSpec, surroundings: &Surroundings) -> Option<DockerStep> {
+    let archive = wanted.spec.stored_archive();
+    let changed: Vec<(StoreSecret, String)> = surroundings
+        .changed_secrets
+        .iter()
+        .filter_map(|secret| Some((*secret, format!("'{}'", secret.path_in(&archive)?.display()))))
+        .collect();
+    let what: Vec<String> = changed.iter().map(|(secret, _)| secret.to_string()).collect();
+    let paths: Vec<&str> = changed.iter().map(|(_, path)| path.as_str()).collect();
+    let why = format!("the nodes have another content than {}", paths.join(" and "));
+    let title = format!("try out the new {} and bring them to the nodes", what.join(" and "));
+    let secrets = changed.iter().map(|(secret, _)| *secret).collect();
+    let action = DockerAction::EnsureSecrets { stored: Box::new(wanted.clone()), secrets };
+    (!changed.is_empty()).then(|| Step::new(SECRETS, "secrets", title, why, action))
 }
 
 fn spec_step(wanted: &StoredSpec, inventory: &Inventory, needs_image: bool) -> Option<DockerStep> {

@@ -19,7 +19,7 @@ use crate::provisioner::{
 pub(super) fn plan(wish: &Wish, inventory: &Inventory, surroundings: &Surroundings) -> Result<Plan<DockerAction>, ProvisionError> {
     match wish {
         Wish::Delete { backups } => deletion::plan(inventory, *backups),
-        Wish::Create { image, .. } | Wish::Apply { image } | Wish::Scale { image, .. } => {
+        Wish::Create { image, .. } | Wish::Apply { image, .. } | Wish::Scale { image, .. } => {
             let wanted = wanted::wanted(wish, image, inventory, surroundings)?;
             layout::plan(&wanted, image, inventory, surroundings)
         }

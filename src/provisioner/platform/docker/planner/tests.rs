@@ -1,5 +1,7 @@
 //! The planner against inventories as an engine would show them.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::{
     model::{ClusterName, RecoveryGoal, SystemId},
@@ -7,6 +9,7 @@ use crate::{
         image::ImageSource,
         observe::{Condition, Foreign, Form, Object, ObjectKind, StoredSpec},
         platform::docker::{definition::definitions, names},
+        store_secrets::{StoreSecret, StoreSecrets},
     },
     spec::{ArchiveSpec, CloneSource, ClusterSpec, NodeCount},
 };
@@ -77,7 +80,7 @@ fn nothing() -> Inventory {
 }
 
 fn calm() -> Surroundings {
-    Surroundings { images: [IMAGE.to_owned()].into(), free_port: Some(5500), ports_in_use: Vec::new() }
+    Surroundings { images: [IMAGE.to_owned()].into(), free_port: Some(5500), ports_in_use: Vec::new(), changed_secrets: BTreeSet::new() }
 }
 
 fn image() -> ImageSource {
@@ -89,12 +92,12 @@ fn create() -> Wish {
 }
 
 fn apply() -> Wish {
-    Wish::Apply { image: image() }
+    Wish::Apply { image: image(), secrets: StoreSecrets::default() }
 }
 
 fn scale(nodes: u8, leader: Option<&str>) -> Wish {
     let leader = leader.map(|leader| leader.parse().unwrap());
-    Wish::Scale { nodes: NodeCount::try_from(nodes).unwrap(), leader, image: image() }
+    Wish::Scale { nodes: NodeCount::try_from(nodes).unwrap(), leader, image: image(), secrets: StoreSecrets::default() }
 }
 
 fn steps(plan: &Plan<DockerAction>) -> Vec<&str> {
@@ -117,7 +120,7 @@ fn a_new_cluster_stores_its_spec_before_anything_else_and_etcd_before_those_who_
         ["spec", "network", "config", "archive", "etcd orders-etcd-1", "node orders-1", "node orders-2", "node orders-3", "router"];
     assert_eq!(steps(&plan), expected);
     let stages: Vec<u8> = plan.steps.iter().map(|step| step.stage).collect();
-    assert_eq!(stages, [2, 3, 3, 4, 4, 5, 5, 5, 5]);
+    assert_eq!(stages, [3, 4, 4, 5, 5, 6, 6, 6, 6]);
     assert_eq!(plan.spec.as_ref().unwrap().port, Some(5500));
     assert_eq!(plan.waits_for.len(), 2);
 }
@@ -184,7 +187,7 @@ fn a_container_with_another_image_goes_on_and_is_mentioned() {
 
 #[test]
 fn the_image_that_a_cluster_was_made_with_is_used_as_long_as_it_is_there() {
-    let newer = Wish::Apply { image: ImageSource::Finished("spilo:pg17-new".into()) };
+    let newer = Wish::Apply { image: ImageSource::Finished("spilo:pg17-new".into()), secrets: StoreSecrets::default() };
     let mut inventory = complete(initialized());
     lose(&mut inventory, Form::Container, "spilo-orders-2");
     let image_of = |plan: &Plan<DockerAction>| match &plan.steps.last().unwrap().action {
@@ -267,6 +270,47 @@ fn creating_a_cluster_again_from_another_system_of_that_name_is_refused() {
     assert!(error.contains("clone-system is the only one, not 7"), "{error}");
     assert!(again(Some(8), true, Some(7)).is_err() && again(Some(7), true, Some(7)).is_ok());
     assert!(again(None, true, Some(7)).is_ok() && again(Some(7), false, None).is_ok());
+}
+
+fn in_a_bucket(initialized: StoredSpec) -> StoredSpec {
+    let archive = ArchiveSpec {
+        credentials_file: Some("/old".into()),
+        key_file: Some("/old.key".into()),
+        ..ArchiveSpec { store: "s3://backups".parse().unwrap(), ..ArchiveSpec::none() }
+    };
+    StoredSpec { spec: ClusterSpec { archive: Some(archive), ..initialized.spec }, ..initialized }
+}
+
+fn with_secrets(credentials: Option<&str>, key: Option<&str>) -> Wish {
+    Wish::Apply { image: image(), secrets: StoreSecrets { credentials_file: credentials.map(Into::into), key_file: key.map(Into::into) } }
+}
+
+#[test]
+fn new_secrets_are_tried_out_and_brought_before_anything_else_and_the_plan_tells_only_that() {
+    let inventory = complete(in_a_bucket(initialized()));
+    let changed = Surroundings { changed_secrets: [StoreSecret::Credentials].into(), ..calm() };
+    let plan_for = |wish: &Wish, surroundings: &Surroundings| plan(wish, &inventory, surroundings).unwrap();
+    let renewed = plan_for(&with_secrets(Some("/new"), None), &changed);
+    assert_eq!(steps(&renewed), ["secrets", "spec"]);
+    assert!(renewed.steps[0].stage < renewed.steps[1].stage);
+    assert_eq!(renewed.steps[0].title, "try out the new credentials of the store and bring them to the nodes");
+    assert_eq!(renewed.steps[0].why, "the nodes have another content than '/new'");
+    assert_eq!(renewed.spec.unwrap().archive.unwrap().credentials_file, Some("/new".into()));
+    // The same file with another content: the spec says nothing new.
+    let both = Surroundings { changed_secrets: StoreSecret::ALL.into(), ..calm() };
+    assert_eq!(steps(&plan_for(&with_secrets(Some("/old"), Some("/old.key")), &both)), ["secrets"]);
+    // Another file with the content that the nodes have: interrupted, or moved.
+    assert_eq!(steps(&plan_for(&with_secrets(Some("/new"), None), &calm())), ["spec"]);
+    assert!(plan_for(&with_secrets(Some("/old"), Some("/old.key")), &calm()).is_empty());
+}
+
+#[test]
+fn a_secret_that_the_archive_was_made_without_is_not_added() {
+    let inventory = complete(initialized());
+    for (wish, key) in [(with_secrets(Some("/new"), None), "credentials_file"), (with_secrets(None, Some("/key")), "key_file")] {
+        let error = plan(&wish, &inventory, &calm()).unwrap_err();
+        assert!(error.to_string().contains(&format!("'archive.{key}'")) && error.hint().is_some(), "{error}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::{
         observe::{Inventory, StoredSpec, Surroundings},
         plan::Wish,
         platform::docker::names,
+        store_secrets::{StoreSecret, StoreSecrets},
     },
     spec::{CloneSource, ClusterSpec, NodeCount, archive_differences},
 };
@@ -39,6 +40,9 @@ pub(super) fn wanted(
         Wish::Scale { nodes, leader, .. } => scale(&mut wanted, *nodes, leader.as_ref())?,
         Wish::Apply { .. } | Wish::Delete { .. } => {}
     }
+    if let Some(secrets) = wish.secrets() {
+        change_secrets(&mut wanted.spec, secrets)?;
+    }
     settle_ports(&mut wanted, surroundings)?;
     if !surroundings.images.contains(&stored.image) {
         wanted.image = image.reference();
@@ -47,6 +51,17 @@ pub(super) fn wanted(
         wanted.generation += 1;
     }
     Ok(wanted)
+}
+
+/// From now on other files have the secrets of the archive.
+fn change_secrets(spec: &mut ClusterSpec, secrets: &StoreSecrets) -> Result<(), ProvisionError> {
+    if *secrets == StoreSecrets::default() {
+        return Ok(());
+    }
+    let changed = secrets.over(&spec.stored_archive());
+    let added = |secret: StoreSecret| ProvisionError::NewKindOfSecret { cluster: spec.name.clone(), key: secret.spec_key() };
+    spec.archive = Some(changed.map_err(added)?);
+    Ok(())
 }
 
 /// The first generation of a new cluster.
