@@ -60,6 +60,41 @@ fn where_there_is_wal_of_a_system_nobody_else_begins_with_it() {
 }
 
 #[test]
+fn what_opens_an_archive_is_tried_out_and_leaves_nothing_there() {
+    let outer = data_directory();
+    let data = outer.path().join("data");
+    for key in ["key", "other"] {
+        spilo_in(&data, &["backup", "key", "new", key]).exits(0);
+    }
+    let probe =
+        |cluster: &str, key: &[&str]| spilo_in(&data, &[&["wal", "probe", "--store", "../store", "--cluster", cluster][..], key].concat());
+    let objects = || {
+        let mut found = Vec::new();
+        let mut folders = vec![outer.path().join("store")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { found.push(path) }
+            }
+        }
+        found.sort();
+        found
+    };
+    let before = objects();
+    probe("orders", &["--store-key=key"]).exits(1).says("orders/key/00000001");
+    assert_eq!(objects(), before, "nothing is begun");
+    spilo_in(&data, &["wal", "init", "--store", "../store", "--cluster", "orders", "--store-key=key"]).exits(0);
+    let begun = objects();
+    probe("orders", &["--store-key=key"]).exits(0);
+    probe("orders", &["--store-key=other"]).exits(1).says("use the file with");
+    probe("orders", &[]).exits(1).says("no key is configured");
+    probe("plain", &[]).exits(0);
+    assert_eq!(objects(), begun);
+    fs::remove_file(outer.path().join("store/.spilo-store")).unwrap();
+    probe("plain", &[]).exits(1).says("store");
+}
+
+#[test]
 fn a_store_that_cannot_be_asked_does_not_end_a_recovery() {
     let outer = data_directory();
     let data = outer.path().join("data");
