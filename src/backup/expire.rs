@@ -25,6 +25,9 @@ use crate::{
     storage::{ObjectStore, StoreError},
 };
 
+/// Nobody waits so long for the store to say what time it is.
+const ASKED_LONG_AGO: SignedDuration = SignedDuration::from_hours(1);
+
 /// Why nothing, or not all, was removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpireError {
@@ -165,15 +168,30 @@ fn is_unneeded(object: &ObjectName, backups: &[Header]) -> bool {
 
 /// What the store's clock is ahead of ours; `None`: the store does not say what time it is there.
 async fn skew<S: ObjectStore>(archive: &Archive<S>) -> Result<Option<SignedDuration>, ExpireError> {
+    let clock = archive.root().join("clock").map_err(ArchiveError::from)?;
     // Of this process alone: somebody else who asks the same removes his own.
-    let object = archive.root().join("clock").and_then(|clock| clock.join(&format!("{}-{}", archive.system(), std::process::id())));
-    let object = object.map_err(ArchiveError::from)?;
+    let object = clock.join(&format!("{}-{}", archive.system(), std::process::id())).map_err(ArchiveError::from)?;
     archive.store().replace(&object, Bytes::from_static(b"{}")).await?;
     let written = archive.store().written(&object).await?;
     let now = Timestamp::now();
     let skew = written.map(|written| written.duration_since(now));
     archive.store().remove(&object).await?;
+    if let Some(written) = written {
+        forget_the_dead(archive, &clock, written).await?;
+    }
     Ok(skew)
+}
+
+/// Removes what processes that were killed have left of the same question: nobody else ever would. `now` is the store's.
+async fn forget_the_dead<S: ObjectStore>(archive: &Archive<S>, clock: &ObjectName, now: Timestamp) -> Result<(), ExpireError> {
+    let ours = format!("{}-", archive.system());
+    for object in archive.store().list(clock).await?.into_iter().filter(|object| object.name.last().starts_with(&ours)) {
+        let written = archive.store().written(&object.name).await?;
+        if written.is_some_and(|written| now.duration_since(written) > ASKED_LONG_AGO) {
+            archive.store().remove(&object.name).await?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

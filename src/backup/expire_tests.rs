@@ -75,14 +75,14 @@ impl ObjectStore for Mortal<'_> {
 }
 
 struct Place {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     store: FileStore,
 }
 
 impl Place {
     fn new() -> Place {
         let directory = tempfile::tempdir().unwrap();
-        Place { store: FileStore::init(directory.path()).unwrap(), _directory: directory }
+        Place { store: FileStore::init(directory.path()).unwrap(), directory }
     }
 
     fn archive(&self) -> Archive<FileStore> {
@@ -198,6 +198,27 @@ async fn wherever_it_is_interrupted_no_backup_lacks_anything_and_the_next_run_en
         }
     }
     panic!("it never came to its end");
+}
+
+#[tokio::test]
+async fn what_one_that_was_killed_has_left_of_its_look_at_the_clock_goes_with_a_later_one() {
+    let place = Place::new();
+    place.backup(1, &[], hours_from_now(-9)).await;
+    let hour_old = |name: &str| (format!("orders/clock/{name}"), std::time::SystemTime::now() - std::time::Duration::from_secs(3700));
+    let now = std::time::SystemTime::now();
+    let (left, other) = (hour_old(&format!("{SYSTEM}-17")), hour_old("7300000000000000002-17"));
+    let at_work = (format!("orders/clock/{SYSTEM}-18"), now);
+    for (name, written) in [&left, &other, &at_work] {
+        place.store.create(&name.parse().unwrap(), Bytes::from_static(b"{}")).await.unwrap();
+        let file = std::fs::File::options().write(true).open(place.directory.path().join(name)).unwrap();
+        file.set_modified(*written).unwrap();
+    }
+    expire(&place.archive(), hours_from_now(0)).await.unwrap();
+    assert_eq!(
+        place.names("clock").await,
+        [at_work.0, other.0],
+        "who is at work may need it, and another system's is none of its business"
+    );
 }
 
 #[tokio::test]
