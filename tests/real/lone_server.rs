@@ -105,7 +105,8 @@ impl Stage {
 
     fn command(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(args).current_dir(self.dir.path()).stdin(Stdio::null()).env("LC_ALL", "C").env("HOME", self.dir.path());
+        command.args(args).current_dir(self.dir.path()).stdin(Stdio::null()).env("LC_ALL", "C").env("TZ", "UTC");
+        command.env("HOME", self.dir.path());
         as_other_user(&mut command);
         command
     }
@@ -145,13 +146,19 @@ impl Stage {
 
     /// A new server that archives into the store and runs.
     pub fn create(&self, name: &str) -> Server<'_> {
-        let data = self.path(name);
-        self.run("initdb", &["-D", &data.display().to_string(), "-A", "trust", "-U", "postgres", "-k", "-N", "--locale=C"]);
+        self.create_with(name, 16, "")
+    }
+
+    /// The same with WAL segments of so many megabytes, and these settings besides.
+    pub fn create_with(&self, name: &str, segment: u32, more: &str) -> Server<'_> {
+        let (data, segment) = (self.path(name), format!("--wal-segsize={segment}"));
+        let fixed = ["-A", "trust", "-U", "postgres", "-k", "-N", "--locale=C", &segment];
+        self.run("initdb", &[&["-D", &data.display().to_string()], &fixed[..]].concat());
         let program = self.program.display();
         let way = format!("{} --cluster {CLUSTER}", self.store.join(" "));
         let settings = format!(
             "listen_addresses = ''\nmax_wal_size = 256MB\nshared_buffers = 32MB\nwal_level = replica\narchive_mode = on\n\
-             archive_command = '{program} wal push {way} %p %f'\nrestore_command = '{program} wal fetch {way} %f %p'\n"
+             archive_command = '{program} wal push {way} %p %f'\nrestore_command = '{program} wal fetch {way} %f %p'\n{more}"
         );
         let conf = data.join("postgresql.conf");
         let text = fs::read_to_string(&conf).unwrap();
@@ -238,9 +245,19 @@ impl Server<'_> {
 
     /// Backs it up.
     pub fn back_up(&self) -> Run {
+        self.back_up_with(&[])
+    }
+
+    pub fn back_up_with(&self, more: &[&str]) -> Run {
+        Run::of(&self.begin_to_back_up(more).wait_with_output().unwrap()).exits(0)
+    }
+
+    /// Begins to back it up.
+    pub fn begin_to_back_up(&self, more: &[&str]) -> Child {
         let (data, socket) = (self.data.display().to_string(), self.socket.display().to_string());
         let fixed = ["-o", "json", "backup", "take", "--cluster", CLUSTER, "--member", "lone", "--data-dir", &data, "--host", &socket];
-        self.stage.spilo(&[&fixed[..], &self.stage.store()].concat()).exits(0)
+        let mut command = self.stage.command(&self.stage.program, &[&fixed[..], &self.stage.store(), more].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 }
 

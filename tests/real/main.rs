@@ -19,6 +19,7 @@ mod fencing;
 mod hanging;
 mod healing;
 mod inside;
+mod killed_expiry;
 mod leftovers;
 mod lone_server;
 mod machine;

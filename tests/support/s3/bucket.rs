@@ -27,7 +27,7 @@ pub struct Stored {
 }
 
 /// All of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bucket {
     pub conditions: Conditions,
     objects: BTreeMap<String, Stored>,
@@ -72,6 +72,11 @@ impl Bucket {
 
     pub fn place(&mut self, key: &str, content: &[u8]) {
         self.write(key, Bytes::copy_from_slice(content), HeaderMap::new());
+    }
+
+    pub fn age(&mut self, part: &str, by: jiff::SignedDuration) {
+        let aged = self.objects.iter_mut().filter(|(key, _)| key.contains(part));
+        aged.for_each(|(_, stored)| stored.written -= by);
     }
 
     pub fn rot(&mut self, key: &str, byte: usize) {

@@ -23,6 +23,8 @@ pub enum Fault {
     Flip(usize),
     /// The answer takes so much longer.
     Late(Duration),
+    /// Does it, and does not say so before the test lets all that are held go on.
+    Held,
 }
 
 /// When it does so.

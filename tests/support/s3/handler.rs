@@ -74,12 +74,25 @@ pub async fn handle(state: &Mutex<State>, request: Request<Incoming>) -> Result<
     match fault {
         Some(Fault::LostAnswer) => return Err(Hangup),
         Some(Fault::Late(late)) => tokio::time::sleep(late).await,
+        Some(Fault::Held) => held(state).await,
         Some(Fault::ReplacedAfter(_, content)) => lock(state).bucket.place(&asked.key, content),
         _ => {}
     }
     let date = Timestamp::now() + jiff::SignedDuration::from_secs(ahead);
     response.headers_mut().insert("date", date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string().parse().expect("it is ASCII"));
     Ok(response)
+}
+
+/// Waits until the test lets it go on.
+async fn held(state: &Mutex<State>) {
+    let number = {
+        let mut state = lock(state);
+        state.held += 1;
+        state.held
+    };
+    while lock(state).released < number {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// The body that is sent: what belongs there, unless something is wrong with it.

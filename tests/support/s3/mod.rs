@@ -80,11 +80,17 @@ struct State {
     aside: Option<Bucket>,
     faults: Faults,
     requests: BTreeMap<Verb, u64>,
+    /// How many answers were held so far, and how many of them may go.
+    held: u64,
+    released: u64,
     /// Access keys; those that are not `true` have expired.
     keys: BTreeMap<String, bool>,
     /// How many seconds the server's clock is ahead.
     ahead: i64,
 }
+
+/// All that was in the bucket at a moment.
+pub struct Snapshot(Bucket);
 
 /// The server. It ends when this is dropped.
 pub struct S3Double {
@@ -117,6 +123,8 @@ impl S3Double {
             settings,
             faults: Faults::default(),
             requests: BTreeMap::new(),
+            held: 0,
+            released: 0,
             keys: BTreeMap::from([(KEY.to_owned(), true)]),
             ahead: 0,
         };
@@ -258,6 +266,32 @@ impl S3Double {
     pub fn bring_back(&self) {
         let mut state = self.state();
         state.bucket = state.aside.take().expect("one was kept aside");
+    }
+
+    /// All that is in the bucket now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.state().bucket.clone())
+    }
+
+    /// The bucket is again what it was then.
+    pub fn put_back(&self, snapshot: &Snapshot) {
+        self.state().bucket = snapshot.0.clone();
+    }
+
+    /// Every object whose name has this in it was written so much earlier.
+    pub fn age(&self, part: &str, by: jiff::SignedDuration) {
+        self.state().bucket.age(part, by);
+    }
+
+    /// How many answers were held so far.
+    pub fn held(&self) -> u64 {
+        self.state().held
+    }
+
+    /// Gives the answers that are held.
+    pub fn release(&self) {
+        let mut state = self.state();
+        state.released = state.held;
     }
 
     /// Changes one bit of what is kept under that name.
