@@ -29,7 +29,7 @@ export SEEDS
 # How many of them `make test` runs.
 SIMULATED := 20000
 
-.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration storage-elsewhere soak store-outage bench-local bench-failover bench-backup
+.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration storage-elsewhere soak store-outage recovery-targets bench-local bench-failover bench-backup
 
 help: ## list what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,10 @@ soak: ## random faults under writing clients, as long as SECONDS says; SEED repe
 store-outage: ## keep the archive's store away for SECONDS (3600) under a writing client, and see that all of it comes back
 	@.ci/setup test
 	SPILO_OUTAGE_SECONDS=$(or $(SECONDS),3600) cargo test --locked --test real -- --nocapture a_store_that_is_away
+
+recovery-targets: ## restore to COUNT (60) moments of three timelines that chance chooses, and compare every row; SEED= for those of an earlier run
+	@.ci/setup test
+	SPILO_TARGETS=$(or $(COUNT),60) $(if $(SEED),SPILO_TARGETS_SEED=$(SEED)) cargo test --locked --test real -- --nocapture recovery_to_any_target
 
 bench-local: ## measure what the README promises, on this machine
 	@.ci/setup test
