@@ -42,6 +42,7 @@ mod restore;
 mod router;
 #[path = "../support/s3/mod.rs"]
 mod s3;
+mod segment_sizes;
 mod slow_store;
 mod soak;
 mod standby_cluster;
