@@ -1,10 +1,13 @@
 //! Where backups and WAL are kept: whole objects under names. An object is there completely or not at all, for every reader, and what has
 //! been acknowledged outlives the machine it was written from.
 
+mod attempts;
+mod credentials;
 mod file;
 mod mark;
 mod s3;
 mod store;
+mod unanswered;
 
 use bytes::Bytes;
 use jiff::Timestamp;

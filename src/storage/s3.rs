@@ -1,7 +1,6 @@
 //! The store in a bucket: AWS S3, or whatever speaks its language and has conditional writes.
 
 mod access;
-mod attempts;
 mod connections;
 mod failure;
 mod init;
@@ -17,13 +16,15 @@ use jiff::Timestamp;
 
 use self::{
     access::{Access, Session},
-    attempts::{Patience, Pause},
     failure::{Answer, Failure, Place},
     init::Mark,
     read::{Span, WHOLE},
     verb::Verb,
 };
-use super::{Claim, Object, ObjectName, ObjectStore, StoreConfig, StoreError};
+use super::{
+    Claim, Object, ObjectName, ObjectStore, StoreConfig, StoreError,
+    attempts::{self, Patience, Pause},
+};
 
 /// For how long after its first failure a single call asks again, unless it is told otherwise. Whoever has more time than that calls again.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -7,11 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_config::{
-    default_provider::{credentials::DefaultCredentialsChain, region::DefaultRegionChain},
-    profile::{ProfileFileCredentialsProvider, profile_file},
-    provider_config::ProviderConfig,
-};
+use aws_config::default_provider::region::DefaultRegionChain;
 use aws_sdk_s3::{
     Client, Config,
     config::{
@@ -22,7 +18,7 @@ use aws_sdk_s3::{
 use reqwest::Url;
 
 use super::{connections::Connections, failure::Place};
-use crate::storage::{StoreConfig, StoreError, StoreUrl};
+use crate::storage::{StoreConfig, StoreError, StoreUrl, credentials};
 
 /// For how long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -75,10 +71,7 @@ impl Access {
             prefix: prefix.clone(),
             region: region.clone(),
             server: config.endpoint.clone().unwrap_or_else(|| "S3".to_owned()),
-            credentials: match &config.credentials_file {
-                Some(file) => format!("in '{}'", file.display()),
-                None => "from the environment, a profile or this machine's role".to_owned(),
-            },
+            credentials: credentials::origin(config.credentials_file.as_deref()),
             is_aws: host.is_none_or(|host| host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")),
             is_encrypted: server.as_ref().is_none_or(|server| server.scheme() == "https"),
         };
@@ -125,7 +118,7 @@ impl Access {
     }
 
     fn reopened(&self, file: &Path, version: Option<FileVersion>, number: u64) -> Session {
-        Session { client: client(&self.config, from_file(file, &self.config)), version, number }
+        Session { client: client(&self.config, credentials::from_file(file, self.config.region())), version, number }
     }
 }
 
@@ -183,22 +176,10 @@ fn sdk_config(config: &StoreConfig, place: &Place, connections: Connections) -> 
 
 async fn open_session(config: &Config, file: Option<&Path>, number: u64) -> Result<Session, String> {
     let Some(file) = file else {
-        let chain = DefaultCredentialsChain::builder().region(config.region().cloned()).build().await;
-        return Ok(Session { client: client(config, SharedCredentialsProvider::new(chain)), version: None, number });
+        return Ok(Session { client: client(config, credentials::found(config.region()).await), version: None, number });
     };
     let version = FileVersion::of(file).map_err(|error| format!("the credentials in '{}' cannot be read: {error}", file.display()))?;
-    Ok(Session { client: client(config, from_file(file, config)), version: Some(version), number })
-}
-
-#[allow(deprecated, reason = "the new name of the type is in a crate that is not for users")]
-/// What the profile `default` of the file offers, whatever the environment says.
-fn from_file(file: &Path, config: &Config) -> SharedCredentialsProvider {
-    let files = profile_file::ProfileFiles::builder().with_file(profile_file::ProfileFileKind::Credentials, file).build();
-    let provider = ProfileFileCredentialsProvider::builder()
-        .configure(&ProviderConfig::without_region().with_region(config.region().cloned()))
-        .profile_files(files)
-        .profile_name("default");
-    SharedCredentialsProvider::new(provider.build())
+    Ok(Session { client: client(config, credentials::from_file(file, config.region())), version: Some(version), number })
 }
 
 fn client(config: &Config, credentials: SharedCredentialsProvider) -> Client {

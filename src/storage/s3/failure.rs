@@ -1,6 +1,6 @@
 //! What a request that failed means: an answer, a reason to ask again, or something that somebody has to change.
 
-use std::{error::Error, fmt, iter::successors, time::SystemTime};
+use std::{error::Error, fmt, time::SystemTime};
 
 use aws_sdk_s3::{
     config::http::HttpResponse,
@@ -11,7 +11,7 @@ use aws_sdk_s3::{
 use super::{S3Store, attempts::Pause, verb::Verb};
 use crate::{
     model::{ObjectName, StoreUrl},
-    storage::StoreError,
+    storage::{StoreError, unanswered::Unanswered},
     sys::causes,
 };
 
@@ -132,23 +132,11 @@ impl S3Store {
             SdkError::ServiceError(answer) => place.meaning(verb, &Said::of(answer.raw(), answer.err())),
             SdkError::ResponseError(answer) if !answer.raw().status().is_success() => place.meaning(verb, &Said::of(answer.raw(), error)),
             SdkError::ConstructionFailure(_) => Failure::Refused(format!("the request cannot be made: {}", causes::in_one_line(error))),
-            SdkError::DispatchFailure(failure) => {
-                let cause = failure.as_connector_error().and_then(Error::source);
-                let what = cause.map_or_else(|| causes::in_one_line(error), causes::in_one_line);
-                if what.contains("invalid peer certificate") {
-                    let hint = "have it signed by an authority that this machine trusts (/etc/ssl/certs, or SSL_CERT_FILE)";
-                    return Failure::Refused(format!("{}: {what}; hint: {hint}", place.server));
-                }
-                // A server that hangs up in the middle of an exchange is neither: that is an error of the protocol.
-                let broke = successors(cause, |error| (*error).source()).any(|error| error.is::<hyper::Error>());
-                if failure.is_io() || failure.is_timeout() || broke {
-                    return Failure::Again { pause: Pause::Short, why: format!("{}: {what}", place.server) };
-                }
-                let origin = &place.credentials;
-                let why = format!("no credentials {origin}: {what}; hint: name a file with them, or give the machine a role");
-                // They may come yet: a role is not known from the first second of a machine's life.
-                Failure::Credentials { why, expired: true }
-            }
+            SdkError::DispatchFailure(failure) => match Unanswered::of(error, failure, &place.server, &place.credentials) {
+                Unanswered::Broken(why) => Failure::Again { pause: Pause::Short, why },
+                Unanswered::Distrusted(why) => Failure::Refused(why),
+                Unanswered::NoCredentials(why) => Failure::Credentials { why, expired: true },
+            },
             _ => Failure::Again { pause: Pause::Short, why: format!("{}: {}", place.server, causes::in_one_line(error)) },
         }
     }
