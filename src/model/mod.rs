@@ -3,6 +3,7 @@
 mod backup_id;
 mod count;
 mod disk_forecast;
+mod kms_key;
 mod length;
 mod lsn;
 mod names;
@@ -21,6 +22,7 @@ mod wal_file;
 pub use backup_id::{BackupId, InvalidBackupId};
 pub use count::counted;
 pub use disk_forecast::DiskForecast;
+pub use kms_key::{InvalidKmsKey, KmsKey};
 pub use length::length_in_words;
 pub use lsn::Lsn;
 pub use names::{ClusterName, InvalidName, MemberName};

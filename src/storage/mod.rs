@@ -4,6 +4,7 @@
 mod attempts;
 mod credentials;
 mod file;
+mod kms;
 mod mark;
 mod s3;
 mod store;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use file::FileStore;
+pub use kms::{Kms, KmsError, Wrapped};
 pub use s3::S3Store;
 pub use store::Store;
 
