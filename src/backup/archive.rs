@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{SystemId, Timeline, WalFile, WalSegment},
-    storage::{InvalidObjectName, ObjectName, StoreError},
+    storage::{InvalidObjectName, KmsError, ObjectName, StoreError},
 };
 
 /// The WAL of one database cluster in a store. Everything lies below its system identifier, so a cluster that is created again under an old
@@ -72,6 +72,11 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
+    /// Nobody has said no: the store, or the KMS that has the key, does not answer, and the same may work later.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, ArchiveError::Store(StoreError::Unavailable { .. }) | ArchiveError::Key(KeyError::Kms(KmsError::Unavailable { .. })))
+    }
+
     /// Wraps an I/O error with what was done to which file.
     pub fn file(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> ArchiveError {
         let path = path.as_ref().display().to_string();

@@ -4,6 +4,9 @@
 mod amazon;
 mod directory;
 mod faults;
+#[path = "../support/kms/mod.rs"]
+mod kms;
+mod kms_keys;
 mod promises;
 mod races;
 mod refusals;

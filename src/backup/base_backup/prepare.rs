@@ -16,7 +16,7 @@ use super::{
 use crate::{
     backup::{Archive, ArchiveError, BackupId, marks, spooled_manifest::SpooledManifest, verdict::read_verdicts},
     postgres::backup_mode::CopiedServer,
-    storage::{ObjectStore, StoreError},
+    storage::ObjectStore,
 };
 
 /// So many earlier backups are looked at before a new one stands alone.
@@ -60,7 +60,7 @@ pub async fn prepare<S: ObjectStore>(
                     (parent, parent_id) = (Some(files), Some(candidate));
                     break;
                 }
-                Err(error @ BackupError::Archive(ArchiveError::Store(StoreError::Unavailable { .. }))) => return Err(error),
+                Err(BackupError::Archive(error)) if error.is_unavailable() => return Err(error.into()),
                 Err(error) => tell(Told::Warning(format!("nothing of backup '{candidate}' is used: {error}"))),
             }
         }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::{error::BackupError, packer::ReadyPack};
 use crate::{
     backup::{Archive, ArchiveError, manifest::Pack},
-    storage::{Claim, ObjectName, ObjectStore, StoreError},
+    storage::{Claim, ObjectName, ObjectStore},
 };
 
 /// How many at once. A lane of a store far away is slower than a disk.
@@ -61,7 +61,7 @@ pub async fn patiently<T, E: Into<BackupError>>(mut ask: impl AsyncFnMut() -> Re
     let (begun, mut pause) = (Instant::now(), PAUSE);
     loop {
         match ask().await.map_err(Into::into) {
-            Err(error @ BackupError::Archive(ArchiveError::Store(StoreError::Unavailable { .. }))) if begun.elapsed() < PATIENCE => {
+            Err(BackupError::Archive(error)) if error.is_unavailable() && begun.elapsed() < PATIENCE => {
                 tracing::warn!(%error, "asking again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -106,7 +106,7 @@ mod tests {
     use crate::{
         backup::{BackupId, encryption::Sealer},
         model::SystemId,
-        storage::{FileStore, Object},
+        storage::{FileStore, Object, StoreError},
     };
 
     /// What the store does with the next object that is created.

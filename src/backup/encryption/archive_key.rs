@@ -98,6 +98,11 @@ impl Sealer {
         Sealer(Some(key))
     }
 
+    /// The key itself, if there is one.
+    pub(super) fn into_key(self) -> Option<Arc<ArchiveKey>> {
+        self.0
+    }
+
     /// Begins an object of which not everything is there yet.
     ///
     /// # Errors

@@ -9,15 +9,20 @@
 mod archive_key;
 mod frames;
 mod key_file;
+mod masters;
 mod sealed_store;
 mod wrapped_key;
+mod wrappings;
 
 pub use archive_key::Sealer;
 pub use frames::{Sealed, Sealing};
 pub use key_file::MasterKey;
+pub use masters::Changed;
 pub use sealed_store::SealedStore;
+pub use wrapped_key::WrappedKey;
+pub use wrappings::Wrappings;
 
-use crate::model::ObjectName;
+use crate::{model::ObjectName, storage::KmsError};
 
 /// Why an archive cannot be read or written for its key's sake. Nothing is ever read or written without encryption instead.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +80,50 @@ pub enum KeyError {
         /// What is wrong with it.
         why: String,
     },
+    /// There is more than one key of the archive.
+    #[error(
+        "'{first}' and '{other}' wrap two different keys, and an archive has one: somebody has put one of them there by hand; take away the one that \
+         is not the archive's"
+    )]
+    TwoKeys {
+        /// The first.
+        first: ObjectName,
+        /// The first that is another one.
+        other: ObjectName,
+    },
+    /// The archive has no key.
+    #[error("the archive '{archive}' has no key of its own: it is not encrypted, or nothing was ever archived there")]
+    NotBegun {
+        /// The archive.
+        archive: ObjectName,
+    },
+    /// The key that is to be removed is the one that is used.
+    #[error("the key '{id}' is the one in '{file}', which is configured: what it opens the archive with is not taken away from it")]
+    InUse {
+        /// By which name it is known.
+        id: String,
+        /// Where it was read from.
+        file: String,
+    },
+    /// There is no such key to remove.
+    #[error("the archive '{archive}' is not opened by a key '{id}', but by '{}'", keys.join("' or '"))]
+    Unknown {
+        /// The archive.
+        archive: ObjectName,
+        /// The key that was meant.
+        id: String,
+        /// Those that open it.
+        keys: Vec<String>,
+    },
+    /// Others change the keys of the archive at the same time, time and again.
+    #[error("others add and remove keys of the archive '{archive}' at the same time; look at what there is, and try again")]
+    Busy {
+        /// The archive.
+        archive: ObjectName,
+    },
+    /// The key is in a KMS, which did not do what it was asked for.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
     /// The file with the master key cannot be used.
     #[error("the key in '{file}' cannot be used: {why}")]
     File {

@@ -11,7 +11,8 @@ use super::{
     archive_key::{ArchiveKey, Sealer},
     frames::{self, FRAME, HEADER, MAGIC, Sealed, WHOLE},
     key_file::MasterKey,
-    wrapped_key::{self, WrappedKey},
+    wrapped_key::WrappedKey,
+    wrappings::{self, Record, Wrappings},
 };
 use crate::{
     backup::archive::ArchiveError,
@@ -25,7 +26,7 @@ const LONG: usize = 256 << 10;
 /// A store, as far as it is the archive of one cluster.
 #[derive(Clone)]
 pub struct SealedStore<S> {
-    store: S,
+    pub(super) store: S,
     /// What every object of the archive begins with.
     root: ObjectName,
     lock: Lock,
@@ -47,6 +48,7 @@ impl SealedStore<Store> {
     /// When the store cannot be opened, and when the key is not that of the archive.
     pub async fn open(config: &StoreConfig, root: ObjectName) -> Result<SealedStore<Store>, ArchiveError> {
         let master = config.key_file.as_deref().map(MasterKey::read).transpose()?;
+        let master = master.map(|master| master.with_credentials(config.credentials_file.as_deref()));
         let opened = SealedStore::over(Store::open(config).await?, root, master);
         if let Lock::Key(master, key) = &opened.lock {
             // A wrong key is better told before anything else goes wrong.
@@ -92,9 +94,9 @@ impl<S: ObjectStore> SealedStore<S> {
         match &self.lock {
             Lock::Open(seen) => {
                 if seen.get().is_none() {
-                    let masters = self.masters().await?;
-                    if !masters.is_empty() {
-                        return Err(KeyError::Needed { archive: self.root.clone(), keys: masters }.into());
+                    let wrappings = self.wrappings().await?;
+                    if !wrappings.is_empty() {
+                        return Err(self.key_is_needed(&wrappings));
                     }
                     let _ = seen.set(());
                 }
@@ -262,10 +264,7 @@ impl<S: ObjectStore> SealedStore<S> {
     async fn reading(&self, name: &ObjectName, object: &[u8]) -> Result<Option<Sealer>, ArchiveError> {
         match &self.lock {
             Lock::Open(_) if !object.starts_with(MAGIC) => Ok(None),
-            Lock::Open(_) => match self.masters().await? {
-                keys if keys.is_empty() => Err(self.key_is_gone()?.into()),
-                keys => Err(KeyError::Needed { archive: self.root.clone(), keys }.into()),
-            },
+            Lock::Open(_) => Err(self.key_is_needed(&self.wrappings().await?)),
             Lock::Key(master, key) => match self.known_key(master, key).await? {
                 Some(sealer) => Ok(Some(sealer)),
                 None => Err(self.keyless(name, object).await),
@@ -289,7 +288,28 @@ impl<S: ObjectStore> SealedStore<S> {
     }
 
     fn key_is_gone(&self) -> Result<KeyError, ArchiveError> {
-        Ok(KeyError::Gone { object: wrapped_key::object(&self.root, 1)? })
+        Ok(KeyError::Gone { object: wrappings::object(&self.root, 1)? })
+    }
+
+    fn key_is_needed(&self, wrappings: &Wrappings) -> ArchiveError {
+        match wrappings.masters() {
+            Ok(keys) => KeyError::Needed { archive: self.root.clone(), keys }.into(),
+            Err(error) => error,
+        }
+    }
+
+    /// The master key that is configured, and the archive's own, which it opens.
+    pub(super) async fn own_key(&self) -> Result<(Arc<MasterKey>, Arc<ArchiveKey>), ArchiveError> {
+        let Lock::Key(master, key) = &self.lock else {
+            let wrappings = self.wrappings().await?;
+            return Err(if wrappings.is_empty() { self.not_begun() } else { self.key_is_needed(&wrappings) });
+        };
+        let known = self.known_key(master, key).await?.and_then(Sealer::into_key);
+        Ok((master.clone(), known.ok_or_else(|| self.not_begun())?))
+    }
+
+    fn not_begun(&self) -> ArchiveError {
+        KeyError::NotBegun { archive: self.root.clone() }.into()
     }
 
     /// The archive's key, if it has one: it is asked for once.
@@ -297,29 +317,38 @@ impl<S: ObjectStore> SealedStore<S> {
         if let Some(sealer) = key.get() {
             return Ok(Some(sealer.clone()));
         }
-        let wrapped = self.wrapped().await?;
-        let Some((object, ours)) = wrapped.iter().rev().find(|(_, wrapped)| wrapped.master == master.id()) else {
-            if wrapped.is_empty() {
-                return Ok(None);
-            }
-            let keys = wrapped.into_iter().map(|(_, wrapped)| wrapped.master).collect();
-            let (archive, ours, file) = (self.root.clone(), master.id(), master.file().to_owned());
-            return Err(KeyError::Other { archive, keys, ours, file }.into());
-        };
-        let unwrapped = ours.unwrap(master).map_err(|why| KeyError::Damaged { object: object.clone(), why })?;
+        let wrappings = self.wrappings().await?;
+        if wrappings.is_empty() {
+            return Ok(None);
+        }
+        wrappings.expect_one_key()?;
+        let (number, ours) = wrappings.of(&master.id()).ok_or_else(|| self.is_not_ours(&wrappings, master))?;
+        let unwrapped = ours.unwrap(&wrappings::object(&self.root, number)?, master).await?;
         Ok(Some(key.get_or_init(|| Sealer::with(Arc::new(unwrapped))).clone()))
+    }
+
+    /// The master key that is configured opens nothing of what is there.
+    pub(super) fn is_not_ours(&self, wrappings: &Wrappings, master: &MasterKey) -> ArchiveError {
+        // What cannot be read may be ours.
+        match wrappings.expect_undamaged().map_err(ArchiveError::from).and_then(|()| wrappings.masters()) {
+            Ok(keys) => {
+                let (archive, ours, file) = (self.root.clone(), master.id(), master.file().to_owned());
+                KeyError::Other { archive, keys, ours, file }.into()
+            }
+            Err(error) => error,
+        }
     }
 
     /// Gives the archive its key, before there is anything else of it. Whoever comes second takes the key of the first; who dies here leaves a key
     /// that nothing is encrypted with, which the next one takes.
     async fn begin(&self, master: &MasterKey, key: &OnceLock<Sealer>) -> Result<Sealer, ArchiveError> {
-        let object = wrapped_key::object(&self.root, 1)?;
+        let object = wrappings::object(&self.root, 1)?;
         if let Some(first) = self.store.list(&self.root).await?.into_iter().find(|object| !self.is_key(&object.name)) {
             let beginning = self.store.read_range(&first.name, 0, MAGIC.len() as u64).await?.unwrap_or_default();
             return Err(self.keyless(&first.name, &beginning).await);
         }
-        let wrapped = WrappedKey::new(&ArchiveKey::new()?, master, &self.root, Timestamp::now())?;
-        self.store.create(&object, wrapped.object()).await?;
+        let wrapped = WrappedKey::new(&ArchiveKey::new()?, master, &self.root, Timestamp::now()).await?;
+        self.store.create(&object, Record::Wrapped(wrapped).object()).await?;
         // What is there now is what counts, whoever has written it.
         match self.known_key(master, key).await? {
             Some(sealer) => Ok(sealer),
@@ -328,26 +357,13 @@ impl<S: ObjectStore> SealedStore<S> {
     }
 
     fn is_key(&self, name: &ObjectName) -> bool {
-        wrapped_key::folder(&self.root)
+        wrappings::folder(&self.root)
             .is_ok_and(|folder| name.as_str().strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/')))
     }
 
-    /// Every wrapping of the archive's key, the oldest first.
-    async fn wrapped(&self) -> Result<Vec<(ObjectName, WrappedKey)>, ArchiveError> {
-        let mut found = Vec::new();
-        for object in self.store.list(&wrapped_key::folder(&self.root)?).await? {
-            // One that is gone by now was retired.
-            let Some(content) = self.store.read(&object.name).await? else { continue };
-            let wrapped = WrappedKey::read(&content, &self.root);
-            let wrapped = wrapped.map_err(|why| KeyError::Damaged { object: object.name.clone(), why })?;
-            found.push((object.name, wrapped));
-        }
-        Ok(found)
-    }
-
-    /// By which names the keys are known that open the archive; none: it is not encrypted.
-    async fn masters(&self) -> Result<Vec<String>, ArchiveError> {
-        Ok(self.wrapped().await?.into_iter().map(|(_, wrapped)| wrapped.master).collect())
+    /// Every wrapping of the archive's key.
+    pub(super) async fn wrappings(&self) -> Result<Wrappings, ArchiveError> {
+        Wrappings::read(&self.store, &self.root).await
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     backup::{Archive, ArchiveError, chunk::ChunkReader, encryption::SealedStore, manifest::Header},
     model::ObjectName,
-    storage::{ObjectStore, StoreError},
+    storage::ObjectStore,
 };
 
 /// More lanes than this gain nothing: the store's and the network's limits come before.
@@ -202,7 +202,7 @@ pub async fn read_patiently<S: ObjectStore>(
             Ok(Some(content)) if content.len() as u64 == length => return Ok(content),
             Ok(Some(content)) => return Err(damaged(format!("it ends at byte {}", offset + content.len() as u64))),
             Ok(None) => return Err(damaged("it is not there".to_owned())),
-            Err(ArchiveError::Store(StoreError::Unavailable { .. })) if begun.elapsed() < PATIENCE => sleep(pause).await,
+            Err(error) if error.is_unavailable() && begun.elapsed() < PATIENCE => sleep(pause).await,
             Err(error) => return Err(error.into()),
         }
         pause = (pause * 2).min(PAUSES.1);

@@ -131,12 +131,12 @@ impl Health {
             ArchiveError::Damaged { .. } => drop(known.damaged.insert(file, why.clone())),
             _ => {}
         }
-        let passes = matches!(error, ArchiveError::Store(StoreError::Unavailable { .. }));
+        let passes = error.is_unavailable();
         let (before, now) = (known.failing.take(), Instant::now());
         let is_told = before.as_ref().is_none_or(|before| before.is_to_be_told(&why, passes, now));
         let (since, told) = before.map_or_else(|| (Timestamp::now(), now), |before| (before.since, before.told));
-        let refused =
-            matches!(error, ArchiveError::Store(StoreError::Refused { .. }) | ArchiveError::Key(_) | ArchiveError::Damaged { .. });
+        let refused = !passes
+            && matches!(error, ArchiveError::Store(StoreError::Refused { .. }) | ArchiveError::Key(_) | ArchiveError::Damaged { .. });
         if is_told {
             tracing::error!("'{file}' could not be archived: {why} (failing since {since})");
         }

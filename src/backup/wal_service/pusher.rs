@@ -25,7 +25,6 @@ use crate::{
     },
     model::WalFile,
     postgres::archive_status,
-    storage::StoreError,
     sys::causes,
 };
 
@@ -175,7 +174,7 @@ impl Pusher {
                 Err(error) => error,
             };
             self.health.failed(file, &error);
-            let passes = matches!(error, ArchiveError::Store(StoreError::Unavailable { .. }));
+            let passes = error.is_unavailable();
             if !passes || Identity::of(path).ok() != Some(identity) {
                 return Err(causes::in_one_line(&error));
             }

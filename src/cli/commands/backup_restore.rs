@@ -357,7 +357,7 @@ impl From<RestoreError> for CommandError {
                 let hint = "choose another backup with --backup ID; what was begun cannot be started before a restore has come to its end";
                 (ErrorKind::Failed, hint.to_owned())
             }
-            RestoreError::Archive(ArchiveError::Key(_)) => {
+            RestoreError::Archive(error @ ArchiveError::Key(_)) if !error.is_unavailable() => {
                 (ErrorKind::Failed, "whoever created the cluster knows where its key is; without it nothing can be restored".to_owned())
             }
             _ => (ErrorKind::Failed, "run the same command again to continue: what is right stays".to_owned()),

@@ -25,7 +25,7 @@ use crate::{
     },
     model::{ClusterName, ObjectName, SystemId, WalFile},
     postgres::control_data,
-    storage::{Store, StoreConfig, StoreError},
+    storage::{Store, StoreConfig},
 };
 
 /// How long between two questions.
@@ -221,11 +221,11 @@ async fn fetch(
         let error = match open(store, cluster, system).await {
             Ok(archive) => match backup::fetch(&archive, file, path).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error @ ArchiveError::Store(StoreError::Unavailable { .. })) => failed(error),
+                Err(error) if error.is_unavailable() => failed(error),
                 Err(error) => return Err(failed(error)),
             },
             // Another key than that of the archive does not become the right one by waiting.
-            Err(error @ ArchiveError::Key(_)) => return Err(failed(error)),
+            Err(error @ ArchiveError::Key(_)) if !error.is_unavailable() => return Err(failed(error)),
             // Its volume may not be mounted yet.
             Err(error) => failed(error),
         };
