@@ -81,9 +81,14 @@ impl Inside {
 
     /// The same command, about the archive of the data that the cluster has now. Its hints are for whoever asks here.
     pub fn look_into(&self, context: &Context, words: &[&str], more: Vec<String>) -> Vec<String> {
-        let whose = format!("{ASKED_FOR}={}", self.seen.status.name);
         let system = self.seen.system.iter().map(|system| format!("--system={system}"));
-        let command = self.command(context, words).into_iter().chain(system).chain(more);
+        self.asked_for(context, words, system.chain(more))
+    }
+
+    /// The same, about what all data under the cluster's name have in common.
+    pub fn asked_for(&self, context: &Context, words: &[&str], more: impl IntoIterator<Item = String>) -> Vec<String> {
+        let whose = format!("{ASKED_FOR}={}", self.seen.status.name);
+        let command = self.command(context, words).into_iter().chain(more);
         ["env".to_owned(), whose].into_iter().chain(command).collect()
     }
 
@@ -113,7 +118,12 @@ impl Inside {
 
     /// Runs a command that is soon done; what it prints is printed here, and its exit code is ours.
     pub async fn run(&self, command: &[String]) -> Result<Exit, CommandError> {
-        let output = self.platform.exec(&self.node()?.name, command, None).await?;
+        self.run_with(command, None).await
+    }
+
+    /// The same, with something that it reads from its standard input: what is in an argument can be seen by others.
+    pub async fn run_with(&self, command: &[String], input: Option<&[u8]>) -> Result<Exit, CommandError> {
+        let output = self.platform.exec(&self.node()?.name, command, input).await?;
         let unwritable = |error: std::io::Error| CommandError::new(ErrorKind::Failed, format!("cannot write the output: {error}"));
         std::io::stdout().write_all(&output.stdout).map_err(unwritable)?;
         std::io::stderr().write_all(&output.stderr).map_err(unwritable)?;

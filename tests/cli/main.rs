@@ -6,6 +6,8 @@ mod completion;
 mod encryption;
 mod errors;
 mod help;
+#[path = "../support/kms/mod.rs"]
+mod kms;
 mod restore;
 #[path = "../support/run.rs"]
 mod run;

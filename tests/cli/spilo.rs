@@ -1,6 +1,7 @@
 //! Runs the binary with nothing of the machine's environment, and with an engine that is not there.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -26,6 +27,16 @@ pub fn spilo_with(variable: &str, value: &str, arguments: &[&str]) -> Run {
 pub fn spilo_in(directory: &Path, arguments: &[&str]) -> Run {
     let output = command(arguments).current_dir(directory).output().expect("the binary was built for this test");
     Run::of(&output)
+}
+
+/// Runs `spilo` with these arguments in this directory; that is on its standard input.
+pub fn spilo_reads(directory: &Path, input: &str, arguments: &[&str]) -> Run {
+    let mut command = command(arguments);
+    command.current_dir(directory).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().expect("the binary was built for this test");
+    // One that refuses its arguments reads nothing.
+    let _ = running.stdin.take().expect("it was asked for").write_all(input.as_bytes());
+    Run::of(&running.wait_with_output().expect("it is our own child"))
 }
 
 fn command(arguments: &[&str]) -> Command {

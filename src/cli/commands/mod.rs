@@ -9,6 +9,8 @@ pub mod backup_drill;
 pub mod backup_expire;
 pub mod backup_keep;
 pub mod backup_key;
+pub mod backup_key_change;
+pub mod backup_key_list;
 pub mod backup_list;
 pub mod backup_restore;
 pub mod backup_take;

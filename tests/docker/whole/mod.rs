@@ -10,5 +10,6 @@ mod logical_slots;
 mod losses;
 mod neighbours;
 mod new_credentials;
+mod new_key;
 mod operation;
 mod secrets;
