@@ -95,10 +95,15 @@ impl Estimate {
 pub type CopyProgress = Rc<RefCell<Option<String>>>;
 
 /// What is shown of a copy while it is made, and no longer: a task that is cancelled does not get to its end.
-struct Shown(CopyProgress);
+pub(super) struct Shown(CopyProgress);
 
 impl Shown {
-    fn say(&self, what: String) {
+    /// Shown where this is.
+    pub(super) fn at(place: &CopyProgress) -> Shown {
+        Shown(place.clone())
+    }
+
+    pub(super) fn say(&self, what: String) {
         *self.0.borrow_mut() = Some(what);
     }
 }
@@ -147,7 +152,7 @@ impl Tools {
             let to = to.to_string_lossy().into_owned();
             program(["backup", "restore", &to, "--standby", "--system", &system, "--timeline", &timeline]).args(archive.options())
         };
-        let shown = Shown(self.copy_progress.clone());
+        let shown = Shown::at(&self.copy_progress);
         let mut last = String::new();
         let said = |line: &str| {
             tracing::info!("restore: {line}");
@@ -172,7 +177,7 @@ impl Tools {
         };
         let foreseen = restore(&self.config.installation.data_dir).args(["--plan", "-o", "json"]).limit(LONGEST_LOOK);
         self.expect_own_place(foreseen).await.map_err(|why| not_begun(whose, &why))?;
-        let shown = Shown(self.copy_progress.clone());
+        let shown = Shown::at(&self.copy_progress);
         let mut last = String::new();
         let said = |line: &str| {
             tracing::info!("backup of '{whose}': {line}");
@@ -313,7 +318,7 @@ mod tests {
     #[test]
     fn nothing_is_shown_of_a_copy_that_is_not_made_any_more() {
         let progress = CopyProgress::default();
-        let shown = Shown(progress.clone());
+        let shown = Shown::at(&progress);
         shown.say("the archive".to_owned());
         assert_eq!(progress.borrow().as_deref(), Some("the archive"));
         drop(shown);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use super::{
-    archive_copy::{CopyProgress, Goal},
+    archive_copy::{CopyProgress, Goal, Shown},
     config::AgentConfig,
     guard::StopMode,
     memory::TaskEnd,
@@ -66,10 +66,13 @@ impl Tools {
     /// Puts a copy of the server at `source` in the data directory's place.
     pub(super) async fn base_backup(&self, source: &Address, slot: Option<&str>, system: Option<SystemId>) -> Result<(), PostgresError> {
         let config = &self.config;
+        let shown = Shown::at(&self.copy_progress);
+        shown.say(source.host.clone());
+        let far = |so_far: String| shown.say(format!("{} ({so_far})", source.host));
         let mut attempt = 0;
         loop {
             let user = &config.replication.username;
-            match clone::basebackup(&config.installation, source, user, config.name.as_str(), slot, system).await {
+            match clone::basebackup(&config.installation, source, user, config.name.as_str(), slot, system, far).await {
                 Ok(()) => break,
                 // The leader makes our slot as soon as it sees us.
                 Err(PostgresError::Program(error)) if attempt < 20 && error.to_string().contains("does not exist") => {

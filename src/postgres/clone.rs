@@ -10,6 +10,7 @@ use super::{
     Address, Installation, PostgresError, conf,
     conninfo::conninfo,
     control_data,
+    copy_progress::CopySaid,
     recover::{self, recover},
     restore_mark,
 };
@@ -17,7 +18,7 @@ use crate::{
     model::SystemId,
     sys::{
         files,
-        process::{ProcessError, Run},
+        process::{ProcessError, Run, last_lines},
     },
 };
 
@@ -47,7 +48,8 @@ impl Places {
 }
 
 /// Copies the server at `source` with pg_basebackup, through `slot` if given, and puts the copy in the data directory's place, ready to be
-/// started as a standby. What was there before stays beside it as `.old` until [`drop_old`]: it may be the better copy after all.
+/// started as a standby. What was there before stays beside it as `.old` until [`drop_old`]: it may be the better copy after all. `far` hears how far
+/// it is, such as `12 of 340 MB`.
 pub async fn basebackup(
     installation: &Installation,
     source: &Address,
@@ -55,6 +57,7 @@ pub async fn basebackup(
     name: &str,
     slot: Option<&str>,
     system: Option<SystemId>,
+    mut far: impl FnMut(String),
 ) -> Result<(), PostgresError> {
     let places = Places::of(installation);
     files::remove_dir(&places.copy).map_err(PostgresError::file("remove", &places.copy))?;
@@ -62,6 +65,7 @@ pub async fn basebackup(
         .arg(format!("--pgdata={}", places.copy.display()))
         .arg("--wal-method=stream")
         .arg("--checkpoint=fast")
+        .arg("--progress")
         .arg("--no-password")
         .arg(format!("--dbname={}", conninfo(source, user, &installation.passfile, &[("application_name", &copying_as(name))])))
         .env("LC_MESSAGES", "C")
@@ -69,8 +73,10 @@ pub async fn basebackup(
     if let Some(slot) = slot {
         run = run.arg(format!("--slot={slot}"));
     }
-    if let Err(error) = run.output().await {
-        return Err(failed(&places, error)?);
+    let mut said = CopySaid::default();
+    let copied = run.lines(|line| said.hear(line).into_iter().for_each(&mut far)).await;
+    if let Err(error) = copied {
+        return Err(failed(&places, in_its_words(error, &said))?);
     }
     put_in_place(installation, &places, system, &format!("{}:{}", source.host, source.port)).await
 }
@@ -158,6 +164,13 @@ pub fn leave_out_agents_own(data: &Path) -> Result<(), PostgresError> {
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PostgresError::file("remove", path)(error)),
         _ => files::sync_parent(&path).map_err(PostgresError::file("sync", path)),
+    }
+}
+
+fn in_its_words(error: ProcessError, said: &CopySaid) -> ProcessError {
+    match error {
+        ProcessError::Failed { program, status, .. } => ProcessError::Failed { program, status, output: last_lines(said.complaints(), 6) },
+        error => error,
     }
 }
 

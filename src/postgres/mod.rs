@@ -10,6 +10,7 @@ pub mod clone;
 pub mod conf;
 pub mod conninfo;
 pub mod control_data;
+mod copy_progress;
 mod cut_off;
 pub mod diverged_wal;
 pub mod limits;
