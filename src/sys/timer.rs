@@ -65,8 +65,12 @@ mod tests {
         timer.pause(short).await;
         assert!(begun.elapsed() >= short);
         timer.pause(Duration::ZERO).await;
-        let cancelled = tokio::time::timeout(Duration::from_millis(1), timer.pause(Duration::from_millis(5))).await;
-        assert!(cancelled.is_err());
+        // Given up right after it was begun, however slow the machine is.
+        tokio::select! {
+            biased;
+            () = timer.pause(Duration::from_millis(5)) => panic!("it did not wait"),
+            () = std::future::ready(()) => {}
+        }
         std::thread::sleep(short);
         let begun = Instant::now();
         timer.pause(short).await;
