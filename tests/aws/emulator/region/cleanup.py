@@ -1,0 +1,47 @@
+"""Removes all that a run made, by its label: also where the process that made it was killed."""
+import shutil
+import signal
+import os
+
+from . import docker, labels
+from .machine import directory_of
+
+
+def clean(run, keep_directory=False):
+    """Nothing of the run is left. Says how many objects were removed. The directory has the run's lock: who holds that keeps it."""
+    label, removed = f"{labels.RUN}={run}", 0
+    # What may still be starting appears while we remove: so again, until there is none.
+    for _ in range(10):
+        found = docker.containers(label)
+        for container in found:
+            docker.remove(container["Id"])
+            removed += 1
+        if not found:
+            break
+    for network in docker.networks(label):
+        docker.ask("DELETE", f"/networks/{network['Id']}", doing=f"remove network '{network['Name']}'", accept=(404,))
+        removed += 1
+    for volume in docker.volumes(label):
+        docker.remove_volume(volume["Name"])
+        removed += 1
+    directory = directory_of(run)
+    end_children(directory)
+    for entry in directory.iterdir() if keep_directory else ():
+        if entry.name != "lock":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if not keep_directory:
+        shutil.rmtree(directory, ignore_errors=True)
+    return removed
+
+
+def end_children(directory):
+    """Kills what still works in the run's directory: the S3 server, where we were killed before it."""
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            at = os.readlink(f"/proc/{entry}/cwd").removesuffix(" (deleted)")
+            if at == str(directory) or at.startswith(f"{directory}/"):
+                os.kill(int(entry), signal.SIGKILL)
+        except (OSError, ProcessLookupError):
+            continue

@@ -1,0 +1,73 @@
+"""A run: all parts of the region, put together, and taken apart again."""
+import json
+import shutil
+import threading
+from pathlib import Path
+
+from werkzeug.serving import make_server
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+
+from . import cleanup, mends
+from .cloud import ROOT_KEY, ROOT_SECRET, Cloud
+from .hypervisor import Hypervisor
+from .machine import Lock, directory_of, free_port
+from .mends import instances, vpc
+from .network import Network
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "machine"
+
+
+class Quiet(MotoRequestHandler):
+    """The recorder tells of requests."""
+
+    def log(self, *_, **__):
+        pass
+
+
+class World:
+    def __init__(self, options):
+        self.options, self.run = options, options.run
+        self.lock = Lock(self.run)
+        self.directory = directory_of(self.run)
+        self._servers = []
+
+    def start(self):
+        # What an earlier process of this name left, which did not end as it should.
+        cleanup.clean(self.run, keep_directory=True)
+        self.network = Network(self.run).create()
+        self.scripts = self.directory / "machine"
+        shutil.copytree(SCRIPTS, self.scripts)
+        self.cloud = Cloud(self.options.region)
+        self.port = free_port("127.0.0.1", self.network.gateway)
+        self.hypervisor = Hypervisor(self.cloud, self.network, self.run, self.directory, self.endpoints(self.network.gateway), self.options.boot_delay, self.scripts)
+        vpc.apply(self.cloud, self.network.cidr)
+        instances.apply(self.cloud, self.hypervisor.wake)
+        with self.cloud.lock:
+            self.cloud.ec2  # its zones and subnets are there before anybody asks
+        self.hypervisor.start()
+        for address in ("127.0.0.1", self.network.gateway):
+            self._listen(address, self.port, self.cloud)
+
+    def endpoints(self, address):
+        """Environment variables by which SDKs find the region from a place that reaches `address`."""
+        return {"AWS_ENDPOINT_URL": f"http://{address}:{self.port}", "AWS_REGION": self.options.region}
+
+    def _listen(self, address, port, app):
+        server = make_server(address, port, app, threaded=True, request_handler=Quiet)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, name=f"server of {address}:{port}", daemon=True).start()
+        self._servers.append(server)
+
+    def description(self):
+        """What whoever started us needs to know."""
+        return {"run": self.run, "region": self.options.region, "environment": self.endpoints("127.0.0.1") | {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_SECRET},
+                "endpoint": f"http://127.0.0.1:{self.port}", "network": {"name": self.network.name, "cidr": self.network.cidr, "gateway": self.network.gateway}}
+
+    def close(self):
+        for server in self._servers:
+            server.shutdown()
+        self.hypervisor.close()
+        cleanup.clean(self.run)
+
+    def announce(self):
+        print(json.dumps(self.description()), flush=True)
