@@ -18,6 +18,7 @@ def arguments():
     what.add_argument("--clean", metavar="ID", help="remove what a region of this name left, whose process was killed")
     words.add_argument("--region", default="eu-central-1", help="the region's name (%(default)s)")
     words.add_argument("--boot-delay", type=float, default=0, metavar="S", help="how long a machine boots before its user data runs (%(default)s s)")
+    words.add_argument("--detect", type=float, default=1, metavar="S", help="how long Auto Scaling takes to see that an instance is gone (%(default)s s)")
     return words.parse_args()
 
 

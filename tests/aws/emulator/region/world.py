@@ -7,11 +7,13 @@ from pathlib import Path
 from werkzeug.serving import make_server
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 
-from . import cleanup, mends
+from . import cleanup
+from .autoscaling import api
+from .autoscaling.engine import Engine
 from .cloud import ROOT_KEY, ROOT_SECRET, Cloud
 from .hypervisor import Hypervisor
 from .machine import Lock, directory_of, free_port
-from .mends import instances, vpc
+from .mends import instances, templates, vpc
 from .network import Network
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "machine"
@@ -42,9 +44,15 @@ class World:
         self.hypervisor = Hypervisor(self.cloud, self.network, self.run, self.directory, self.endpoints(self.network.gateway), self.options.boot_delay, self.scripts)
         vpc.apply(self.cloud, self.network.cidr)
         instances.apply(self.cloud, self.hypervisor.wake)
+        templates.apply()
+        self.scaling = Engine(self.cloud, self.options.detect)
+        api.install(self.scaling)
+        self.hypervisor.on_change = self.scaling.wake
+        self.hypervisor.lifecycle_target = self.scaling.lifecycle_target
         with self.cloud.lock:
             self.cloud.ec2  # its zones and subnets are there before anybody asks
         self.hypervisor.start()
+        self.scaling.start()
         for address in ("127.0.0.1", self.network.gateway):
             self._listen(address, self.port, self.cloud)
 
@@ -66,6 +74,7 @@ class World:
     def close(self):
         for server in self._servers:
             server.shutdown()
+        self.scaling.close()
         self.hypervisor.close()
         cleanup.clean(self.run)
 
