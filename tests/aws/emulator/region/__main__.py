@@ -19,6 +19,7 @@ def arguments():
     words.add_argument("--region", default="eu-central-1", help="the region's name (%(default)s)")
     words.add_argument("--boot-delay", type=float, default=0, metavar="S", help="how long a machine boots before its user data runs (%(default)s s)")
     words.add_argument("--detect", type=float, default=1, metavar="S", help="how long Auto Scaling takes to see that an instance is gone (%(default)s s)")
+    words.add_argument("--enforce-policies", action="store_true", help="refuse what the policies of users and roles do not allow")
     return words.parse_args()
 
 

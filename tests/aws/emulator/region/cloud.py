@@ -4,8 +4,7 @@ import os
 import threading
 
 # Before moto is imported: it reads these once. What does not exist is refused, and policies that AWS has are there.
-os.environ.update({"MOTO_ENABLE_AMI_VALIDATION": "true", "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true", "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
-                   "MOTO_ACCOUNT_ID": "123456789012"})
+os.environ.update({"MOTO_ENABLE_AMI_VALIDATION": "true", "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true", "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"})
 
 import botocore.awsrequest  # noqa: E402
 import botocore.session  # noqa: E402

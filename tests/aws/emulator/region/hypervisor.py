@@ -16,6 +16,8 @@ from .volumes import Volumes
 
 # How many are booted or ended at a time.
 HANDS = 3
+# How long a machine may take to have its disks and its metadata, in seconds.
+BOOT_LIMIT = 60
 
 
 class Machine:
@@ -28,6 +30,8 @@ class Machine:
         self.root, self.attached = None, set()
         self.busy, self.is_up, self.is_gone = False, False, False
         self.is_cut, self.is_frozen = False, False
+        # Set by its first process, when it has disks and metadata.
+        self.booted = threading.Event()
         # Set from outside: what the metadata service says to spot instances.
         self.spot_notice = None
 
@@ -156,8 +160,15 @@ class Hypervisor:
             service.start()
         machine.container = docker.create(f"region-{self.run}-{instance.id}", self._definition(instance, machine, address, name))
         time.sleep(max(0.0, self.boot_delay - (time.monotonic() - began)))
-        docker.start(machine.container)
+        self._power_on(machine)
         self._is_up(instance, machine)
+
+    @staticmethod
+    def _power_on(machine):
+        machine.booted.clear()
+        docker.start(machine.container)
+        if not machine.booted.wait(BOOT_LIMIT):
+            raise Refused(f"it did not come up within {BOOT_LIMIT} s; its console: docker logs {machine.container[:12]}")
 
     def _write_files(self, machine, user_data, name, devices):
         root, others = devices[0], devices[1:]
@@ -191,7 +202,7 @@ class Hypervisor:
     on_change = staticmethod(lambda: None)
 
     def _start_again(self, instance, machine):
-        docker.start(machine.container)
+        self._power_on(machine)
         self._is_up(instance, machine)
 
     def _stop(self, instance, machine):
@@ -208,7 +219,7 @@ class Hypervisor:
         for sibling in machine.siblings:
             docker.signal(sibling["Id"])
         docker.stop(machine.container, 0)
-        docker.start(machine.container)
+        self._power_on(machine)
         # As dockerd does after a boot: what is not stopped by hand runs again.
         for sibling in machine.siblings:
             if docker.inspect(sibling["Id"])["HostConfig"]["RestartPolicy"]["Name"] in ("always", "unless-stopped"):
@@ -233,6 +244,45 @@ class Hypervisor:
     def _remove_siblings(self, machine):
         for sibling in machine.siblings:
             docker.remove(sibling["Id"])
+
+    # ---- harm, and its end
+
+    def kill(self, machine):
+        """Power lost: everything on it dies in one instant, as far as that can be."""
+        machine.is_gone = True
+        everything = [sibling["Id"] for sibling in machine.siblings] + [machine.container]
+        threads = [threading.Thread(target=docker.signal, args=(one,)) for one in everything]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def cut(self, machine):
+        """It reaches nobody but its metadata, and nobody reaches it."""
+        if not machine.is_cut:
+            self.network.cut(machine.container)
+            machine.is_cut = True
+
+    def mend(self, machine):
+        if machine.is_cut:
+            self.network.mend(machine.container, machine.address)
+            machine.is_cut = False
+
+    def freeze(self, machine):
+        """Nothing on it gets any processor time; what is connected stays so."""
+        machine.is_frozen = True
+        for one in [sibling["Id"] for sibling in machine.siblings] + [machine.container]:
+            docker.pause(one)
+
+    def thaw(self, machine):
+        for one in [machine.container] + [sibling["Id"] for sibling in machine.siblings]:
+            docker.unpause(one)
+        machine.is_frozen = False
+
+    @staticmethod
+    def console(machine):
+        """What the machine printed so far."""
+        return docker.ask("GET", f"/containers/{machine.container}/logs", stdout=True, stderr=True).decode(errors="replace") if machine.container else ""
 
     # ---- what happens to containers
 

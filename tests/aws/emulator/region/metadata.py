@@ -45,6 +45,10 @@ class Metadata:
         self._server.close()
 
     def put(self, path, headers):
+        if path == "/region/up":
+            # Of no concern to programs on the machine: its first process says so.
+            self.machine.booted.set()
+            return 200, ""
         if self._is_off():
             return 403, "the metadata service of this instance is off\n"
         if path != "/latest/api/token":

@@ -10,11 +10,16 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from . import cleanup
 from .autoscaling import api
 from .autoscaling.engine import Engine
+from .balancer import Balancers
+from .control import Control
 from .cloud import ROOT_KEY, ROOT_SECRET, Cloud
+from .faults import Faults
+from .front import Front
 from .hypervisor import Hypervisor
 from .machine import Lock, directory_of, free_port
-from .mends import instances, templates, vpc
+from .mends import balancers, groups, instances, templates, vpc
 from .network import Network
+from .recorder import Recorder
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "machine"
 
@@ -47,14 +52,28 @@ class World:
         templates.apply()
         self.scaling = Engine(self.cloud, self.options.detect)
         api.install(self.scaling)
+        self.balancers = Balancers(self.cloud, self.network, self.run, self.directory)
+        balancers.apply(self.balancers.address, self.balancers.wake)
+        groups.apply(self.cloud)
+        self.scaling.target_state = self.balancers.health.state
+        self.balancers.on_change = self.scaling.wake
         self.hypervisor.on_change = self.scaling.wake
         self.hypervisor.lifecycle_target = self.scaling.lifecycle_target
         with self.cloud.lock:
             self.cloud.ec2  # its zones and subnets are there before anybody asks
         self.hypervisor.start()
         self.scaling.start()
+        self.balancers.start(self.hypervisor.image)
+        self.recorder, self.faults = Recorder(self.directory / "requests.jsonl"), Faults()
+        self.front = Front(self.cloud, self.recorder, self.faults, self.options.enforce_policies)
         for address in ("127.0.0.1", self.network.gateway):
-            self._listen(address, self.port, self.cloud)
+            self._listen(address, self.port, self.front)
+        self.control = Control(self)
+        self.control_port = free_port()
+        self.control.start(self.control_port)
+
+    def enforce(self, wanted):
+        self.front.enforce = wanted
 
     def endpoints(self, address):
         """Environment variables by which SDKs find the region from a place that reaches `address`."""
@@ -69,12 +88,13 @@ class World:
     def description(self):
         """What whoever started us needs to know."""
         return {"run": self.run, "region": self.options.region, "environment": self.endpoints("127.0.0.1") | {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_SECRET},
-                "endpoint": f"http://127.0.0.1:{self.port}", "network": {"name": self.network.name, "cidr": self.network.cidr, "gateway": self.network.gateway}}
+                "endpoint": f"http://127.0.0.1:{self.port}", "control": f"http://127.0.0.1:{self.control_port}", "requests": str(self.directory / "requests.jsonl"), "network": {"name": self.network.name, "cidr": self.network.cidr, "gateway": self.network.gateway}}
 
     def close(self):
         for server in self._servers:
             server.shutdown()
         self.scaling.close()
+        self.balancers.close()
         self.hypervisor.close()
         cleanup.clean(self.run)
 
