@@ -15,6 +15,10 @@ NAMES = {"elasticloadbalancing": "elbv2", "monitoring": "cloudwatch", "tagging":
 READS = ("Describe", "Get", "List", "Head", "Lookup", "Search", "BatchGet", "BatchCheck")
 
 
+class Said(ServiceException):
+    """Of this module: moto would look for the model of a service by the module's name."""
+
+
 @dataclass
 class Call:
     """One request to AWS. `action` is '?' where the model knows no such thing."""
@@ -34,7 +38,7 @@ class Call:
         """The answer that says so in the service's own way: (status, headers, body)."""
         if self.operation is None:
             return status, {"Content-Type": "text/plain"}, f"{code}: {message}\n"
-        made = get_serializer_class(self.service, self.protocol)(self.operation).serialize(ServiceException(code, message))
+        made = get_serializer_class(self.service, self.protocol)(self.operation).serialize(Said(code, message))
         return status, dict(made["headers"]), made["body"]
 
 

@@ -25,6 +25,8 @@ def clean(run, keep_directory=False):
         docker.remove_volume(volume["Name"])
         removed += 1
     directory = directory_of(run)
+    if (directory / "registry-address").exists():
+        forget_images((directory / "registry-address").read_text())
     end_children(directory)
     for entry in directory.iterdir() if keep_directory else ():
         if entry.name != "lock":
@@ -32,6 +34,14 @@ def clean(run, keep_directory=False):
     if not keep_directory:
         shutil.rmtree(directory, ignore_errors=True)
     return removed
+
+
+def forget_images(address):
+    """What the engine pulled from, or tagged for, the run's registry: those names, and what has no other."""
+    for image in docker.ask("GET", "/images/json"):
+        for reference in [*(image.get("RepoTags") or []), *(image.get("RepoDigests") or [])]:
+            if reference.startswith(f"{address}/"):
+                docker.ask("DELETE", f"/images/{reference}", doing=f"forget image '{reference}'", accept=(404, 409))
 
 
 def end_children(directory):

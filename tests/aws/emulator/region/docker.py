@@ -124,6 +124,16 @@ def run_inside(container, *argv, user=""):
     return ask("GET", f"/exec/{made['Id']}/json")["ExitCode"], written.decode(errors="replace").replace("\r\n", "\n")
 
 
+def logs(container):
+    """What it wrote so far, both streams as they came."""
+    raw, text = ask("GET", f"/containers/{container}/logs", doing=f"read what container '{container}' wrote", stdout=True, stderr=True), b""
+    # Without a terminal each piece has a head of eight bytes, of which the last four are its length.
+    while raw:
+        length = int.from_bytes(raw[4:8], "big")
+        text, raw = text + raw[8:8 + length], raw[8 + length:]
+    return text.decode(errors="replace")
+
+
 class Events:
     """What happens to containers of one label, told to `hear(action, attributes)` from a thread of its own, until it is closed."""
 

@@ -282,7 +282,7 @@ class Hypervisor:
     @staticmethod
     def console(machine):
         """What the machine printed so far."""
-        return docker.ask("GET", f"/containers/{machine.container}/logs", stdout=True, stderr=True).decode(errors="replace") if machine.container else ""
+        return docker.logs(machine.container) if machine.container else ""
 
     # ---- what happens to containers
 

@@ -8,7 +8,15 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingMixIn, UnixStreamServer
 
 
-class Server(ThreadingMixIn, UnixStreamServer):
+class Tells:
+    """Of servers: who breaks off in the middle of a request is nothing to tell of; our mistakes are."""
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], OSError):
+            traceback.print_exc()
+
+
+class Server(Tells, ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
 
@@ -24,10 +32,6 @@ class Server(ThreadingMixIn, UnixStreamServer):
         self.shutdown()
         self.server_close()
 
-    def handle_error(self, request, client_address):
-        """A machine that ends in the middle of a request is nothing to tell of; our mistakes are."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            traceback.print_exc()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,16 +54,26 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def body(self):
-        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            return b"".join(self._chunks())
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return b"".join(self.pieces())
 
-    def _chunks(self):
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            yield self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass
+    def pieces(self, size=1 << 18):
+        """What comes with the request, as it comes."""
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            while left := int(self.rfile.readline().split(b";")[0], 16):
+                yield from self._exactly(left, size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+        else:
+            yield from self._exactly(int(self.headers.get("Content-Length") or 0), size)
+
+    def _exactly(self, left, size):
+        while left:
+            piece = self.rfile.read(min(left, size))
+            if not piece:
+                raise ConnectionResetError("the body is not complete")
+            left -= len(piece)
+            yield piece
 
 
 def connect(path):

@@ -58,7 +58,7 @@ class Region:
 
     def __init__(self, *words, run=None):
         self.run = run or f"test-{uuid.uuid4().hex[:6]}"
-        self.process = subprocess.Popen([sys.executable, "-m", "region", "--run", self.run, *words], cwd=HERE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([sys.executable, "-m", "region", "--run", self.run, "--while-stdin", *words], cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if not line:
             raise AssertionError(f"the region ended with {self.process.wait(10)} before it was ready")
@@ -69,7 +69,7 @@ class Region:
         key = key or (words["AWS_ACCESS_KEY_ID"], words["AWS_SECRET_ACCESS_KEY"])
         endpoint = words.get(f"AWS_ENDPOINT_URL_{service.upper()}", words["AWS_ENDPOINT_URL"])
         return boto3.client(service, region_name=self.description["region"], endpoint_url=endpoint, aws_access_key_id=key[0], aws_secret_access_key=key[1],
-                            aws_session_token=key[2] if len(key) > 2 else None, config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}))
+                            aws_session_token=key[2] if len(key) > 2 else None, config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}))
 
     def control(self, path, body=None, method=None):
         """A request to the region's own control address."""
@@ -83,6 +83,7 @@ class Region:
             return self.process.wait(60)
         finally:
             self.process.kill()
+            self.process.stdin.close()
             self.process.stdout.close()
 
 
