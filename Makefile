@@ -29,7 +29,7 @@ export SEEDS
 # How many of them `make test` runs.
 SIMULATED := 20000
 
-.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration storage-elsewhere soak store-outage recovery-targets bench-local bench-failover bench-backup
+.PHONY: help setup build demo clean-demo test fmt fmt-check lint deny unit sim integration storage-elsewhere test-aws-emulator soak store-outage recovery-targets bench-local bench-failover bench-backup
 
 help: ## list what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ integration: ## the tests with real PostgreSQL, etcd and Docker
 storage-elsewhere: ## ask every promise of a store of a server that somebody else wrote (SeaweedFS, over TLS)
 	@.ci/setup test
 	@.ci/storage-elsewhere
+
+test-aws-emulator: ## the emulated AWS region, tested by itself (tests/aws/emulator/README.md)
+	@.ci/setup demo
+	@.ci/stage 'emulated AWS region' tests/aws/emulator/with-venv python -m unittest discover -t . -s tests -v
 
 soak: ## random faults under writing clients, as long as SECONDS says; SEED repeats an earlier walk
 	@.ci/setup test

@@ -69,9 +69,10 @@ class Seaweed:
     def sign(self, method, path, headers):
         """The headers with a signature of ours. What is said of the body's checksum stays, and is checked there."""
         request = AWSRequest(method=method, url=f"http://127.0.0.1:{self.port}{path}", headers={"Host": f"127.0.0.1:{self.port}", **headers})
-        if "x-amz-content-sha256" not in {name.lower() for name in headers}:
-            request.headers["X-Amz-Content-SHA256"] = "UNSIGNED-PAYLOAD"
-        S3SigV4Auth(KEY, "s3", "us-east-1").add_auth(request)
+        auth = S3SigV4Auth(KEY, "s3", "us-east-1")
+        said = next((value for name, value in headers.items() if name.lower() == "x-amz-content-sha256"), "UNSIGNED-PAYLOAD")
+        auth.payload = lambda _: said
+        auth.add_auth(request)
         return dict(request.headers.items())
 
     def ask(self, method, path, body=b"", **headers):

@@ -6,6 +6,10 @@ import time
 import unittest
 
 import botocore.exceptions
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.httpsession import URLLib3Session
 
 from .support import Case
 
@@ -52,6 +56,20 @@ class Storage(Case):
             self.s3.delete_object(Bucket=self.bucket, Key=key)
         self.s3.delete_bucket(Bucket=self.bucket)
         self.refused("404", self.s3.head_bucket, Bucket=self.bucket)
+
+    def test_bodies_with_a_checksum_behind_them_are_taken_and_checked(self):
+        """As other SDKs send them: in pieces, without a signature of each, the checksum last."""
+        for checksum, status in (("NhCmhg==", 200), ("AAAAAA==", 400)):
+            body = f"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n".encode()
+            words = self.region.description["environment"]
+            request = AWSRequest("PUT", f"{words['AWS_ENDPOINT_URL_S3']}/{self.bucket}/pieces", data=body, headers={
+                "X-Amz-Content-SHA256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "Content-Encoding": "aws-chunked", "X-Amz-Decoded-Content-Length": "5", "X-Amz-Trailer": "x-amz-checksum-crc32"})
+            auth = S3SigV4Auth(Credentials(words["AWS_ACCESS_KEY_ID"], words["AWS_SECRET_ACCESS_KEY"]), "s3", "eu-central-1")
+            auth.payload = lambda _: "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+            auth.add_auth(request)
+            self.assertEqual(URLLib3Session().send(request.prepare()).status_code, status)
+        read = self.s3.get_object(Bucket=self.bucket, Key="pieces")
+        self.assertEqual((read["Body"].read(), read.get("ContentEncoding")), (b"hello", None))
 
     def test_settings_of_a_bucket_are_kept(self):
         key = self.region.client("kms").create_key()["KeyMetadata"]["Arn"]
