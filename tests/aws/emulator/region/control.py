@@ -66,7 +66,7 @@ class Control:
                 return [{"id": one.id, "address": one.address, "container": one.container, "up": one.is_up, "cut": one.is_cut, "frozen": one.is_frozen}
                         for one in list(self.world.hypervisor.machines.values())]
             case "GET", ["machines", name, "console"]:
-                return json.dumps(self.world.hypervisor.console(self._machine(name)))
+                return json.dumps(self.world.hypervisor.console_of(name))
             case "POST", ["machines", name, "spot-notice"]:
                 at = datetime.now(timezone.utc) + timedelta(seconds=body.get("seconds", 120))
                 self._machine(name).spot_notice = {"action": body.get("action", "terminate"), "time": at.strftime("%Y-%m-%dT%H:%M:%SZ")}

@@ -14,8 +14,12 @@ from .metadata import Metadata
 from .node_engine import NodeEngine
 from .volumes import Volumes
 
-# How many are booted or ended at a time.
-HANDS = 3
+# How many are seen to at a time, and for how many of them the engine works.
+HANDS, AT_ONCE = 24, 3
+# How long a container has to end when its machine goes down in good order, in seconds, where it does not say so itself.
+GRACE = 10
+# How much of a console is kept of machines that are gone.
+CONSOLE = 65536
 # How long a machine may take to have its disks and its metadata, in seconds.
 BOOT_LIMIT = 60
 
@@ -28,6 +32,8 @@ class Machine:
         self.address = instance.private_ip
         self.container, self.services = None, []
         self.root, self.attached = None, set()
+        # Containers that ran on it when it last went down in good order.
+        self.running = set()
         self.busy, self.is_up, self.is_gone = False, False, False
         self.is_cut, self.is_frozen = False, False
         # Set by its first process, when it has disks and metadata.
@@ -57,6 +63,9 @@ class Hypervisor:
         self.volumes = Volumes(cloud, run, network)
         self._woken, self._closed = threading.Event(), False
         self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="hypervisor")
+        self._engine = threading.BoundedSemaphore(AT_ONCE)
+        # What machines that are gone had printed.
+        self._consoles = {}
 
     def start(self):
         self.image = image.ensure()
@@ -158,15 +167,16 @@ class Hypervisor:
         machine.services = [Metadata(self, instance, machine), NodeEngine(self, machine)]
         for service in machine.services:
             service.start()
-        machine.container = docker.create(f"region-{self.run}-{instance.id}", self._definition(instance, machine, address, name))
+        with self._engine:
+            machine.container = docker.create(f"region-{self.run}-{instance.id}", self._definition(instance, machine, address, name))
         time.sleep(max(0.0, self.boot_delay - (time.monotonic() - began)))
         self._power_on(machine)
         self._is_up(instance, machine)
 
-    @staticmethod
-    def _power_on(machine):
+    def _power_on(self, machine):
         machine.booted.clear()
-        docker.start(machine.container)
+        with self._engine:
+            docker.start(machine.container)
         if not machine.booted.wait(BOOT_LIMIT):
             raise Refused(f"it did not come up within {BOOT_LIMIT} s; its console: docker logs {machine.container[:12]}")
 
@@ -203,33 +213,44 @@ class Hypervisor:
 
     def _start_again(self, instance, machine):
         self._power_on(machine)
+        # As dockerd does after a boot: what nobody stopped runs again.
+        for sibling in machine.siblings:
+            if sibling["Id"] in machine.running and docker.inspect(sibling["Id"])["HostConfig"]["RestartPolicy"]["Name"] in ("always", "unless-stopped"):
+                docker.start(sibling["Id"])
         self._is_up(instance, machine)
 
-    def _stop(self, instance, machine):
+    def _shut_down(self, machine):
+        """In good order: every container on it is told to end, and has time to."""
         machine.is_up = False
-        self._remove_siblings(machine)
+        siblings = [sibling["Id"] for sibling in machine.siblings if sibling["State"] in ("running", "restarting")]
+        machine.running = set(siblings)
+        with ThreadPoolExecutor(max(len(siblings), 1)) as hands:
+            list(hands.map(self._stop_container, siblings))
         docker.stop(machine.container, 5)
+
+    @staticmethod
+    def _stop_container(name):
+        if found := docker.inspect(name):
+            docker.stop(name, found["Config"].get("StopTimeout") or GRACE)
+
+    def _stop(self, instance, machine):
+        self._shut_down(machine)
         with self.cloud.lock:
             enter(instance, STOPPED)
         self.on_change()
 
     def _reboot(self, instance, machine):
         instance.needs_reboot = False
-        machine.is_up = False
-        for sibling in machine.siblings:
-            docker.signal(sibling["Id"])
-        docker.stop(machine.container, 0)
-        self._power_on(machine)
-        # As dockerd does after a boot: what is not stopped by hand runs again.
-        for sibling in machine.siblings:
-            if docker.inspect(sibling["Id"])["HostConfig"]["RestartPolicy"]["Name"] in ("always", "unless-stopped"):
-                docker.start(sibling["Id"])
-        self._is_up(instance, machine)
+        self._shut_down(machine)
+        self._start_again(instance, machine)
 
     def _end(self, instance, machine):
+        if machine.is_up and not instance.died:
+            self._shut_down(machine)
         machine.is_up, machine.is_gone = False, True
         self._remove_siblings(machine)
         if machine.container:
+            self._consoles[machine.id] = self.console(machine)[-CONSOLE:]
             docker.remove(machine.container)
         # One that was about to be made meanwhile.
         self._remove_siblings(machine)
@@ -282,7 +303,12 @@ class Hypervisor:
     @staticmethod
     def console(machine):
         """What the machine printed so far."""
-        return docker.logs(machine.container) if machine.container else ""
+        return docker.logs(machine.container) if machine.container and docker.inspect(machine.container) else ""
+
+    def console_of(self, name):
+        """Also of one that is gone; raises KeyError where there never was one."""
+        machine = self.machines.get(name)
+        return self.console(machine) if machine else self._consoles[name]
 
     # ---- what happens to containers
 

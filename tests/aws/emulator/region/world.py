@@ -62,7 +62,7 @@ class World:
         self.port, self.s3_port = (free_port("127.0.0.1", self.network.gateway) for _ in range(2))
         self.hypervisor = Hypervisor(self.cloud, self.network, self.run, self.directory, self.endpoints(self.network.gateway), self.options.boot_delay, self.scripts)
         vpc.apply(self.cloud, self.network.cidr)
-        instances.apply(self.cloud, self.hypervisor.wake)
+        instances.apply(self.cloud, self.hypervisor.wake, self.hypervisor.console_of)
         templates.apply()
         self.scaling = Engine(self.cloud, self.options.detect)
         api.install(self.scaling)

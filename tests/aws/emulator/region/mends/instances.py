@@ -1,5 +1,9 @@
 """Instances begin as pending and end by shutting down: the hypervisor says when they run and when they are gone."""
+from moto.core.responses import ActionResult
+from moto.core.types import Base64EncodedString
+from moto.core.utils import utcnow
 from moto.ec2.models.instances import Instance, InstanceState
+from moto.ec2.responses.general import General
 
 PENDING, RUNNING, SHUTTING_DOWN, TERMINATED, STOPPING, STOPPED = (
     ("pending", 0), ("running", 16), ("shutting-down", 32), ("terminated", 48), ("stopping", 64), ("stopped", 80))
@@ -9,8 +13,8 @@ def enter(instance, state):
     instance._state = InstanceState(*state)
 
 
-def apply(cloud, wake):
-    """`wake` is called when an instance has to be seen to."""
+def apply(cloud, wake, console_of=lambda name: ""):
+    """`wake` is called when an instance has to be seen to; `console_of` says what one has printed."""
     add_block_device = Instance.add_block_device
 
     def add_block_device_of(self, size, device_path, snapshot_id, encrypted, delete_on_termination, *args, **kwargs):
@@ -61,5 +65,11 @@ def apply(cloud, wake):
         self.needs_reboot = True
         wake()
 
+    def get_console_output(self):
+        instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+        output = Base64EncodedString.from_raw_string(console_of(instance.id))
+        return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
+
+    General.get_console_output = get_console_output
     for method in (__init__, terminate, stop, start, reboot):
         setattr(Instance, method.__name__, method)
