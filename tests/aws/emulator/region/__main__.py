@@ -9,7 +9,7 @@ import threading
 
 from . import cleanup
 from .docker import EngineError
-from .machine import Lock, Refused
+from .host import Lock, Refused
 
 
 def arguments():
@@ -35,10 +35,10 @@ def wait_for_end_of_input(ended):
 def main():
     options = arguments()
     if options.clean:
-        lock = Lock(options.clean)
+        # Held while we clean: nobody starts one of the name meanwhile.
+        held = Lock(options.clean)
         print(f"removed {cleanup.clean(options.clean)} objects of the run '{options.clean}'", file=sys.stderr)
-        del lock
-        return 0
+        return 0 if held else 1
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())

@@ -58,7 +58,7 @@ class Balancers:
 
     def _compare(self):
         with self.cloud.lock:
-            wanted = {balancer.arn: (balancer, {int(listener.port): listener for listener in balancer.listeners.values()}) for balancer in self.cloud.elb.load_balancers.values()}
+            wanted = {balancer.arn: (balancer, {int(listener.port) for listener in balancer.listeners.values()}) for balancer in self.cloud.elb.load_balancers.values()}
         for arn in self._made.keys() - wanted.keys():
             docker.remove(self._made.pop(arn))
             for key in [key for key in self._listening if key[0] == arn]:
@@ -69,7 +69,7 @@ class Balancers:
             for key in [key for key in self._listening if key[0] == arn and key[1] not in listeners]:
                 docker.run_inside(self._made[arn], "pkill", "-f", f"TCP-LISTEN:{key[1]},")
                 self._stop_listening(key)
-            for port in listeners.keys() - {port for of, port in self._listening if of == arn}:
+            for port in listeners - {port for of, port in self._listening if of == arn}:
                 self._listen(arn, port)
             # With its listeners, if it has some already.
             balancer.state = "active"
@@ -81,17 +81,20 @@ class Balancers:
         directory = self._directory(balancer)
         directory.mkdir(mode=0o755)
         name = f"region-{self.run}-{balancer.name}"
-        container = docker.create(name, {"Image": self.image, "Cmd": ["sleep", "infinity"], "StopSignal": "SIGKILL", "Labels": labels.of(self.run, "balancer"),
-                                         "NetworkingConfig": self.network.at(balancer.address), "HostConfig": {"NetworkMode": self.network.name, "Init": True, "Binds": [f"{directory}:/listeners"]}})
+        container = docker.create(name, {
+            "Image": self.image, "Cmd": ["sleep", "infinity"], "StopSignal": "SIGKILL", "Labels": labels.of(self.run, "balancer"), "NetworkingConfig": self.network.at(balancer.address),
+            "HostConfig": {"NetworkMode": self.network.name, "Init": True, "Binds": [f"{directory}:/listeners"]}})
         docker.start(container)
         return container
 
     def _listen(self, arn, port):
         directory = self.directory / arn.rpartition("/")[2]
-        started = asyncio.run_coroutine_threadsafe(asyncio.start_unix_server(lambda reader, writer: self._forward(arn, port, reader, writer), directory / str(port)), self._loop)
+        serving = asyncio.start_unix_server(lambda reader, writer: self._forward(arn, port, reader, writer), directory / str(port))
+        started = asyncio.run_coroutine_threadsafe(serving, self._loop)
         self._listening[arn, port] = started.result(10)
         (directory / str(port)).chmod(0o666)
-        made = docker.ask("POST", f"/containers/{self._made[arn]}/exec", {"Cmd": ["socat", "-t", "60", f"TCP-LISTEN:{port},fork,reuseaddr,backlog=256,nodelay", f"UNIX-CONNECT:/listeners/{port}"]})
+        command = ["socat", "-t", "60", f"TCP-LISTEN:{port},fork,reuseaddr,backlog=256,nodelay", f"UNIX-CONNECT:/listeners/{port}"]
+        made = docker.ask("POST", f"/containers/{self._made[arn]}/exec", {"Cmd": command})
         docker.ask("POST", f"/exec/{made['Id']}/start", {"Detach": True})
 
     def _stop_listening(self, key):

@@ -2,10 +2,12 @@
 import os
 import shutil
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from . import docker, labels
-from .machine import directory_of
+from .host import directory_of
 
 # How many containers are removed at a time.
 HANDS = 4
@@ -31,6 +33,7 @@ def clean(run, keep_directory=False):
     if (directory / "registry-address").exists():
         forget_images((directory / "registry-address").read_text())
     end_children(directory)
+    remove_sockets(directory / "seaweed")
     for entry in directory.iterdir() if keep_directory else ():
         if entry.name != "lock":
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -49,12 +52,29 @@ def forget_images(address):
 
 def end_children(directory):
     """Kills what still works in the run's directory: the S3 server, where we were killed before it."""
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
-        try:
-            at = os.readlink(f"/proc/{entry}/cwd").removesuffix(" (deleted)")
-            if at == str(directory) or at.startswith(f"{directory}/"):
-                os.kill(int(entry), signal.SIGKILL)
-        except (OSError, ProcessLookupError):
-            continue
+    for _ in range(50):
+        found = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid != os.getpid() and works_in(pid, directory)]
+        if not found:
+            return
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.1)
+
+
+def works_in(pid, directory):
+    try:
+        at = os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
+    except OSError:
+        return False
+    return at == str(directory) or at.startswith(f"{directory}/")
+
+
+def remove_sockets(directory):
+    """SeaweedFS names some by its ports, and takes no other place for them than /tmp. It must have ended."""
+    ports = directory / "ports"
+    for port in ports.read_text().split() if ports.exists() else ():
+        for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+            left.unlink(missing_ok=True)

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta, timezone
 from http.server import ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from . import docker
-from .machine import Refused
+from . import docker, harm
+from .host import Refused
 from .unix_http import Handler
 
 
@@ -73,7 +73,7 @@ class Control:
                 return {}
             case "POST", ["machines", name, ("kill" | "cut" | "mend" | "freeze" | "thaw") as what]:
                 began = time.monotonic()
-                getattr(self.world.hypervisor, what)(self._machine(name))
+                getattr(harm, what)(self._machine(name), self.world.network)
                 return {"seconds": time.monotonic() - began}
         raise KeyError(f"{method} {url.path}")
 

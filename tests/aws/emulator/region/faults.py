@@ -3,11 +3,11 @@ import threading
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 
-from .machine import Refused
+from .host import Refused
 
-# What SDKs take for throttling, by service; everywhere else 'Throttling'.
-THROTTLING = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503), "elbv2": ("Throttling", 400), "autoscaling": ("Throttling", 400), "iam": ("Throttling", 400), "sts": ("Throttling", 400),
-              "route53": ("Throttling", 400), "cloudwatch": ("Throttling", 400)}
+# What SDKs take for throttling, by service.
+THROTTLING = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503)}
+THROTTLING |= dict.fromkeys(("autoscaling", "cloudwatch", "elbv2", "iam", "route53", "sts"), ("Throttling", 400))
 KINDS = ("error", "throttle", "reset", "reset-after", "delay")
 
 
@@ -32,7 +32,8 @@ class Fault:
     hit: int = field(default=0)
 
     def matches(self, call):
-        return fnmatchcase(call.service, self.service) and fnmatchcase(call.action, self.action) and fnmatchcase(call.caller or "", self.caller) and not (self.changes_only and call.is_read)
+        is_meant = fnmatchcase(call.service, self.service) and fnmatchcase(call.action, self.action) and fnmatchcase(call.caller or "", self.caller)
+        return is_meant and not (self.changes_only and call.is_read)
 
 
 class Faults:

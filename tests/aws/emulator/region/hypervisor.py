@@ -8,8 +8,9 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 from . import docker, image, labels
-from .machine import Refused
-from .mends.instances import PENDING, RUNNING, STOPPED, TERMINATED, enter
+from .host import Refused
+from .machine import Machine
+from .mends.instances import RUNNING, STOPPED, TERMINATED, enter
 from .metadata import Metadata
 from .node_engine import NodeEngine
 from .volumes import Volumes
@@ -22,34 +23,6 @@ GRACE = 10
 CONSOLE = 65536
 # How long a machine may take to have its disks and its metadata, in seconds.
 BOOT_LIMIT = 60
-
-
-class Machine:
-    """A container that stands for an instance, and what belongs to it."""
-
-    def __init__(self, instance, directory):
-        self.id, self.directory = instance.id, directory
-        self.address = instance.private_ip
-        self.container, self.services = None, []
-        self.root, self.attached = None, set()
-        # Containers that ran on it when it last went down in good order.
-        self.running = set()
-        self.busy, self.is_up, self.is_gone = False, False, False
-        self.is_cut, self.is_frozen = False, False
-        # Set by its first process, when it has disks and metadata.
-        self.booted = threading.Event()
-        # Set from outside: what the metadata service says to spot instances.
-        self.spot_notice = None
-
-    @property
-    def is_alive(self):
-        """Whether it may still get containers. While it boots, user data may start some."""
-        return not self.is_gone
-
-    @property
-    def siblings(self):
-        """Containers that were started on this machine."""
-        return [found for found in docker.containers(f"{labels.INSTANCE}={self.id}") if found["Labels"].get(labels.ROLE) == "sibling"]
 
 
 class Hypervisor:
@@ -266,39 +239,7 @@ class Hypervisor:
         for sibling in machine.siblings:
             docker.remove(sibling["Id"])
 
-    # ---- harm, and its end
-
-    def kill(self, machine):
-        """Power lost: everything on it dies in one instant, as far as that can be."""
-        machine.is_gone = True
-        everything = [sibling["Id"] for sibling in machine.siblings] + [machine.container]
-        threads = [threading.Thread(target=docker.signal, args=(one,)) for one in everything]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    def cut(self, machine):
-        """It reaches nobody but its metadata, and nobody reaches it."""
-        if not machine.is_cut:
-            self.network.cut(machine.container)
-            machine.is_cut = True
-
-    def mend(self, machine):
-        if machine.is_cut:
-            self.network.mend(machine.container, machine.address)
-            machine.is_cut = False
-
-    def freeze(self, machine):
-        """Nothing on it gets any processor time; what is connected stays so."""
-        machine.is_frozen = True
-        for one in [sibling["Id"] for sibling in machine.siblings] + [machine.container]:
-            docker.pause(one)
-
-    def thaw(self, machine):
-        for one in [machine.container] + [sibling["Id"] for sibling in machine.siblings]:
-            docker.unpause(one)
-        machine.is_frozen = False
+    # ---- consoles
 
     @staticmethod
     def console(machine):

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from . import docker, labels
-from .machine import Refused
+from .host import Refused
 
 RELEASE = "trixie"
 PACKAGES = ["ca-certificates", "curl", "docker-cli", "iproute2", "procps", "socat"]
@@ -37,7 +37,8 @@ def import_packages():
 
 
 def build_from_registry():
-    recipe = f"FROM debian:{RELEASE}-slim\nRUN apt-get update && apt-get install -y --no-install-recommends {' '.join(PACKAGES)} && rm -rf /var/lib/apt/lists/*\nLABEL {labels.IMAGE}=true\n"
+    install = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(PACKAGES)} && rm -rf /var/lib/apt/lists/*"
+    recipe = f"FROM debian:{RELEASE}-slim\nRUN {install}\nLABEL {labels.IMAGE}=true\n"
     run("docker", "build", "-t", NAME, "-", given=recipe)
 
 

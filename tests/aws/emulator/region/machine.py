@@ -1,72 +1,30 @@
-"""This machine: ports that are free, directories and locks of runs."""
-import fcntl
-import os
-import re
-import socket
-import tempfile
-import time
-from pathlib import Path
+"""A container that stands for an instance, and what belongs to it."""
+import threading
+
+from . import docker, labels
 
 
-class Refused(Exception):
-    """Something that cannot be done; the text says what, and what to do."""
+class Machine:
+    def __init__(self, instance, directory):
+        self.id, self.directory = instance.id, directory
+        self.address = instance.private_ip
+        self.container, self.services = None, []
+        self.root, self.attached = None, set()
+        # Containers that ran on it when it last went down in good order.
+        self.running = set()
+        self.busy, self.is_up, self.is_gone = False, False, False
+        self.is_cut, self.is_frozen = False, False
+        # Set by its first process, when it has disks and metadata.
+        self.booted = threading.Event()
+        # Set from outside: what the metadata service says to spot instances.
+        self.spot_notice = None
 
+    @property
+    def is_alive(self):
+        """Whether it may still get containers. While it boots, user data may start some."""
+        return not self.is_gone
 
-_taken = set()
-
-
-def free_port(*addresses):
-    """A port that is free on all of the addresses, below those that the kernel gives to outgoing connections: nobody gets it by chance
-    between our asking and the server's binding."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    span = range(10000, lowest if lowest > 12500 else 30000)
-    for offset in range(len(span)):
-        port = span[(os.getpid() * 97 + offset) % len(span)]
-        if port not in _taken and all(_is_free(address, port) for address in addresses or ("127.0.0.1",)):
-            _taken.add(port)
-            return port
-    raise Refused("no port is free below those of outgoing connections")
-
-
-def _is_free(address, port):
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-    return True
-
-
-def wait_until(what, limit, ready, pause=0.1):
-    """The first true answer of `ready`, asked for at most `limit` seconds."""
-    until = time.monotonic() + limit
-    while True:
-        if answer := ready():
-            return answer
-        if time.monotonic() > until:
-            raise Refused(f"waited {limit:.0f} s until {what}")
-        time.sleep(pause)
-
-
-def directory_of(run):
-    """Where a run keeps its sockets and files: the paths of sockets must be short."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,23}", run):
-        raise Refused(f"'{run}' cannot name a run; hint: at most 24 of a-z, 0-9 and -")
-    return Path(tempfile.gettempdir()) / f"region-{os.geteuid()}-{run}"
-
-
-class Lock:
-    """Held for as long as the process lives: the kernel gives it up, however it ends."""
-
-    def __init__(self, run):
-        directory = directory_of(run)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        self.file = (directory / "lock").open("a+")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.file.seek(0)
-            raise Refused(f"the run '{run}' is at work, as process {self.file.read().strip() or '?'}; hint: end that one with SIGTERM, it cleans up") from None
-        self.file.truncate(0)
-        self.file.write(str(os.getpid()))
-        self.file.flush()
+    @property
+    def siblings(self):
+        """Containers that were started on this machine."""
+        return [found for found in docker.containers(f"{labels.INSTANCE}={self.id}") if found["Labels"].get(labels.ROLE) == "sibling"]

@@ -3,7 +3,7 @@ import ipaddress
 import zlib
 
 from . import docker, labels
-from .machine import Refused
+from .host import Refused
 
 # Ranges that are tried, beginning with one that the run's name gives: two runs seldom ask for the same.
 FIRST, COUNT = 100, 120

@@ -5,12 +5,12 @@ from fnmatch import fnmatchcase
 from .cloud import ACCOUNT
 
 # What an action is called in policies where that is not its own name.
-PERMISSIONS = {"s3:ListObjectsV2": "s3:ListBucket", "s3:ListObjects": "s3:ListBucket", "s3:HeadBucket": "s3:ListBucket", "s3:HeadObject": "s3:GetObject", "s3:ListBuckets": "s3:ListAllMyBuckets",
-               "s3:CreateMultipartUpload": "s3:PutObject", "s3:UploadPart": "s3:PutObject", "s3:CompleteMultipartUpload": "s3:PutObject", "s3:CopyObject": "s3:PutObject",
-               "s3:UploadPartCopy": "s3:PutObject", "s3:DeleteObjects": "s3:DeleteObject", "s3:ListParts": "s3:ListMultipartUploadParts", "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
-               "s3:ListObjectVersions": "s3:ListBucketVersions", "s3:GetBucketEncryption": "s3:GetEncryptionConfiguration", "s3:PutBucketEncryption": "s3:PutEncryptionConfiguration",
-               "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock", "s3:GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
-               "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration", "s3:GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration"}
+PERMISSIONS = {f"s3:{action}": f"s3:{permission}" for permission, actions in {
+    "ListBucket": ("ListObjectsV2", "ListObjects", "HeadBucket"), "GetObject": ("HeadObject",), "ListAllMyBuckets": ("ListBuckets",), "DeleteObject": ("DeleteObjects",),
+    "PutObject": ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "CopyObject", "UploadPartCopy"), "ListMultipartUploadParts": ("ListParts",),
+    "ListBucketMultipartUploads": ("ListMultipartUploads",), "ListBucketVersions": ("ListObjectVersions",), "GetEncryptionConfiguration": ("GetBucketEncryption",),
+    "PutEncryptionConfiguration": ("PutBucketEncryption",), "PutBucketPublicAccessBlock": ("PutPublicAccessBlock",), "GetBucketPublicAccessBlock": ("GetPublicAccessBlock",),
+    "PutLifecycleConfiguration": ("PutBucketLifecycleConfiguration",), "GetLifecycleConfiguration": ("GetBucketLifecycleConfiguration",)}.items() for action in actions}
 
 
 def document(policy):

@@ -49,7 +49,8 @@ class Registry:
             password = secrets.token_urlsafe(24)
             registry._tokens[password] = until = time.time() + TOKEN_SECONDS
             token = base64.b64encode(f"AWS:{password}".encode()).decode()
-            return ActionResult({"authorizationData": [{"authorizationToken": token, "expiresAt": datetime.fromtimestamp(until, timezone.utc), "proxyEndpoint": f"http://{registry.address}"}]})
+            given = {"authorizationToken": token, "expiresAt": datetime.fromtimestamp(until, timezone.utc), "proxyEndpoint": f"http://{registry.address}"}
+            return ActionResult({"authorizationData": [given]})
 
         Repository.__init__ = __init__
         ECRResponse.get_authorization_token = get_authorization_token

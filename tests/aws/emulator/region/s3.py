@@ -102,7 +102,7 @@ class Door:
     def _say(request, call, answered, body):
         body.skip()
         _, headers, content = call.error(answered.code, str(answered), answered.status)
-        request.answer(answered.status, b"" if request.command == "HEAD" else content, **{"Content-Type": headers.get("Content-Type", "application/xml"), "x-amz-request-id": "EMULATED"})
+        request.answer(answered.status, content, **{"Content-Type": headers.get("Content-Type", "application/xml"), "x-amz-request-id": "EMULATED"})
         return answered.status, answered.code
 
     def _route(self, request, call, body, lost):
@@ -133,7 +133,8 @@ class Door:
             raise Answered("BucketNotEmpty", "The bucket you tried to delete is not empty", 409)
         status, headers, content = self._ask_moto(request, body.read())
         if status < 300 and (making or removing):
-            there, _, said = self.seaweed.ask(request.command, f"/{bucket}", **({"x-amz-bucket-object-lock-enabled": "true"} if request.headers.get("x-amz-bucket-object-lock-enabled") == "true" else {}))
+            locked = {"x-amz-bucket-object-lock-enabled": "true"} if request.headers.get("x-amz-bucket-object-lock-enabled") == "true" else {}
+            there, _, said = self.seaweed.ask(request.command, f"/{bucket}", **locked)
             if there >= 300 and there != 409:
                 raise Answered("InternalError", f"SeaweedFS: {said.decode(errors='replace')}", 500)
         if lost:
@@ -192,7 +193,8 @@ class Door:
             headers[SSE] = json.dumps({name: value for name, value in asked.items() if name in SSE_HEADERS})
 
     def _hand_back(self, request, answer, is_object):
-        encryption, length, code = {SSE_HEADERS[0]: "AES256"} if is_object and answer.status < 300 and request.command != "DELETE" else {}, answer.getheader("Content-Length"), None
+        encryption = {SSE_HEADERS[0]: "AES256"} if is_object and answer.status < 300 and request.command != "DELETE" else {}
+        length, code = answer.getheader("Content-Length"), None
         content = answer.read() if answer.status >= 400 or length is None else None
         if content:
             code = code_of(content)

@@ -9,7 +9,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from .machine import Refused, free_port, wait_until
+from .cleanup import remove_sockets
+from .host import Refused, free_port, wait_until
 
 KEY = Credentials("emulated", "emulated-store-secret-of-no-value")
 
@@ -28,9 +29,12 @@ class Seaweed:
         ports = [f"-{what}={free_port()}" for what in ("master.port", "volume.port", "filer.port")]
         ports += [f"-{what}.port.grpc={port}" for what, port in zip(("master", "volume", "filer", "s3"), self._sockets)]
         # Everything that it opens has a port or a name of this run; it dies with us, however we end.
-        command = ["setpriv", "--pdeathsig", "KILL", str(Path(sys.executable).with_name("weed")), "server", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={self.port}",
+        program = ["setpriv", "--pdeathsig", "KILL", str(Path(sys.executable).with_name("weed")), "server"]
+        command = [*program, "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.port={self.port}",
                    "-s3.config=s3.json", "-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
                    "-master.volumeSizeLimitMB=1024", "-volume.max=100", "-master.telemetry=false", "-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", *ports]
+        # For whoever cleans up after us.
+        (self.directory / "ports").write_text(" ".join(map(str, self._sockets)))
         self._log = self.directory / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -58,10 +62,7 @@ class Seaweed:
     def close(self):
         self._process.kill()
         self._process.wait()
-        # It names these by its ports, and takes no other place for them.
-        for port in self._sockets:
-            for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
-                left.unlink()
+        remove_sockets(self.directory)
 
     def connection(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)

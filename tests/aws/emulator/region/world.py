@@ -18,7 +18,7 @@ from .cloud import ROOT_KEY, ROOT_SECRET, Cloud
 from .faults import Faults
 from .front import Front
 from .hypervisor import Hypervisor
-from .machine import Lock, directory_of, free_port
+from .host import Lock, directory_of, free_port
 from .mends import balancers, groups, instances, templates, vpc
 from .network import Network
 from .recorder import Recorder
@@ -109,8 +109,16 @@ class World:
 
     def description(self):
         """What whoever started us needs to know."""
-        return {"run": self.run, "region": self.options.region, "environment": self.endpoints("127.0.0.1") | {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_SECRET},
-                "endpoint": f"http://127.0.0.1:{self.port}", "gateway_endpoint": f"http://{self.network.gateway}:{self.port}", "control": f"http://127.0.0.1:{self.control_port}", "requests": str(self.directory / "requests.jsonl"), "registry": self.registry.address, "network": {"name": self.network.name, "cidr": self.network.cidr, "gateway": self.network.gateway}}
+        return {
+            "run": self.run, "region": self.options.region,
+            "environment": self.endpoints("127.0.0.1") | {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_SECRET},
+            "endpoint": f"http://127.0.0.1:{self.port}",
+            "gateway_endpoint": f"http://{self.network.gateway}:{self.port}",
+            "control": f"http://127.0.0.1:{self.control_port}",
+            "registry": self.registry.address,
+            "requests": str(self.recorder.path),
+            "network": {"name": self.network.name, "cidr": self.network.cidr, "gateway": self.network.gateway},
+        }
 
     def close(self):
         """Ends what was started, as far as that went, and removes all of it."""

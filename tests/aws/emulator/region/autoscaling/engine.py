@@ -77,7 +77,7 @@ class Engine:
         match member.state:
             case s if s.startswith("Pending") and state not in ("pending", "running"):
                 member.activity.finish("Failed", now, f"Instance became {state} before it was in service")
-                self._begin_end(group, member, "an instance failed to come up.", now, without_hooks=True)
+                self.begin_end(group, member, "an instance failed to come up.", now, without_hooks=True)
             case "Pending" if state == "running":
                 self._enter(group, member, LAUNCHING, PENDING_WAIT, PENDING_PROCEED, now)
             case "Pending:Wait":
@@ -110,7 +110,7 @@ class Engine:
         if member.state == PENDING_WAIT and any(wait.result == "ABANDON" for wait in member.waits):
             member.activity.finish("Cancelled", now, "Instance failed to complete user's Lifecycle Action: Lifecycle Action with token "
                                    + next(wait.token for wait in member.waits if wait.result == "ABANDON") + " was abandoned")
-            return self._begin_end(group, member, "a lifecycle action was abandoned.", now, without_hooks=True)
+            return self.begin_end(group, member, "a lifecycle action was abandoned.", now, without_hooks=True)
         # While ending, one that abandons ends the others' waiting too: the instance goes in any case.
         if all(wait.result for wait in member.waits) or member.state == TERMINATING_WAIT and any(wait.result == "ABANDON" for wait in member.waits):
             member.state, member.waits = proceeding, []
@@ -126,12 +126,13 @@ class Engine:
         if state != "running":
             member.seen_dead = member.seen_dead or now
             if now - member.seen_dead >= self.detect and group.may("HealthCheck"):
-                member.health, member.complaint = "Unhealthy", f"an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped ({state})."
+                member.health = "Unhealthy"
+                member.complaint = f"an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped ({state})."
         elif "ELB" in group["HealthCheckType"] and group.may("HealthCheck") and now - member.in_service_since >= group["HealthCheckGracePeriod"]:
             if any(self.target_state(arn, member.id) == "unhealthy" for arn in group.target_groups):
                 member.health, member.complaint = "Unhealthy", "an instance was taken out of service in response to an ELB system health check failure."
         if member.health == "Unhealthy" and group.may("ReplaceUnhealthy") and not self._waits_for_its_replacement(group, member):
-            self._begin_end(group, member, member.complaint or "an instance was taken out of service in response to a user health-check.", now)
+            self.begin_end(group, member, member.complaint or "an instance was taken out of service in response to a user health-check.", now)
 
     def _waits_for_its_replacement(self, group, member):
         """With a maintenance policy of at least all, the next one serves before this one goes; a dead one nobody waits for."""
@@ -140,7 +141,7 @@ class Engine:
             return False
         return sum(1 for other in group.active if other.state == IN_SERVICE and other.health == "Healthy") < group.desired
 
-    def _begin_end(self, group, member, cause, now, without_hooks=False):
+    def begin_end(self, group, member, cause, now, without_hooks=False):
         if member.state.startswith("Terminating"):
             return None
         member.state, member.waits, member.without_hooks = TERMINATING, [], without_hooks
@@ -177,7 +178,7 @@ class Engine:
     def _hold_capacity(self, group, now):
         if group.deleting:
             for member in group.active:
-                self._begin_end(group, member, "the group is deleted.", now, without_hooks=group.forced)
+                self.begin_end(group, member, "the group is deleted.", now, without_hooks=group.forced)
             for member in group.members:
                 if group.forced and member.state == TERMINATING_WAIT:
                     member.state, member.waits = TERMINATING_PROCEED, []
@@ -217,4 +218,5 @@ class Engine:
         version = launch.resolve(self.cloud, group.template_specification()[0])[1]["Version"]
         for member in placement.victims(group.active, count, version):
             before = len(group.active)
-            self._begin_end(group, member, f"an instance was taken out of service in response to a difference between desired and actual capacity, shrinking the capacity from {before} to {before - 1}.", now)
+            change = f"shrinking the capacity from {before} to {before - 1}."
+            self.begin_end(group, member, f"an instance was taken out of service in response to a difference between desired and actual capacity, {change}", now)

@@ -98,6 +98,11 @@ class Member:
         """Whether it counts towards the desired capacity."""
         return not self.state.startswith("Terminating")
 
+    def matches(self, template, override):
+        """Whether it was launched by this version of this template, with this override."""
+        is_same = all(self.template[key] == template[key] for key in ("LaunchTemplateId", "Version"))
+        return is_same and override.get("InstanceType", self.type) == self.type
+
     def describe(self):
         return {"InstanceId": self.id, "AvailabilityZone": self.zone, "AvailabilityZoneId": self.zone_id, "LifecycleState": self.state, "HealthStatus": self.health,
                 "ProtectedFromScaleIn": self.protected, "InstanceType": self.type, "ImageId": self.image, "LaunchTemplate": self.template}

@@ -72,8 +72,7 @@ class Refresh:
         self.status, self.progressed = "InProgress", now
         exact = launch.resolve(engine.cloud, self.specification(group)[0])[1]
         override = self.specification(group)[1]
-        matches = lambda member: member.template["LaunchTemplateId"] == exact["LaunchTemplateId"] and member.template["Version"] == exact["Version"] and override.get("InstanceType", member.type) == member.type  # noqa: E731
-        skipped = [member for member in group.active if self.preferences["SkipMatching"] and matches(member)]
+        skipped = [member for member in group.active if self.preferences["SkipMatching"] and member.matches(exact, override)]
         if self.preferences["ScaleInProtectedInstances"] == "Ignore":
             skipped += [member for member in group.active if member.protected]
         self.before = {member.id for member in group.active if member not in skipped}
@@ -106,7 +105,7 @@ class Refresh:
                 if spare <= 0:
                     return
                 spare -= 1
-            engine._begin_end(group, member, f"an instance was taken out of service in response to an instance refresh ({self.id}).", now)
+            engine.begin_end(group, member, f"an instance was taken out of service in response to an instance refresh ({self.id}).", now)
             self.progressed = now
 
     def _complete(self, group, now):

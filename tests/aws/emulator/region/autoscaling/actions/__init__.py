@@ -1,0 +1,1 @@
+"""The actions of Auto Scaling's API, by what they are about."""
