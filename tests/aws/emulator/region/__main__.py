@@ -21,6 +21,7 @@ def arguments():
     words.add_argument("--while-stdin", action="store_true", help="end, too, when the standard input does: with whoever holds its other end")
     words.add_argument("--boot-delay", type=float, default=0, metavar="S", help="how long a machine boots before its user data runs (%(default)s s)")
     words.add_argument("--detect", type=float, default=1, metavar="S", help="how long Auto Scaling takes to see that an instance is gone (%(default)s s)")
+    words.add_argument("--iam-lag", type=float, default=0, metavar="S", help="how long EC2 does not know a new instance profile (%(default)s s)")
     words.add_argument("--enforce-policies", action="store_true", help="refuse what the policies of users and roles do not allow")
     return words.parse_args()
 

@@ -19,7 +19,7 @@ from .faults import Faults
 from .front import Front
 from .hypervisor import Hypervisor
 from .host import Lock, directory_of, free_port
-from .mends import balancers, groups, instances, templates, vpc
+from .mends import balancers, groups, instances, profiles, templates, vpc
 from .network import Network
 from .recorder import Recorder
 from .registry import Registry
@@ -64,6 +64,7 @@ class World:
         vpc.apply(self.cloud, self.network.cidr)
         instances.apply(self.cloud, self.hypervisor.wake, self.hypervisor.console_of)
         templates.apply()
+        profiles.apply(self.options.iam_lag)
         self.scaling = Engine(self.cloud, self.options.detect)
         api.install(self.scaling)
         self.balancers = Balancers(self.cloud, self.network, self.run, self.directory)

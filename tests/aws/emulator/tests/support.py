@@ -1,4 +1,5 @@
 """What the tests have in common: a region that runs, clients of it, and waiting that ends."""
+import atexit
 import json
 import os
 import subprocess
@@ -88,13 +89,16 @@ class Region:
 
 
 class Case(unittest.TestCase):
-    """Tests that share a region."""
-    words = ()
+    """Tests that share a region, all of them: whoever changes more than is theirs undoes it."""
+    words = ("--iam-lag", "1")
+    shared = None
 
     @classmethod
     def setUpClass(cls):
-        cls.region = Region(*cls.words)
-        cls.addClassCleanup(cls.region.end)
+        if Case.shared is None:
+            Case.shared = Region(*Case.words)
+            atexit.register(Case.shared.end)
+        cls.region = Case.shared
         cls.ec2, cls.scaling, cls.elb, cls.iam = (cls.region.client(name) for name in ("ec2", "autoscaling", "elbv2", "iam"))
         cls.image = cls.region.client("ssm").get_parameter(Name="/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64")["Parameter"]["Value"]
         cls.vpc = cls.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]

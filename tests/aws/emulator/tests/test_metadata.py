@@ -1,5 +1,6 @@
 """The metadata service: each machine its own, with tokens only."""
 import json
+import time
 import unittest
 
 from .support import SERVE, Case, docker, wait
@@ -13,6 +14,8 @@ class Metadata(Case):
         super().setUpClass()
         cls.name = "metadata"
         role = cls().role("s3:ListAllMyBuckets", name="metadata")
+        # EC2 does not know it at once.
+        time.sleep(1.2)
         made = cls.ec2.run_instances(ImageId=cls.image, InstanceType="m5.large", MinCount=2, MaxCount=2, UserData=SERVE, IamInstanceProfile={"Name": role}, SubnetId=cls.subnets[1],
                                      MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
                                      TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "spilo:cluster", "Value": "orders"}]}])
