@@ -18,7 +18,7 @@ use crate::{
     model::SystemId,
     sys::{
         files,
-        process::{ProcessError, Run, last_lines},
+        process::{ProcessError, Run},
     },
 };
 
@@ -169,7 +169,7 @@ pub fn leave_out_agents_own(data: &Path) -> Result<(), PostgresError> {
 
 fn in_its_words(error: ProcessError, said: &CopySaid) -> ProcessError {
     match error {
-        ProcessError::Failed { program, status, .. } => ProcessError::Failed { program, status, output: last_lines(said.complaints(), 6) },
+        ProcessError::Failed { program, status, .. } => ProcessError::Failed { program, status, output: said.complaints() },
         error => error,
     }
 }

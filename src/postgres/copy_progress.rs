@@ -1,28 +1,31 @@
 //! How far pg_basebackup has come, by what it says.
 
-/// What it complained of is kept no longer than this: it says things once.
-const KEPT: usize = 4096;
+use std::collections::VecDeque;
+
+/// So many of its last complaints are kept: why it ends it says at the end.
+const KEPT: usize = 6;
 
 /// What pg_basebackup says while it copies: how far it is, and everything else.
 #[derive(Debug, Default)]
 pub struct CopySaid {
-    complaints: String,
+    complaints: VecDeque<String>,
 }
 
 impl CopySaid {
     /// Takes in a line; how far the copy is, if the line says so, such as `12 of 340 MB`.
     pub fn hear(&mut self, line: &str) -> Option<String> {
         let far = far(line);
-        if far.is_none() && self.complaints.len() + line.len() < KEPT {
-            self.complaints += line;
-            self.complaints.push('\n');
+        if far.is_none() && !line.trim().is_empty() {
+            self.complaints.push_back(line.trim().to_owned());
+            let surplus = self.complaints.len().saturating_sub(KEPT);
+            self.complaints.drain(..surplus);
         }
         far
     }
 
-    /// Everything but how far it was.
-    pub fn complaints(&self) -> &str {
-        &self.complaints
+    /// The last that it said but how far it was, in one line.
+    pub fn complaints(&self) -> String {
+        Vec::from_iter(self.complaints.iter().map(String::as_str)).join(" | ")
     }
 }
 
@@ -45,13 +48,15 @@ mod tests {
         assert_eq!(said.hear("400000/348160 kB (100%), 1/1 tablespace").as_deref(), Some("390 of 390 MB"), "it has grown");
         assert_eq!(said.hear("pg_basebackup: error: could not write: No space left on device"), None);
         assert_eq!(said.hear("waiting for checkpoint"), None);
-        assert_eq!(said.complaints(), "pg_basebackup: error: could not write: No space left on device\nwaiting for checkpoint\n");
+        assert_eq!(said.complaints(), "pg_basebackup: error: could not write: No space left on device | waiting for checkpoint");
     }
 
     #[test]
-    fn who_complains_without_end_does_not_fill_the_memory() {
+    fn of_many_complaints_the_last_ones_are_kept() {
         let mut said = CopySaid::default();
-        (0..1000).for_each(|_| assert_eq!(said.hear("a line of complaint"), None));
-        assert!(said.complaints().len() <= KEPT);
+        (0..1000).for_each(|n| assert_eq!(said.hear(&format!("warning: file {n} is special")), None));
+        said.hear("pg_basebackup: error: No space left on device");
+        assert!(said.complaints().starts_with("warning: file 995 is special | "), "{}", said.complaints());
+        assert!(said.complaints().ends_with("| pg_basebackup: error: No space left on device"), "{}", said.complaints());
     }
 }
