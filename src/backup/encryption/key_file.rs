@@ -83,7 +83,7 @@ impl MasterKey {
         if path.symlink_metadata().is_ok() {
             return Err(is_there(path));
         }
-        let purpose = [("spilo-archive", ""), ("spilo-key", "trial")];
+        let purpose = [("spilo-archive", "none"), ("spilo-key", "trial")];
         let (named, trial) = (Kms::new(key.clone(), credentials_file), chance::<KEY>()?);
         let wrapped = named.wrap(&trial, &purpose).await?;
         let unusable = |why: String| KeyError::File { file: path.display().to_string(), why };
