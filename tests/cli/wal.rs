@@ -90,6 +90,12 @@ fn what_opens_an_archive_is_tried_out_and_leaves_nothing_there() {
     probe("orders", &[]).exits(1).says("no key is configured");
     probe("plain", &[]).exits(0);
     assert_eq!(objects(), begun);
+    // What one that was killed has left goes with the next one.
+    let left = outer.path().join("store/orders/probe/secrets");
+    fs::create_dir_all(left.parent().unwrap()).unwrap();
+    fs::write(&left, "half").unwrap();
+    probe("orders", &["--store-key=key"]).exits(0);
+    assert_eq!(objects(), begun);
     fs::remove_file(outer.path().join("store/.spilo-store")).unwrap();
     probe("plain", &[]).exits(1).says("store");
 }

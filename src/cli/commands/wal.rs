@@ -262,9 +262,8 @@ async fn probe(store: &StoreConfig, cluster: &ClusterName) -> Result<Exit, Comma
     let archive = SealedStore::open(store, root.clone()).await.map_err(failed)?;
     archive.expect_begun().await.map_err(failed)?;
     let folder = root.join("probe").map_err(failed)?;
-    let mut chance = [0; 8];
-    getrandom::fill(&mut chance).map_err(|error| CommandError::new(ErrorKind::Failed, format!("no random numbers: {error}")))?;
-    let object = folder.join(&hex::encode(chance)).map_err(failed)?;
+    // Always the same: what one that was killed has left the next one writes over, and removes.
+    let object = folder.join("secrets").map_err(failed)?;
     let tried = tried(&archive, &folder, &object).await;
     // It is removed in any case: whoever may not remove it is told so, unless something else was wrong before.
     let removed = archive.remove(&object).await.map_err(failed);
@@ -273,7 +272,7 @@ async fn probe(store: &StoreConfig, cluster: &ClusterName) -> Result<Exit, Comma
 
 async fn tried(archive: &SealedStore<Store>, folder: &ObjectName, object: &ObjectName) -> Result<(), CommandError> {
     let content = bytes::Bytes::from_static(b"whoever reads this may remove it");
-    archive.create(object, content.clone()).await.map_err(failed)?;
+    archive.replace(object, content.clone()).await.map_err(failed)?;
     let read = archive.read(object).await.map_err(failed)?;
     let listed = archive.list(folder).await.map_err(failed)?;
     if read != Some(content) || !listed.iter().any(|found| found.name == *object) {
