@@ -2,6 +2,9 @@
 //! only for the same key and the same encryption context. It checks access keys and regions, but no signatures; a test tells it to misbehave.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[allow(clippy::duplicate_mod, reason = "test binaries that have no other support have it from here")]
+#[path = "../door.rs"]
+mod door;
 #[allow(clippy::duplicate_mod, clippy::print_stderr, reason = "test binaries that have no other support have it from here")]
 #[path = "../ports.rs"]
 mod ports;
@@ -10,18 +13,16 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     fs,
-    net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
 };
 
 use axum::body::{Body, to_bytes};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, Response, body::Incoming};
 use serde_json::{Value, json};
-use tokio::{sync::watch, task::JoinSet};
+
+use door::Door;
 
 /// The access key that is good from the beginning. Any secret key does.
 pub const KEY: &str = "AKIAKMSDOUBLE";
@@ -61,10 +62,8 @@ struct State {
 
 /// The server. It ends when this is dropped.
 pub struct KmsDouble {
-    address: SocketAddr,
+    door: Door,
     state: Arc<Mutex<State>>,
-    open: watch::Sender<Option<bool>>,
-    thread: Option<JoinHandle<()>>,
     files: tempfile::TempDir,
 }
 
@@ -100,22 +99,23 @@ impl Refusal {
 impl KmsDouble {
     /// A KMS without keys.
     pub fn start() -> KmsDouble {
-        let listener = TcpListener::bind(ports::free_address()).expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
         let state: Arc<Mutex<State>> = Arc::default();
-        let (open, is_open) = watch::channel(Some(true));
-        let thread = std::thread::spawn({
+        let address = ports::free_address();
+        let door = Door::at(address, {
             let state = state.clone();
-            move || serve(listener, &state, is_open)
+            move |request| {
+                let state = state.clone();
+                async move { handle(&state, request).await }
+            }
         });
         let files = tempfile::tempdir().expect("a directory of our own");
         let text = format!("[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n");
         fs::write(files.path().join("credentials"), text).expect("a directory of our own");
-        KmsDouble { address, state, open, thread: Some(thread), files }
+        KmsDouble { door, state, files }
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.door.address())
     }
 
     /// The file with the credentials that clients use.
@@ -170,15 +170,12 @@ impl KmsDouble {
 
     /// No connection is taken, and there is none any more.
     pub fn close(&self) {
-        self.open.send_replace(Some(false));
-        while std::net::TcpStream::connect(self.address).is_ok() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        self.door.close();
     }
 
     /// Connections are taken again.
     pub fn open(&self) {
-        self.open.send_replace(Some(true));
+        self.door.open();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -186,65 +183,8 @@ impl KmsDouble {
     }
 }
 
-impl Drop for KmsDouble {
-    fn drop(&mut self) {
-        self.open.send_replace(None);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn serve(listener: TcpListener, state: &Arc<Mutex<State>>, mut is_open: watch::Receiver<Option<bool>>) {
-    let address = listener.local_addr().expect("it is bound");
-    let mut listener = Some(listener);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        loop {
-            let now = *is_open.borrow_and_update();
-            match now {
-                None => return,
-                Some(true) => {
-                    let listener = listener.take().or_else(|| TcpListener::bind(address).ok());
-                    match listener {
-                        Some(listener) => accept(listener, state, &mut is_open).await,
-                        None => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
-                    }
-                }
-                Some(false) => {
-                    if is_open.changed().await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
-}
-
-/// Connections that are left when it ends are cut.
-async fn accept(listener: TcpListener, state: &Arc<Mutex<State>>, is_open: &mut watch::Receiver<Option<bool>>) {
-    listener.set_nonblocking(true).expect("a socket of our own");
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a socket of our own");
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                let state = state.clone();
-                connections.spawn(async move {
-                    let service = service_fn(|request| handle(&state, request));
-                    // Clients that go away are their own business.
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-            Some(_) = connections.join_next() => {}
-            changed = is_open.changed() => if changed.is_err() || *is_open.borrow() != Some(true) { return },
-        }
-    }
 }
 
 async fn handle(state: &Mutex<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -294,7 +234,12 @@ fn answer(state: &mut State, target: &str, form: &str, authorization: &str, body
         Some(true) => {}
     }
     let context = asked["EncryptionContext"].as_object().into_iter().flatten();
-    let context = context.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
+    let context = context.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
+    let context: BTreeMap<String, String> = context.collect();
+    // Stricter than AWS may be: it does not say whether it takes them.
+    if context.values().any(String::is_empty) {
+        return Err(invalid("EncryptionContext has an empty value"));
+    }
     if action == "Encrypt" {
         let plaintext = text("Plaintext").filter(|text| STANDARD.decode(text).is_ok_and(|bytes| (1..=4096).contains(&bytes.len())));
         let plaintext = plaintext.ok_or_else(|| invalid("Plaintext has 1 to 4096 bytes"))?;

@@ -5,6 +5,9 @@
 
 mod answer;
 mod bucket;
+#[allow(clippy::duplicate_mod, reason = "test binaries that have no other support have it from here")]
+#[path = "../door.rs"]
+mod door;
 mod fault;
 mod handler;
 mod line;
@@ -18,18 +21,16 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
-    time::Duration,
 };
 
 use spilo::storage::StoreConfig;
-use tokio::sync::watch;
 
 pub use answer::Refusal;
 pub use bucket::Conditions;
 pub use fault::{Fault, Rule};
 
 use bucket::Bucket;
+use door::Door;
 use fault::Faults;
 
 /// What is asked of S3.
@@ -94,10 +95,8 @@ pub struct Snapshot(Bucket);
 
 /// The server. It ends when this is dropped.
 pub struct S3Double {
-    address: SocketAddr,
+    door: Door,
     state: Arc<Mutex<State>>,
-    open: watch::Sender<Option<bool>>,
-    thread: Option<JoinHandle<()>>,
     files: tempfile::TempDir,
 }
 
@@ -115,8 +114,6 @@ impl S3Double {
     pub fn start_on(host: Ipv4Addr, settings: Settings) -> S3Double {
         // Not the kernel's choice: while the double is closed, a connection that leaves could take the port.
         let address = SocketAddr::from((host, ports::free_ports(1)));
-        let listener = std::net::TcpListener::bind(address).expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
         let state = State {
             bucket: Bucket::new(settings.conditions),
             aside: None,
@@ -129,18 +126,20 @@ impl S3Double {
             ahead: 0,
         };
         let state = Arc::new(Mutex::new(state));
-        let (open, is_open) = watch::channel(Some(true));
-        let thread = std::thread::spawn({
+        let door = Door::at(address, {
             let state = state.clone();
-            move || line::serve(listener, &state, is_open)
+            move |request| {
+                let state = state.clone();
+                async move { handler::handle(&state, request).await }
+            }
         });
-        let double = S3Double { address, state, open, thread: Some(thread), files: tempfile::tempdir().expect("a directory of our own") };
+        let double = S3Double { door, state, files: tempfile::tempdir().expect("a directory of our own") };
         double.use_key(KEY);
         double
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.door.address())
     }
 
     /// The file with the credentials that clients use.
@@ -207,15 +206,12 @@ impl S3Double {
 
     /// No connection is taken, and there is none any more.
     pub fn close(&self) {
-        self.open.send_replace(Some(false));
-        while std::net::TcpStream::connect(self.address).is_ok() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.door.close();
     }
 
     /// Connections are taken again.
     pub fn open(&self) {
-        self.open.send_replace(Some(true));
+        self.door.open();
     }
 
     /// Connections are taken and nobody is answered, as when the server's process is stopped, until what is returned is gone; what came
@@ -301,15 +297,6 @@ impl S3Double {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
-    }
-}
-
-impl Drop for S3Double {
-    fn drop(&mut self) {
-        self.open.send_replace(None);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
