@@ -1,10 +1,10 @@
-use std::{fs, path::Path, rc::Rc};
+use std::{fs, rc::Rc};
 
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use tokio::sync::Semaphore;
 
-use super::*;
+use super::{super::test_place::Place, *};
 use crate::{
     model::ObjectName,
     storage::{FileStore, Object, StoreError},
@@ -12,31 +12,9 @@ use crate::{
 
 const OBJECT: &str = "orders/wal/1";
 
-struct Place {
-    directory: tempfile::TempDir,
-    store: FileStore,
-}
-
 impl Place {
-    fn new() -> Place {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("store")).unwrap();
-        let store = FileStore::init(&directory.path().join("store")).unwrap();
-        Place { directory, store }
-    }
-
-    /// The key of this name, made when it is first asked for.
-    fn master(&self, name: &str) -> MasterKey {
-        let path = self.directory.path().join(name);
-        if path.exists() { MasterKey::read(&path).unwrap() } else { MasterKey::create(&path).unwrap() }
-    }
-
     fn id(&self, name: &str) -> String {
         self.master(name).id()
-    }
-
-    fn opened(&self, key: &str) -> SealedStore<FileStore> {
-        self.over(self.store.clone(), key)
     }
 
     fn over<S>(&self, store: S, key: &str) -> SealedStore<S> {
@@ -45,13 +23,13 @@ impl Place {
 
     /// An archive that was begun with the key `old`.
     async fn begun(&self) -> SealedStore<FileStore> {
-        let store = self.opened("old");
+        let store = self.opened(Some("old"));
         store.create(&name(OBJECT), content()).await.unwrap();
         store
     }
 
     async fn opens(&self, key: &str) -> Result<(), ArchiveError> {
-        let read = self.opened(key).read(&name(OBJECT)).await?;
+        let read = self.opened(Some(key)).read(&name(OBJECT)).await?;
         assert_eq!(read.as_ref(), Some(&content()), "{key}");
         Ok(())
     }
@@ -63,10 +41,6 @@ impl Place {
 
     fn record(&self, number: u32) -> String {
         fs::read_to_string(self.file(&format!("orders/key/{number:08}"))).unwrap()
-    }
-
-    fn file(&self, name: &str) -> std::path::PathBuf {
-        self.directory.path().join("store").join(Path::new(name))
     }
 
     async fn masters(&self) -> Vec<String> {
@@ -90,29 +64,29 @@ async fn a_second_key_opens_the_archive_and_the_first_one_can_go() {
     let running = place.begun().await;
     place.expect_other("new").await;
     let new = place.master("new");
-    assert_eq!(place.opened("old").add_master(&new).await.unwrap(), Changed::Now);
+    assert_eq!(place.opened(Some("old")).add_master(&new).await.unwrap(), Changed::Now);
     for key in ["old", "new"] {
-        assert_eq!(place.opened(key).add_master(&new).await.unwrap(), Changed::Already, "a second time changes nothing");
+        assert_eq!(place.opened(Some(key)).add_master(&new).await.unwrap(), Changed::Already, "a second time changes nothing");
         place.opens(key).await.unwrap();
     }
     assert_eq!(place.masters().await, [place.id("old"), place.id("new")]);
-    assert_eq!(place.opened("new").remove_master(&place.id("old")).await.unwrap(), Changed::Now);
-    assert_eq!(place.opened("new").remove_master(&place.id("old")).await.unwrap(), Changed::Already);
+    assert_eq!(place.opened(Some("new")).remove_master(&place.id("old")).await.unwrap(), Changed::Now);
+    assert_eq!(place.opened(Some("new")).remove_master(&place.id("old")).await.unwrap(), Changed::Already);
     place.opens("new").await.unwrap();
     place.expect_other("old").await;
     assert_eq!(place.masters().await, [place.id("new")]);
     assert!(!place.record(1).contains("\"wrapped\""), "what the old key opens is not there any more: {}", place.record(1));
     // Who holds the archive's key goes on, and reads what others write.
     running.create(&name("orders/wal/2"), content()).await.unwrap();
-    place.opened("new").create(&name("orders/wal/3"), content()).await.unwrap();
+    place.opened(Some("new")).create(&name("orders/wal/3"), content()).await.unwrap();
     for object in ["orders/wal/2", "orders/wal/3"] {
         assert_eq!(running.read(&name(object)).await.unwrap().unwrap(), content());
-        assert_eq!(place.opened("new").read(&name(object)).await.unwrap().unwrap(), content());
+        assert_eq!(place.opened(Some("new")).read(&name(object)).await.unwrap().unwrap(), content());
     }
     // The same key may come back.
-    assert_eq!(place.opened("new").add_master(&place.master("old")).await.unwrap(), Changed::Now);
+    assert_eq!(place.opened(Some("new")).add_master(&place.master("old")).await.unwrap(), Changed::Now);
     place.opens("old").await.unwrap();
-    assert_eq!(place.opened("old").remove_master(&place.id("new")).await.unwrap(), Changed::Now);
+    assert_eq!(place.opened(Some("old")).remove_master(&place.id("new")).await.unwrap(), Changed::Now);
     assert_eq!(place.masters().await, [place.id("old")]);
 }
 
@@ -124,7 +98,7 @@ async fn the_key_that_is_used_and_the_last_one_stay() {
     assert!(matches!(error, ArchiveError::Key(KeyError::InUse { .. })) && error.to_string().contains("old"), "{error}");
     let error = store.remove_master(&place.id("new")).await.unwrap_err();
     assert!(matches!(error, ArchiveError::Key(KeyError::Unknown { .. })) && error.to_string().contains(&place.id("old")), "{error}");
-    for stranger in [place.opened("new"), SealedStore::over(place.store.clone(), name("orders"), None)] {
+    for stranger in [place.opened(Some("new")), SealedStore::over(place.store.clone(), name("orders"), None)] {
         for error in
             [stranger.remove_master(&place.id("old")).await.unwrap_err(), stranger.add_master(&place.master("new")).await.unwrap_err()]
         {
@@ -144,7 +118,7 @@ async fn of_two_who_remove_each_others_key_one_is_refused() {
     for round in 0..20 {
         let place = Place::new();
         place.begun().await.add_master(&place.master("new")).await.unwrap();
-        let (old, new) = (place.opened("old"), place.opened("new"));
+        let (old, new) = (place.opened(Some("old")), place.opened(Some("new")));
         let (ids, third) = ([place.id("old"), place.id("new")], place.master("third"));
         let removals = join(old.remove_master(&ids[1]), new.remove_master(&ids[0]));
         let ((first, second), added) = join(removals, old.add_master(&third)).await;
@@ -163,13 +137,13 @@ async fn those_who_begin_add_and_remove_at_the_same_time_all_have_one_key() {
     for _ in 0..10 {
         let place = Place::new();
         let new = place.master("new");
-        let (begins, adds): (Vec<_>, Vec<_>) = (0..4).map(|_| (place.opened("old"), place.opened("old"))).unzip();
+        let (begins, adds): (Vec<_>, Vec<_>) = (0..4).map(|_| (place.opened(Some("old")), place.opened(Some("old")))).unzip();
         let objects: Vec<_> = (1..5).map(|number| name(&format!("orders/wal/{number}"))).collect();
         let writes = join_all(begins.iter().zip(&objects).map(|(store, object)| store.create(object, content())));
         let changes = join_all(adds.iter().map(async |store| {
             store.sealer().await?;
             store.add_master(&new).await?;
-            place.opened("new").remove_master(&place.id("old")).await
+            place.opened(Some("new")).remove_master(&place.id("old")).await
         }));
         let (written, changed) = join(writes, changes).await;
         // Whoever comes with the old key after its removal is told so; nobody has made another one.
@@ -178,7 +152,7 @@ async fn those_who_begin_add_and_remove_at_the_same_time_all_have_one_key() {
         assert!(changed.iter().any(Result::is_ok) && changed.iter().filter_map(|done| done.as_ref().err()).all(told), "{changed:?}");
         assert_eq!(place.masters().await, [place.id("new")]);
         for (object, _) in objects.iter().zip(&written).filter(|(_, written)| written.is_ok()) {
-            assert_eq!(place.opened("new").read(object).await.unwrap().unwrap(), content());
+            assert_eq!(place.opened(Some("new")).read(object).await.unwrap().unwrap(), content());
         }
     }
 }
@@ -252,8 +226,8 @@ async fn who_was_about_to_begin_and_slept_through_a_removal_makes_no_second_key(
             // It has seen that there is no key, and its own is on its way.
             reached.acquire().await.unwrap().forget();
             place.begun().await;
-            place.opened("old").add_master(&place.master("new")).await.unwrap();
-            place.opened("new").remove_master(&place.id("old")).await.unwrap();
+            place.opened(Some("old")).add_master(&place.master("new")).await.unwrap();
+            place.opened(Some("new")).remove_master(&place.id("old")).await.unwrap();
             asleep.add_permits(100);
         };
         let late = name("orders/wal/2");
@@ -262,7 +236,7 @@ async fn who_was_about_to_begin_and_slept_through_a_removal_makes_no_second_key(
         place.opens("new").await.unwrap();
         if sleepers_key == "new" {
             assert_eq!(written.unwrap(), Claim::Won);
-            assert_eq!(place.opened("new").read(&late).await.unwrap().unwrap(), content(), "with the archive's key");
+            assert_eq!(place.opened(Some("new")).read(&late).await.unwrap().unwrap(), content(), "with the archive's key");
         } else {
             assert!(matches!(written, Err(ArchiveError::Key(KeyError::Other { .. }))), "{written:?}");
             assert_eq!(place.store.size(&late).await.unwrap(), None);
@@ -277,13 +251,13 @@ async fn who_dies_in_the_middle_is_followed_by_who_comes_next() {
     let new = place.master("new");
     let lossy = place.over(Faulty(place.store.clone(), Faults { loses_answers: true, ..Faults::default() }), "old");
     assert!(lossy.add_master(&new).await.unwrap_err().is_unavailable());
-    assert_eq!(place.opened("old").add_master(&new).await.unwrap(), Changed::Already);
+    assert_eq!(place.opened(Some("old")).add_master(&new).await.unwrap(), Changed::Already);
     assert_eq!(place.masters().await.len(), 2);
     let dying = place.over(Faulty(place.store.clone(), Faults { replaces_nothing: true, ..Faults::default() }), "new");
     assert!(dying.remove_master(&place.id("old")).await.unwrap_err().is_unavailable());
     place.expect_other("old").await;
     assert!(place.record(1).contains("\"wrapped\""), "it died before that");
-    assert_eq!(place.opened("new").remove_master(&place.id("old")).await.unwrap(), Changed::Already);
+    assert_eq!(place.opened(Some("new")).remove_master(&place.id("old")).await.unwrap(), Changed::Already);
     assert!(!place.record(1).contains("\"wrapped\""), "{}", place.record(1));
     place.opens("new").await.unwrap();
 }
@@ -295,12 +269,12 @@ async fn a_record_that_cannot_be_read_keeps_nobody_from_the_archive_and_from_rem
     let second = place.record(2);
     fs::write(place.file("orders/key/00000002"), &second[..50]).unwrap();
     place.opens("old").await.unwrap();
-    for error in [place.opens("new").await.unwrap_err(), place.opened("old").remove_master(&place.id("new")).await.unwrap_err()] {
+    for error in [place.opens("new").await.unwrap_err(), place.opened(Some("old")).remove_master(&place.id("new")).await.unwrap_err()] {
         let named = matches!(&error, ArchiveError::Key(KeyError::Damaged { object, .. }) if object.as_str() == "orders/key/00000002");
         assert!(named, "{error}");
     }
     // A key that is added gets a number of its own.
-    assert_eq!(place.opened("old").add_master(&place.master("new")).await.unwrap(), Changed::Now);
+    assert_eq!(place.opened(Some("old")).add_master(&place.master("new")).await.unwrap(), Changed::Now);
     place.opens("new").await.unwrap();
     fs::write(place.file("orders/key/00000002"), second).unwrap();
     fs::write(place.file("orders/key/readme"), "x").unwrap();
@@ -314,7 +288,9 @@ async fn two_keys_of_one_archive_are_told_and_nothing_is_written_with_either() {
     fs::copy(place.directory.path().join("old"), elsewhere.directory.path().join("old")).unwrap();
     elsewhere.begun().await;
     fs::copy(elsewhere.file("orders/key/00000001"), place.file("orders/key/00000002")).unwrap();
-    for error in [place.opens("old").await.unwrap_err(), place.opened("old").create(&name("orders/wal/2"), content()).await.unwrap_err()] {
+    for error in
+        [place.opens("old").await.unwrap_err(), place.opened(Some("old")).create(&name("orders/wal/2"), content()).await.unwrap_err()]
+    {
         let text = error.to_string();
         assert!(matches!(error, ArchiveError::Key(KeyError::TwoKeys { .. })), "{text}");
         assert!(text.contains("orders/key/00000001") && text.contains("orders/key/00000002"), "{text}");

@@ -11,6 +11,8 @@ mod frames;
 mod key_file;
 mod masters;
 mod sealed_store;
+#[cfg(test)]
+mod test_place;
 mod wrapped_key;
 mod wrappings;
 

@@ -1,35 +1,7 @@
-use std::{fs, path::Path};
+use std::fs;
 
-use super::*;
-use crate::storage::{FileStore, StoreError};
-
-struct Place {
-    directory: tempfile::TempDir,
-    store: FileStore,
-}
-
-impl Place {
-    fn new() -> Place {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("store")).unwrap();
-        let store = FileStore::init(&directory.path().join("store")).unwrap();
-        Place { directory, store }
-    }
-
-    /// The key of this name, made when it is first asked for.
-    fn master(&self, name: &str) -> MasterKey {
-        let path = self.directory.path().join(name);
-        if path.exists() { MasterKey::read(&path).unwrap() } else { MasterKey::create(&path).unwrap() }
-    }
-
-    fn opened(&self, key: Option<&str>) -> SealedStore<FileStore> {
-        SealedStore::over(self.store.clone(), name("orders"), key.map(|key| self.master(key)))
-    }
-
-    fn file(&self, name: &str) -> std::path::PathBuf {
-        self.directory.path().join("store").join(Path::new(name))
-    }
-}
+use super::{super::test_place::Place, *};
+use crate::storage::StoreError;
 
 fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
